@@ -1,0 +1,4 @@
+from pantok.commands import main
+
+if __name__ == "__main__":
+    main()
