@@ -1,0 +1,50 @@
+"""From recordings to a vocabulary: each modality that they hold is fitted on its own, then numbered together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pantok import tokenizers
+from pantok.errors import InputError
+from pantok.experience import MODALITIES, Episode, Track
+from pantok.vocabulary import TokenizerState, Vocabulary
+
+Progress = Callable[[str, str, float], None]
+"""(modality, what is being done, fraction done from 0 to 1)"""
+
+
+def fit_vocabulary(
+    episodes: Sequence[Episode],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    text: TokenizerState | None = None,
+    modalities: Sequence[str] = MODALITIES,
+    seed: int = 0,
+    progress: Progress = lambda modality, what, fraction: None,
+    fitted: Callable[[TokenizerState], None] = lambda state: None,
+) -> Vocabulary:
+    """A vocabulary of the modalities that the episodes hold.
+
+    settings: a table for each modality (`{"video": {"size": 1024}}`), see the Config class of its tokenizer.
+    text: an existing text model, kept as it is; else one is trained on the recordings' own text, if any.
+    fitted: called with each tokenizer as soon as it is done, so that long work can be shown.
+    Raises InputError if the episodes hold nothing that can be fitted, OptionError for an unknown setting.
+    """
+    settings = settings or {}
+    configs = {m: tokenizers.config_of(m, settings.get(m, {})) for m in modalities}  # a wrong setting fails first
+    states: dict[str, TokenizerState] = {}
+    if text is not None:
+        states["text"] = text
+    for modality in modalities:
+        tracks: list[Track] = [t for e in episodes for t in e.of_modality(modality)]
+        if not tracks or modality in states:
+            continue
+        tokenizer = tokenizers.of_modality(modality).fit(
+            tracks, configs[modality], seed=seed, report=lambda what, done, m=modality: progress(m, what, done)
+        )
+        states[modality] = tokenizer.state()
+        fitted(states[modality])
+    if not states:
+        raise InputError("recordings", "hold no video, sound, numbers or text to learn from")
+    return Vocabulary.build(states)
