@@ -1,10 +1,10 @@
 """Configurations from TOML tables: frozen dataclasses, every unknown or ill-typed key refused by name.
 
-    >>> @dataclass(frozen=True, kw_only=True)
-    ... class Example:
-    ...     size: int = 3
-    >>> from_mapping(Example, {"size": 4})
-    Example(size=4)
+>>> @dataclass(frozen=True, kw_only=True)
+... class Example:
+...     size: int = 3
+>>> from_mapping(Example, {"size": 4})
+Example(size=4)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The main path, spoken aloud: an Episode and a vocabulary's tokenizers give a TokenStream, and back.
 
-    store.write(encode(episode, tokenizers, ...) for episode in read_episodes(paths))
+store.write(encode(episode, tokenizers, ...) for episode in read_episodes(paths))
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ class TextTokenizer(Tokenizer):
         """kind: `sentencepiece` (a serialised model) or `huggingface` (a tokenizer.json). Raises VocabularyError."""
         self.kind, self.model = kind, model
         if kind not in ("sentencepiece", "huggingface"):
-            raise VocabularyError("text model", f"is of unknown kind {kind!r}", "SentencePiece .model or tokenizer.json")
+            raise VocabularyError(
+                "text model", f"is of unknown kind {kind!r}", "SentencePiece .model or tokenizer.json"
+            )
         try:
             self._encode, self._decode, size = (_sentencepiece if kind == "sentencepiece" else _huggingface)(model)
         except Exception as error:
@@ -107,7 +109,9 @@ class TextTokenizer(Tokenizer):
         raise OptionError("text", f"no model of {size} pieces could be learned", "give --text-model")
 
     @classmethod
-    def fit(cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent) -> TextTokenizer:
+    def fit(
+        cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
+    ) -> TextTokenizer:
         """A model trained on the tracks' own text. The training has no randomness; `seed` changes nothing."""
         report("text pieces", 0.0)
         fitted = cls.train((str(s) for t in tracks for b in t.blocks() for s in b.values), config)
