@@ -78,10 +78,11 @@ class Clock:
         if self.irregular_ns is not None:
             return self.irregular_ns[index]
         assert self.rate is not None
-        # Whole periods of `num` samples last exactly `den` seconds; only the rest is rounded.
+        # Whole periods of `num` samples last exactly `den` seconds; only what is left of a second is rounded.
         num, den = self.rate.numerator, self.rate.denominator
-        whole, rest = np.divmod(index, num)
-        return self.start_ns + whole * (den * NS) + (rest * (den * NS) + num // 2) // num
+        periods, rest = np.divmod(index, num)
+        seconds, rest = np.divmod(rest * den, num)
+        return self.start_ns + (periods * den + seconds) * NS + (rest * NS + num // 2) // num
 
     @property
     def duration_ns(self) -> int:
