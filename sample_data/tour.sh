@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs pantok (into .venv, unless a virtual environment is active) and takes sample_data/ through the whole path.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-results/tour}
+if [ -z "${VIRTUAL_ENV:-}" ]; then
+    [ -x .venv/bin/python ] || python3 -m venv .venv
+    . .venv/bin/activate
+fi
+python -m pip install --quiet -e .
+
+mkdir -p "$out"
+run() { printf '\n$ %s\n' "$*" >&2; "$@"; }
+run pantok fit-vocab sample_data -o "$out/sample.vocab" --force
+run pantok encode sample_data --vocab "$out/sample.vocab" -o "$out/sample.zarr" --force
+run pantok decode "$out/sample.zarr" -o "$out/decoded" --force
+run pantok eval "$out/sample.zarr" --html "$out/report.html"
+
+cat >&2 <<END
+
+The vocabulary is in $out/sample.vocab, the token streams in $out/sample.zarr, what they decode to in
+$out/decoded/, and the measurements, with pictures, in $out/report.html.
+END
