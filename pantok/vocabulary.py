@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -201,16 +201,45 @@ class Vocabulary:
         raise TokenError(f"id {number}", f"is not in the vocabulary (0 .. {self.size - 1})")
 
     def reads(self, other: Vocabulary) -> bool:
-        """Whether streams written under `other` may be read here: its extents begin this one's, its codes are equal."""
-        return self.extents[: len(other.extents)] == other.extents and all(
-            m in self.states and self.states[m].digest == s.digest for m, s in other.states.items()
-        )
+        """Whether ids given by `other` mean the same here: its extents begin this one's, and `decodes`."""
+        return self.extents[: len(other.extents)] == other.extents and self.decodes(other)
+
+    def decodes(self, other: Vocabulary) -> bool:
+        """Whether codes written under `other` mean the same here. Ids may differ: codes are what is stored."""
+        return all(m in self.states and self.states[m].digest == s.digest for m, s in other.states.items())
 
     def _extent(self, kind: str, modality: str | None = None, level: int = 0) -> Extent:
         for e in self.extents:
             if e.kind == kind and (modality is None or (e.modality, e.level) == (modality, level)):
                 return e
         raise VocabularyError(f"vocabulary {self.id[:12]}", f"has no extent for {kind} {modality or ''} {level}")
+
+
+def merge(vocabularies: Sequence[Vocabulary], text: TokenizerState | None = None) -> Vocabulary:
+    """The first vocabulary extended by what the others add; numbered anew only if text must be put before it.
+
+    text: a text model that replaces those of the vocabularies. Stores keep reading either way: they hold codes.
+
+    Raises VocabularyError if two of them have different tokenizers for one modality.
+    """
+    states: dict[str, TokenizerState] = {} if text is None else {"text": text}
+    for vocabulary in vocabularies:
+        for modality, state in vocabulary.states.items():
+            mine = states.setdefault(modality, state)
+            if mine.digest != state.digest and not (modality == "text" and text is not None):
+                raise VocabularyError(
+                    "merge",
+                    f"two of the vocabularies have different tokenizers for {modality}",
+                    "name the text model to keep" if modality == "text" else "fit one vocabulary on both recordings",
+                )
+    first = vocabularies[0] if vocabularies else Vocabulary.build(states)
+    mine_text, new_text = first.states.get("text"), states.get("text")
+    if new_text is not None and (mine_text is None or mine_text.digest != new_text.digest):
+        return Vocabulary.build(states)
+    for modality, state in states.items():
+        if modality not in first.states:
+            first = first.with_state(state)
+    return first
 
 
 def canonical_json(value: Any) -> bytes:

@@ -15,7 +15,7 @@ from pantok.config import from_mapping, to_mapping
 from pantok.errors import OptionError, TokenError, VocabularyError
 from pantok.experience import NS, Clock, Track
 from pantok.stream import LevelCodes, TrackTokens, smallest_dtype
-from pantok.vocabulary import CONTROL, DIGITS, Level, TokenizerState, Vocabulary
+from pantok.vocabulary import CONTROL, DIGITS, Level, TokenizerState, Vocabulary, merge
 
 rates = st.fractions(min_value=Fraction(1, 60), max_value=200_000, max_denominator=1001)
 
@@ -164,3 +164,19 @@ def test_a_vocabulary_grows_at_its_end_and_reads_what_it_read() -> None:
 def test_the_vocabulary_id_is_of_content() -> None:
     build = lambda seed: Vocabulary.build({"audio": state("audio", 256, seed=seed)})  # noqa: E731
     assert build(0).id == build(0).id != build(1).id
+
+
+def test_merge_extends_the_first_and_renumbers_only_for_text() -> None:
+    home = Vocabulary.build({"audio": state("audio", 256)})
+    lab = Vocabulary.build({"video": state("video", 1024), "audio": state("audio", 256)})
+    both = merge([home, lab])
+    assert both.reads(home)
+    assert both.decodes(lab)
+    assert set(both.states) == {"audio", "video"}
+    worded = merge([home, lab], text_state(100))
+    assert worded.table("text", 0).tolist() == list(range(100))
+    assert not worded.reads(home)
+    assert worded.decodes(home)
+    other = Vocabulary.build({"audio": state("audio", 256, seed=1)})
+    with pytest.raises(VocabularyError, match="different tokenizers for audio"):
+        merge([home, other])
