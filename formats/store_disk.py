@@ -37,11 +37,10 @@ class SealError(ValueError):
     """A sealed JSON file that is not what was written."""
 
 
-def crc32c(data: bytes | memoryview | np.ndarray, before: int = 0) -> int:
-    """CRC-32C (Castagnoli, as in RFC 3720) of bytes, or of an array's memory; `before` continues an earlier one."""
-    if isinstance(data, np.ndarray):
-        data = memoryview(np.ascontiguousarray(data)).cast("B") if data.size else b""
-    return google_crc32c.extend(before, data)
+def crc32c(data: bytes | memoryview, before: int = 0) -> int:
+    """CRC-32C (Castagnoli, as in RFC 3720) of bytes; `before` continues an earlier one."""
+    # The C function takes bytes and arrays, but no memoryview.
+    return google_crc32c.extend(before, data if isinstance(data, bytes) else np.frombuffer(data, np.uint8))
 
 
 def crc32c_of_file(path: Path) -> tuple[int, int]:
@@ -56,7 +55,7 @@ def crc32c_of_file(path: Path) -> tuple[int, int]:
 
 def seal(value: Mapping[str, Any]) -> bytes:
     """JSON in the given order of keys, one line, with the checksum of all that stands before it as its last key."""
-    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    body = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     assert len(body) > 2 and "crc32c" not in value, value
     return body[:-1] + b',"crc32c":"%08x"}\n' % crc32c(body[:-1])
 
@@ -106,8 +105,8 @@ def sync_tree(path: Path) -> None:
 def put_if_absent(path: Path, data: bytes) -> bool:
     """Makes `path` with all of `data` at once, on the disk; False if it is there already.
 
-    A hard link to a finished temporary file. Where the file system has none, an exclusive create: then a kill may
-    leave part of the file, which its seal shows.
+    A hard link to a finished temporary file; where the file system has none, a rename that replaces nothing; where
+    it has neither, an exclusive create: then a kill may leave part of the file, which its seal shows.
     """
     staged = path.with_name(f".put-{os.getpid()}-{next(_counter)}-{path.name}")
     try:
@@ -124,10 +123,14 @@ def put_if_absent(path: Path, data: bytes) -> bool:
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
                     raise
-                try:
-                    write_file(path, data)
-                except FileExistsError:
+                code = _renameat2(staged, path, 1)
+                if code == errno.EEXIST:
                     return False
+                if code:
+                    try:
+                        write_file(path, data)
+                    except FileExistsError:
+                        return False
     finally:
         with suppress(OSError):
             staged.unlink()
@@ -204,11 +207,14 @@ def _locks_work(path: Path) -> bool:
     return True
 
 
-def sweep_stages(parent: Path) -> list[str]:
-    """Removes what killed writers left staged in `parent`; the names removed. What a living one holds stays."""
+def sweep_stages(parent: Path, name: str = "") -> list[str]:
+    """Removes what killed writers left staged in `parent`; the names removed. What a living one holds stays.
+
+    name: only what was to become `name`.
+    """
     removed = []
     for entry in sorted(os.listdir(parent)):
-        if not entry.startswith((".stage-", ".put-")):
+        if not entry.startswith((f".stage-{name}.", f".stage-old-{name}.") if name else (".stage-", ".put-")):
             continue
         lock = StageLock.take(parent / entry)
         if lock is None:
@@ -249,12 +255,17 @@ def publish(stage: Path, path: Path, replace: bool) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Swaps two names in one step (Linux `renameat2` with RENAME_EXCHANGE); False where that is not to be had."""
+    """Swaps two names in one step; False where that is not to be had."""
+    return _renameat2(a, b, 2) == 0
+
+
+def _renameat2(a: Path, b: Path, flags: int) -> int:
+    """Linux `renameat2`: flags 1 (RENAME_NOREPLACE) or 2 (RENAME_EXCHANGE). 0, or the number of the error."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
-        return False
-    at_cwd, exchange = -100, 2
-    return call(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
+        return errno.ENOSYS
+    at_cwd = -100
+    return ctypes.get_errno() if call(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), flags) else 0
 
 
 def reason(error: OSError) -> str:

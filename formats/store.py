@@ -1,0 +1,364 @@
+"""The token store: a Zarr v3 directory of encoded episodes that many processes write at once and no kill can hurt.
+
+What is unusual: nothing in it is ever changed. An episode is staged as a segment of its own, forced to the disk,
+renamed into place and listed by a numbered commit (`store_manifest`); readers know of listed segments only. Killed
+anywhere, a writer leaves the last commit, and at most a finished segment that the next writer lists instead of
+encoding it again. The codes are memory maps of plain Zarr shards (`store_array`). `STORE.md` is the format.
+
+    store = Store.open_or_create("home.zarr", vocabulary)
+    store.write(encode(episodes, vocabulary))
+    stream = store.read("kitchen-03")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pantok.errors import StoreError, VocabularyError
+from pantok.experience import Source
+from pantok.formats.store_disk import StageLock, publish, reason, staged, sweep_stages
+from pantok.formats.store_facts import canonical, checked, episode_digest, episode_key
+from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest
+from pantok.formats.store_root import may_replace, read_root, write_empty
+from pantok.formats.store_segment import Segment, is_intact, manifest_entry, segment_name, write_segment
+from pantok.formats.store_verify import Problem, verify_store
+from pantok.formats.vocab import load_vocabulary
+from pantok.stream import TokenStream, smallest_dtype
+from pantok.vocabulary import Vocabulary
+
+_CACHED_SEGMENTS = 64
+
+
+@dataclass(frozen=True)
+class TrackSize:
+    """Totals of one track over all episodes. codes, code_bytes: by level."""
+
+    name: str
+    modality: str
+    episodes: int
+    duration_ns: int
+    samples: int
+    ticks: int
+    codes: tuple[int, ...]
+    code_bytes: tuple[int, ...]
+    latent_bytes: int
+
+
+@dataclass(frozen=True)
+class StoreSize:
+    """bytes: of all objects of the live segments, metadata and checksums included."""
+
+    tracks: tuple[TrackSize, ...]
+    bytes: int
+
+
+class Store:
+    """A token store that is there. Make one with `create`, `open` or `open_or_create`. Pickles by its path."""
+
+    def __init__(self, path: Path, vocabulary_id: str, manifest: Manifest) -> None:
+        self.path, self.vocabulary_id, self._manifest = path, vocabulary_id, manifest
+        self._segments: dict[str, Segment] = {}
+        self._is_swept = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store.open, (str(self.path),)
+
+    @classmethod
+    def create(cls, path: str | Path, vocabulary: Vocabulary, *, force: bool = False) -> Store:
+        """A new, empty store that carries a copy of `vocabulary`; it appears whole or not at all.
+
+        force: replace a store that is there (anything else that is there is never touched). Raises StoreError.
+        """
+        path = Path(path)
+        full = path.absolute()
+        may_replace(path, force)
+        try:
+            full.parent.mkdir(parents=True, exist_ok=True)
+            sweep_stages(full.parent, path.name)
+            with staged(full.parent, path.name) as stage:
+                write_empty(stage, vocabulary)
+                publish(stage, full, replace=force)
+        except FileExistsError as error:
+            raise StoreError(path, "is there already", "--force replaces it, -o gives another name") from error
+        except OSError as error:
+            raise StoreError(path, f"cannot be written: {reason(error)}", "free space or choose another -o") from error
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> Store:
+        """The store at `path`, as of its newest commit.
+
+        vocabulary: what the caller will read the codes with; VocabularyError if it is not the store's own or a
+        later one that begins with it. Raises StoreError for what is missing, damaged or of another format.
+        """
+        path = Path(path)
+        store = cls(path, read_root(path), Manifest.load(path))
+        if vocabulary is not None and vocabulary.id != store.vocabulary_id and not vocabulary.reads(store.vocabulary):
+            raise VocabularyError(
+                path,
+                f"was encoded under vocabulary {store.vocabulary_id[:12]}, which {vocabulary.id[:12]} does not read",
+                f"use its own, {path / 'vocabulary'}, or encode again into a new store",
+            )
+        return store
+
+    @classmethod
+    def open_or_create(cls, path: str | Path, vocabulary: Vocabulary) -> Store:
+        """To write under `vocabulary`: the store at `path` if it was made under the same one, else a new one."""
+        path = Path(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            try:
+                return cls.create(path, vocabulary)
+            except StoreError:
+                if not (path / "zarr.json").exists():
+                    raise  # else another process was first
+        store = cls.open(path)
+        if store.vocabulary_id != vocabulary.id:
+            raise VocabularyError(
+                path,
+                f"is a store of vocabulary {store.vocabulary_id[:12]}, not of {vocabulary.id[:12]}",
+                "choose another -o, or --force replaces it",
+            )
+        return store
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The store's own copy; tensors are read when first touched. Raises VocabularyError."""
+        vocabulary = load_vocabulary(self.path / "vocabulary", lazy=True)
+        if vocabulary.id != self.vocabulary_id:
+            raise VocabularyError(
+                self.path / "vocabulary",
+                f"is vocabulary {vocabulary.id[:12]}, the store says {self.vocabulary_id[:12]}",
+                "restore it from a copy",
+            )
+        return vocabulary
+
+    @property
+    def episodes(self) -> Mapping[str, EpisodeInfo]:
+        """What is committed, by episode id, in the order of ids."""
+        return MappingProxyType(dict(sorted(self._manifest.episodes.items())))
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The names of the segments that hold a live episode."""
+        return tuple(self._manifest.segments)
+
+    def __len__(self) -> int:
+        return len(self._manifest.episodes)
+
+    def __contains__(self, episode: str) -> bool:
+        return episode in self._manifest.episodes
+
+    def refresh(self) -> None:
+        """Takes note of what other processes have committed since."""
+        self._manifest.refresh()
+
+    def has(self, episode: str, sources: Iterable[Source] = (), parameters: Mapping[str, Any] | None = None) -> bool:
+        """Whether the episode is committed, made from these sources with these parameters: then skip it."""
+        self.refresh()
+        found = self._manifest.episodes.get(episode)
+        return found is not None and found.key == episode_key(episode, sources, self.vocabulary_id, parameters or {})
+
+    def write(self, streams: Iterable[TokenStream]) -> int:
+        """Commits each stream as it comes, a segment each; how many. An episode that is there already is replaced.
+
+        Raises StoreError when the disk is full or refuses (what was committed stays), TokenError for codes that
+        their level does not have, VocabularyError for a stream of another vocabulary.
+        """
+        count = 0
+        for stream in streams:
+            self.write_segment([stream])
+            count += 1
+        return count
+
+    @contextmanager
+    def writer(self) -> Iterator[SegmentWriter]:
+        """`with store.writer() as segment: segment.add(stream)`: one segment of all, committed at the end."""
+        segment = SegmentWriter(self)
+        yield segment
+        if segment.streams:
+            self.write_segment(segment.streams)
+
+    def write_segment(self, streams: Collection[TokenStream]) -> str:
+        """Commits the streams together as one segment; its name. See `write`."""
+        streams = [checked(stream, self.vocabulary) for stream in streams]
+        digests = [episode_digest(stream) for stream in streams]
+        name = segment_name(streams, digests)
+        folder = self.path / "segments"
+        placed = False
+        try:
+            self._sweep_once()
+            self.refresh()
+            live = self._manifest.episodes
+            if all(s.id in live and live[s.id].segment == name for s in streams):
+                return name
+            with staged(folder, name) as stage:
+                entry = write_segment(stage, streams, digests, self.vocabulary)
+                while True:
+                    try:
+                        publish(stage, folder / name, replace=False)
+                        placed = True
+                        break
+                    except FileExistsError:
+                        if self._settle(stage, folder / name):
+                            entry = manifest_entry(folder / name)
+                            break
+                self._manifest.commit(add=[entry])
+        except (StoreError, VocabularyError):
+            raise
+        except OSError as error:
+            if placed:
+                shutil.rmtree(folder / name, ignore_errors=True)
+            raise StoreError(
+                self.path,
+                f"episode {streams[0].id} cannot be written: {reason(error)}",
+                "what was committed stays; mend the cause and run again",
+            ) from error
+        self._segments.pop(name, None)
+        return name
+
+    def remove(self, episodes: Collection[str]) -> None:
+        """Takes episodes out of the store, in one commit; `sweep` frees their space. Raises StoreError if unknown."""
+        self.refresh()
+        for episode in episodes:
+            self._info(episode)
+        self._manifest.commit(remove=episodes)
+
+    def read(
+        self, episode: str, tracks: Collection[str] | None = None, levels: int | None = None, check: bool = True
+    ) -> TokenStream:
+        """An episode. Codes are read-only views of the mapped files where they lie in one piece.
+
+        tracks: their names; all if None. levels: the first so many of each, the others come as empty levels and no
+        byte of them is read. check: compare the checksum of all that is read.
+        Raises StoreError for an unknown episode or track, and for what is missing or damaged.
+        """
+        info = self._info(episode)
+        for track in tracks or ():
+            if track not in info.tracks:
+                raise StoreError(
+                    self.path, f"episode {episode} has no track {track}", f"it has {', '.join(info.tracks)}"
+                )
+        return self.segment(info.segment).stream(info.row, tracks, levels, check)
+
+    def segment(self, name: str) -> Segment:
+        """A committed segment, for readers of whole columns."""
+        if name not in self._segments:
+            while len(self._segments) >= _CACHED_SEGMENTS:
+                self._segments.pop(next(iter(self._segments)))
+            self._segments[name] = Segment(self.path / "segments" / name, self._manifest.known[name].commit_sha256)
+        return self._segments[name]
+
+    def digest(self) -> str:
+        """sha256 of all content; the same whatever order, grouping or number of processes wrote it."""
+        content = [[e.id, e.digest] for e in self.episodes.values()]
+        return hashlib.sha256(canonical([self.vocabulary_id, content])).hexdigest()
+
+    def sizes(self) -> StoreSize:
+        """Bytes by track and level, from the manifest alone."""
+        found: dict[str, list[Any]] = {}
+        for episode in self.episodes.values():
+            for name, track in episode.tracks.items():
+                found.setdefault(name, []).append(track)
+        sizes = []
+        for name, tracks in sorted(found.items()):
+            items = [smallest_dtype(lv.cardinality).itemsize for lv in self.vocabulary.levels(tracks[0].modality)]
+            codes = tuple(sum(n) for n in zip(*(t.codes for t in tracks), strict=True))
+            totals = (sum(getattr(t, what) for t in tracks) for what in ("duration_ns", "samples", "ticks"))
+            latents = sum(2 * t.latents[0] * t.latents[1] for t in tracks if t.latents)
+            code_bytes = tuple(n * size for n, size in zip(codes, items, strict=True))
+            sizes.append(TrackSize(name, tracks[0].modality, len(tracks), *totals, codes, code_bytes, latents))
+        return StoreSize(tuple(sizes), sum(s.bytes for s in self._manifest.segments.values()))
+
+    def verify(self) -> Iterator[Problem]:
+        """Every byte compared with its checksum, every code with its level: see `store_verify`."""
+        return verify_store(self.path)
+
+    def sweep(self) -> list[str]:
+        """Removes what no reader of the newest commit needs: replaced and removed segments, and what killed writers
+        left. The names removed. A reader that opened the store earlier may lose an episode that was replaced since.
+        """
+        self._is_swept = False
+        self._sweep_once()
+        self.refresh()
+        live, removed = self._manifest.segments, []
+        for name in self._manifest.known:
+            if name not in live and (self.path / "segments" / name).exists():
+                shutil.rmtree(self.path / "segments" / name, ignore_errors=True)
+                removed.append(name)
+        return removed
+
+    def _info(self, episode: str) -> EpisodeInfo:
+        found = self._manifest.episodes.get(episode)
+        if found is None:
+            near = get_close_matches(episode, self._manifest.episodes, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {len(self)}; `pantok info {self.path}` lists them"
+            raise StoreError(self.path, f"has no episode {episode}", hint)
+        return found
+
+    def _settle(self, stage: Path, placed: Path) -> bool:
+        """What is staged is there already. True: that serves, or has been replaced by ours. False: it is gone.
+
+        Another process may be about to list it (then this waits), or a killed one left it, or it is damaged.
+        """
+        lock = StageLock.take(placed, wait=True)
+        if lock is None:
+            return False
+        try:
+            if not is_intact(placed):
+                publish(stage, placed, replace=True)
+            return True
+        finally:
+            lock.close()
+
+    def _sweep_once(self) -> None:
+        """Before the first write: removes what killed writers staged, and lists what they had finished."""
+        if self._is_swept:
+            return
+        self._is_swept = True
+        folder = self.path / "segments"
+        sweep_stages(folder)
+        sweep_stages(self.path / FOLDER)
+        self.refresh()
+        for name in sorted(os.listdir(folder)):
+            if name in self._manifest.known or name == "zarr.json" or name.startswith("."):
+                continue
+            lock = StageLock.take(folder / name)
+            if lock is None:
+                continue
+            try:
+                self.refresh()
+                if name in self._manifest.known or not (folder / name).is_dir():
+                    continue
+                taken = self._manifest.episodes
+                if is_intact(folder / name, self.vocabulary_id):
+                    entry = manifest_entry(folder / name)
+                    if not any(row[0] in taken for row in entry["episodes"]):
+                        self._manifest.commit(add=[entry])
+                        continue
+                shutil.rmtree(folder / name, ignore_errors=True)
+            finally:
+                lock.close()
+        with suppress(OSError):
+            self._manifest.mend_rolls()
+
+
+class SegmentWriter:
+    """Collects the episodes of one segment."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.streams: list[TokenStream] = []
+
+    def add(self, stream: TokenStream) -> None:
+        """Raises TokenError or VocabularyError as `Store.write` does."""
+        self.streams.append(checked(stream, self._store.vocabulary))

@@ -1,0 +1,328 @@
+"""Arrays of a token store: plain Zarr v3 that can be mapped into memory as it lies.
+
+What is unusual: shard files are written here, not by the zarr library (which is 3 to 7 times slower at it and
+forces nothing to the disk), in the one order that makes them mappable: inner chunks of equal size, one after
+another, each followed by its CRC-32C, the index last. An array is then a strided view of its file,
+
+    np.ndarray((chunks, C), dtype, mapped, strides=(C * itemsize + 4, itemsize))
+
+and any Zarr v3 reader opens the same file. What Zarr reads as fill value when an object is missing is an error here.
+
+Every array is cut along its first axis only. Shape suffixes: N rows, C rows of an inner chunk, D width of a row.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pantok.errors import StoreError
+from pantok.formats.store_disk import crc32c, reason, write_file
+
+CHUNK_BYTES = 1 << 20
+"""An inner chunk is at most this large: what one checksum covers, and what a reader over a network fetches."""
+CHUNKS_A_SHARD = 64
+"""A shard is at most 64 MiB."""
+MAP_FROM_BYTES = 1 << 18
+"""Smaller files are read instead of mapped: quicker, and many episodes stay below the kernel's 65,530 maps."""
+_ABSENT = np.uint64(2**64 - 1)
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+_CRC = {"name": "crc32c"}
+_REMEDY = "`pantok verify` names all that is damaged; remove those episodes and encode them again"
+
+Objects = dict[str, list[Any]]
+"""{path within the segment: [bytes, crc32c in hexadecimal]}"""
+
+
+def grid(rows: int, row_bytes: int) -> tuple[int, int]:
+    """(rows of an inner chunk, inner chunks of a shard) for an array of `rows`.
+
+    The fewest chunks of at most 1 MiB, of equal size: a small array is one chunk of its own length, and a large one
+    is padded by less than a row for each chunk.
+
+    >>> grid(5000, 2), grid(524_289, 2), grid(100_000_000, 2)
+    ((5000, 1), (262145, 2), (523561, 64))
+    """
+    chunks = max(1, -(-rows * row_bytes // CHUNK_BYTES))
+    chunk_rows = max(1, -(-rows // chunks))
+    return chunk_rows, min(max(1, -(-rows // chunk_rows)), CHUNKS_A_SHARD)
+
+
+def fill_value(dtype: np.dtype) -> Any:
+    """What stands where nothing was written; never a value that means something."""
+    if dtype.kind == "u":
+        return int(np.iinfo(dtype).max)
+    return int(np.iinfo(dtype).min) if dtype.kind == "i" else float("nan")
+
+
+def group_json(**attributes: Any) -> bytes:
+    return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+
+
+def array_json(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    chunk_rows, chunks = grid(shape[0], _row_bytes(shape, dtype))
+    fill = fill_value(dtype)
+    sharding = {
+        "chunk_shape": [chunk_rows, *shape[1:]],
+        "codecs": [_BYTES, _CRC],
+        "index_codecs": [_BYTES, _CRC],
+        "index_location": "end",
+    }
+    return _json(
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(shape),
+            "data_type": dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk_rows * chunks, *shape[1:]]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": "NaN" if fill != fill else fill,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": {},
+        }
+    )
+
+
+def write_object(root: Path, name: str, objects: Objects, *parts: bytes | memoryview) -> None:
+    """Writes a file below `root`, forces it to the disk and notes its size and checksum in `objects`."""
+    crc = size = 0
+    for part in parts:
+        crc, size = crc32c(part, crc), size + len(part)
+    write_file(root / name, *parts)
+    objects[name] = [size, f"{crc:08x}"]
+
+
+def write_array(root: Path, name: str, objects: Objects, parts: list[np.ndarray]) -> None:
+    """Writes the array `name` below `root`: `parts`, all of one dtype and width, one after another along axis 0."""
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    assert values.ndim and all(p.dtype == values.dtype for p in parts), [p.dtype for p in parts]
+    row_bytes = _row_bytes(values.shape, values.dtype)
+    chunk_rows, chunks = grid(len(values), row_bytes)
+    (root / name).mkdir(parents=True)
+    write_object(root, f"{name}/zarr.json", objects, array_json(values.shape, values.dtype))
+    for shard, first in enumerate(range(0, len(values), chunk_rows * chunks)):
+        index = np.full((chunks, 2), _ABSENT, "<u8")
+        pieces: list[bytes | memoryview] = []
+        for k, lo in enumerate(range(first, min(first + chunk_rows * chunks, len(values)), chunk_rows)):
+            chunk = values[lo : lo + chunk_rows]
+            if len(chunk) < chunk_rows:
+                padded = np.full((chunk_rows, *values.shape[1:]), fill_value(values.dtype), values.dtype)
+                padded[: len(chunk)] = chunk
+                chunk = padded
+            data = memoryview(chunk.reshape(-1).view(np.uint8))
+            pieces += [data, crc32c(data).to_bytes(4, "little")]
+            index[k] = k * (len(data) + 4), len(data) + 4
+        tail = index.tobytes()
+        pieces += [tail, crc32c(tail).to_bytes(4, "little")]
+        key = ".".join(["c", str(shard)] + ["0"] * (values.ndim - 1))
+        write_object(root, f"{name}/{key}", objects, *pieces)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Rows [first, last) of an array that cannot be trusted, and why. `file` is the object that holds them."""
+
+    file: Path
+    problem: str
+    first: int
+    last: int
+
+
+class MappedArray:
+    """An array of a store, read through memory maps of its shard files; through the zarr library if they are packed.
+
+    Raises StoreError, at once or on reading, for what is missing or damaged; nothing is ever read as fill value.
+    """
+
+    def __init__(self, path: Path, metadata: bytes | None = None) -> None:
+        """metadata: the content of the array's zarr.json, if it has been read."""
+        self.path = path
+        try:
+            meta = json.loads((path / "zarr.json").read_bytes() if metadata is None else metadata)
+            self.shape: tuple[int, ...] = tuple(meta["shape"])
+            self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
+            self._shard_rows = int(meta["chunk_grid"]["configuration"]["chunk_shape"][0])
+            codec = meta["codecs"][0]
+            inner = codec.get("configuration", {})
+            self._chunk_rows = int(inner.get("chunk_shape", [self._shard_rows])[0])
+        except FileNotFoundError as error:
+            raise StoreError(path / "zarr.json", "is missing", _REMEDY) from error
+        except OSError as error:
+            raise StoreError(path / "zarr.json", f"cannot be read: {reason(error)}", "check its permissions") from error
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise StoreError(path / "zarr.json", f"is not the metadata of an array: {error}", _REMEDY) from error
+        self._row_bytes = _row_bytes(self.shape, self.dtype)
+        names = [[c.get("name") for c in inner.get(k, [])] for k in ("codecs", "index_codecs")]
+        tail = list(self.shape[1:])
+        self.is_hot = (
+            codec.get("name") == "sharding_indexed"
+            and names == [["bytes", "crc32c"]] * 2
+            and inner.get("index_location", "end") == "end"
+            and inner["chunk_shape"][1:] == tail
+            and meta["chunk_grid"]["configuration"]["chunk_shape"][1:] == tail
+            and meta["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
+        )
+        self._shards: dict[int, _Shard] = {}
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def shards(self) -> int:
+        return -(-len(self) // self._shard_rows)
+
+    def shard(self, number: int) -> _Shard:
+        if number not in self._shards:
+            key = ".".join(["c", str(number)] + ["0"] * (len(self.shape) - 1))
+            first = number * self._shard_rows
+            rows = min(self._shard_rows, len(self) - first)
+            self._shards[number] = _Shard(self, self.path / key, first, rows)
+        return self._shards[number]
+
+    def views(self) -> Iterator[np.ndarray]:
+        """For each shard a read-only strided view (chunks, C) or (chunks, C, D); the last is padded with fill value."""
+        for number in range(self.shards):
+            shard = self.shard(number)
+            if shard.view is None:
+                raise StoreError(shard.file, "its chunks do not stand in order, so that it cannot be mapped", _REMEDY)
+            yield shard.view
+
+    def read(self, first: int = 0, last: int | None = None, check: bool = True) -> np.ndarray:
+        """Rows [first, last): a read-only view where they lie in one chunk, else a copy.
+
+        check: compare the checksum of every chunk that is touched, and raise StoreError where it differs.
+        """
+        last = len(self) if last is None else last
+        assert 0 <= first <= last <= len(self), (first, last, self.shape)
+        if first == last:
+            return np.zeros((0, *self.shape[1:]), self.dtype)
+        if not self.is_hot:
+            return self._read_packed(first, last)
+        if check:
+            for fault in self.faults(first, last):
+                raise StoreError(fault.file, f"{fault.problem}: rows {fault.first} to {fault.last - 1}", _REMEDY)
+        lo, hi = first // self._shard_rows, -(-last // self._shard_rows)
+        parts = []
+        for number in range(lo, hi):
+            shard = self.shard(number)
+            parts += shard.pieces(max(first - shard.first, 0), min(last - shard.first, shard.rows))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def faults(self, first: int = 0, last: int | None = None) -> Iterator[Fault]:
+        """Every run of the rows [first, last) that is missing or whose checksum differs."""
+        last = len(self) if last is None else last
+        for number in range(first // self._shard_rows, -(-last // self._shard_rows)):
+            start = number * self._shard_rows
+            stop = min(start + self._shard_rows, len(self))
+            try:
+                shard = self.shard(number)
+            except StoreError as error:
+                yield Fault(Path(error.thing), error.problem, max(first, start), min(last, stop))
+                continue
+            yield from shard.faults(max(first, start) - start, min(last, stop) - start)
+
+    def _read_packed(self, first: int, last: int) -> np.ndarray:
+        """A compressed store: the zarr library decodes, after a look that no object is missing."""
+        import zarr
+
+        for number in range(first // self._shard_rows, -(-last // self._shard_rows)):
+            key = ".".join(["c", str(number)] + ["0"] * (len(self.shape) - 1))
+            if not ((self.path / key).exists() or (self.path / key.replace(".", "/")).exists()):
+                raise StoreError(self.path / key, "is missing", _REMEDY)
+        try:
+            return np.asarray(zarr.open_array(self.path, mode="r")[first:last])
+        except (ValueError, OSError, RuntimeError) as error:
+            raise StoreError(self.path, f"cannot be decoded: {error}", _REMEDY) from error
+
+
+class _Shard:
+    """One shard file: its index checked, its chunks as views."""
+
+    def __init__(self, array: MappedArray, file: Path, first: int, rows: int) -> None:
+        self.array, self.file, self.first, self.rows = array, file, first, rows
+        slots = array._shard_rows // array._chunk_rows
+        self._chunk_bytes = array._chunk_rows * array._row_bytes
+        self._buffer = _contents(file)
+        size = len(self._buffer)
+        tail = 16 * slots + 4
+        index_bytes = self._buffer[max(size - tail, 0) : max(size - 4, 0)]
+        stored = bytes(self._buffer[max(size - 4, 0) :])
+        if size < tail or crc32c(index_bytes) != int.from_bytes(stored, "little"):
+            raise StoreError(file, f"is cut short or its index is damaged ({size} bytes)", _REMEDY)
+        index = np.frombuffer(index_bytes, "<u8").reshape(slots, 2)
+        chunks = -(-rows // array._chunk_rows)
+        whole = self._chunk_bytes + 4
+        self._offsets = index[:chunks, 0]
+        held = index[:chunks]
+        fits = (held[:, 1] == whole) & (held[:, 0] <= max(size - tail - whole, 0))
+        if not fits.all():
+            at = int(np.argmin(fits))
+            raise StoreError(file, f"lacks its chunk {at}", _REMEDY)
+        self.view: np.ndarray | None = None
+        if np.array_equal(self._offsets, np.arange(chunks, dtype=np.uint64) * np.uint64(whole)):
+            self.view = self._strided(0, chunks)
+
+    def _strided(self, offset: int, chunks: int) -> np.ndarray:
+        array = self.array
+        shape = (chunks, array._chunk_rows, *array.shape[1:])
+        strides = (self._chunk_bytes + 4, *_c_strides(shape[1:], array.dtype.itemsize))
+        return np.ndarray(shape, array.dtype, self._buffer, offset, strides)
+
+    def pieces(self, first: int, last: int) -> list[np.ndarray]:
+        """Views of the rows [first, last) of this shard, one for each chunk."""
+        rows = self.array._chunk_rows
+        out = []
+        for k in range(first // rows, -(-last // rows)):
+            chunk = self._strided(int(self._offsets[k]), 1)[0] if self.view is None else self.view[k]
+            out.append(chunk[max(first - k * rows, 0) : min(last - k * rows, rows)])
+        return out
+
+    def faults(self, first: int, last: int) -> Iterator[Fault]:
+        rows = self.array._chunk_rows
+        for k in range(first // rows, -(-last // rows)):
+            at = int(self._offsets[k])
+            stop = at + self._chunk_bytes
+            stored = int.from_bytes(bytes(self._buffer[stop : stop + 4]), "little")
+            if crc32c(self._buffer[at:stop]) != stored:
+                lo, hi = self.first + k * rows, self.first + min((k + 1) * rows, self.rows)
+                yield Fault(self.file, f"the checksum of its chunk {k} differs", lo, hi)
+
+
+def map_codes(path: Path) -> list[np.ndarray]:
+    """For each shard of the array at `path` a read-only strided (chunks, C) view of the file, checksums skipped."""
+    return list(MappedArray(path).views())
+
+
+def _contents(file: Path) -> memoryview:
+    try:
+        with open(file, "rb") as handle:
+            if os.fstat(handle.fileno()).st_size < MAP_FROM_BYTES:
+                return memoryview(handle.read())
+            return memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError as error:
+        raise StoreError(file, "is missing", _REMEDY) from error
+    except OSError as error:
+        raise StoreError(file, f"cannot be read: {reason(error)}", "check its permissions") from error
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+
+
+def _c_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    strides = [itemsize]
+    for n in reversed(shape[1:]):
+        strides.insert(0, strides[0] * n)
+    return tuple(strides)
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode()

@@ -1,0 +1,234 @@
+"""What a token store holds: a log of numbered commits that many processes append to at once.
+
+What is unusual: no lock and no file that is ever written twice. A commit is a new file `manifest/<n>.json`, put if
+absent; whoever loses the race for a number reads the winner's commit and tries the next. Ten thousand episodes are
+ten thousand small files, so every 64th commit also puts a *roll*, which repeats the last 64 commits in one file,
+and every 4,096th a roll of 4,096: opening reads a few dozen files, and each commit is written three times in all.
+Rolls are only a short cut: one that is missing or damaged is read past.
+
+    manifest/0000000000.json        the birth: the store's own files with size and checksum
+    manifest/0000000001.json        {format, number, unix_time, add: [segment, ...], remove: [episode id, ...]}
+    manifest/0000000064.64.json     {format, first, last, commits: [...]}
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pantok.errors import StoreError
+from pantok.experience import Source
+from pantok.formats.store_disk import SealError, put_if_absent, reason, seal, unseal
+
+FORMAT = 1
+FOLDER = "manifest"
+ROLLS = (4096, 64)
+_REMEDY = "`pantok verify` says what can still be read; restore the file from a copy, or encode into a new store"
+
+
+@dataclass(frozen=True)
+class TrackInfo:
+    """What the manifest says of a track: enough for totals without opening a segment.
+
+    codes: number of codes by level. latents: (N, D), None where there are none.
+    """
+
+    name: str
+    modality: str
+    samples: int
+    ticks: int
+    duration_ns: int
+    codes: tuple[int, ...]
+    latents: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeInfo:
+    """An episode of a store.
+
+    key: hash of what it was made from (id, sources, vocabulary, parameters). digest: sha256 of its content.
+    segment, row: where it lies. start_ns: the earliest of its tracks' starts; duration_ns: to the latest end.
+    """
+
+    id: str
+    key: str
+    digest: str
+    segment: str
+    row: int
+    start_ns: int
+    duration_ns: int
+    _sources: list[list[Any]] = field(repr=False)
+    _tracks: Mapping[str, list[Any]] = field(repr=False)
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(Source(path, size, sha256) for path, size, sha256 in self._sources)
+
+    @cached_property
+    def tracks(self) -> dict[str, TrackInfo]:
+        return {
+            name: TrackInfo(name, modality, samples, ticks, ns, tuple(codes), tuple(latents) if latents else None)
+            for name, (modality, samples, ticks, ns, codes, latents) in self._tracks.items()
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentInfo:
+    """A committed segment. commit_sha256: of its COMMIT.json. bytes: of all its objects."""
+
+    name: str
+    bytes: int
+    commit_sha256: str
+
+
+class Manifest:
+    """The commits of a store up to `number`, applied in order."""
+
+    def __init__(self, store: Path) -> None:
+        self.store, self.folder = store, store / FOLDER
+        self.number = 0
+        self.episodes: dict[str, EpisodeInfo] = {}
+        self.known: dict[str, SegmentInfo] = {}
+        """Every segment ever committed, replaced ones too."""
+
+    @property
+    def segments(self) -> dict[str, SegmentInfo]:
+        """The segments that hold a live episode, by name."""
+        live = {episode.segment for episode in self.episodes.values()}
+        return {name: self.known[name] for name in sorted(live)}
+
+    @classmethod
+    def load(cls, store: Path) -> Manifest:
+        """All commits of the store at `store`. Raises StoreError where one is missing or damaged."""
+        manifest = cls(store)
+        for commit in manifest.commits():
+            if isinstance(commit, StoreError):
+                raise commit
+            manifest.apply(commit)
+        return manifest
+
+    def commits(self) -> Iterator[dict[str, Any] | StoreError]:
+        """The commits from 1 on, through rolls where they serve; a StoreError in the place of what cannot be read."""
+        try:
+            names = set(os.listdir(self.folder))
+        except OSError as error:
+            yield StoreError(self.folder, f"cannot be read: {reason(error)}", _REMEDY)
+            return
+        last = max((int(name[:10]) for name in names if is_commit(name) or is_roll(name)), default=0)
+        at = 1
+        while at <= last:
+            for span in ROLLS:
+                if (at - 1) % span == 0 and roll_name(at + span - 1, span) in names:
+                    with suppress(StoreError):
+                        roll = self.read(roll_name(at + span - 1, span))
+                        yield from roll["commits"]
+                        at += span
+                        break
+            else:
+                try:
+                    yield self.read(commit_name(at))
+                except StoreError as error:
+                    yield error
+                at += 1
+
+    def read(self, name: str) -> dict[str, Any]:
+        """One file of the manifest, its checksum compared. Raises StoreError."""
+        path = self.folder / name
+        try:
+            value = unseal(path.read_bytes(), "it")
+        except FileNotFoundError as error:
+            raise StoreError(path, "is missing: the episodes of this commit are not known", _REMEDY) from error
+        except OSError as error:
+            raise StoreError(path, f"cannot be read: {reason(error)}", "check its permissions") from error
+        except SealError as error:
+            raise StoreError(path, str(error).removeprefix("it "), _REMEDY) from error
+        if value.get("format") != FORMAT:
+            raise StoreError(path, f"is of format {value.get('format')}, this pantok reads {FORMAT}", "upgrade pantok")
+        return value
+
+    def apply(self, commit: Mapping[str, Any]) -> None:
+        for episode in commit["remove"]:
+            self.episodes.pop(episode, None)
+        for segment in commit["add"]:
+            name = segment["segment"]
+            self.known[name] = SegmentInfo(name, segment["bytes"], segment["commit_sha256"])
+            for row, (id, key, digest, start_ns, duration_ns, sources, tracks) in enumerate(segment["episodes"]):
+                self.episodes[id] = EpisodeInfo(
+                    id, key, digest, name, row, start_ns, duration_ns, sources, tracks
+                )  # in the place of an earlier one
+        self.number = commit["number"]
+
+    def refresh(self) -> None:
+        """Applies what others have committed since."""
+        while (self.folder / commit_name(self.number + 1)).exists():
+            self.apply(self.read(commit_name(self.number + 1)))
+
+    def commit(self, add: Iterable[Mapping[str, Any]] = (), remove: Iterable[str] = ()) -> int:
+        """Appends a commit and applies it, after all that others have appended meanwhile; its number."""
+        body = {"add": list(add), "remove": list(remove)}
+        while True:
+            self.refresh()
+            number = self.number + 1
+            commit = {"format": FORMAT, "number": number, "unix_time": int(time.time()), **body}
+            if put_if_absent(self.folder / commit_name(number), seal(commit)):
+                self.apply(commit)
+                with suppress(OSError):  # only a short cut
+                    self._roll(number)
+                return number
+
+    def _roll(self, number: int) -> None:
+        for span in reversed(ROLLS):
+            if number % span == 0:
+                self._put_roll(number, span)
+
+    def mend_rolls(self) -> None:
+        """Puts the rolls that a killed writer did not come to put."""
+        for name in missing_rolls(os.listdir(self.folder), self.number):
+            self._put_roll(int(name[:10]), int(name[11:-5]))
+
+    def _put_roll(self, last: int, span: int) -> None:
+        commits = list(Manifest(self.store).between(last - span + 1, last))
+        roll = {"format": FORMAT, "first": last - span + 1, "last": last, "commits": commits}
+        put_if_absent(self.folder / roll_name(last, span), seal(roll))
+
+    def between(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """The commits first to last, both included, through the small rolls where they serve. Raises StoreError."""
+        span = ROLLS[-1]
+        at = first
+        while at <= last:
+            if (at - 1) % span == 0 and at + span - 1 < last:
+                with suppress(StoreError):
+                    yield from self.read(roll_name(at + span - 1, span))["commits"]
+                    at += span
+                    continue
+            yield self.read(commit_name(at))
+            at += 1
+
+
+def commit_name(number: int) -> str:
+    return f"{number:010d}.json"
+
+
+def roll_name(last: int, span: int) -> str:
+    return f"{last:010d}.{span}.json"
+
+
+def is_commit(name: str) -> bool:
+    return len(name) == 15 and name[:10].isdigit() and name[10:] == ".json"
+
+
+def is_roll(name: str) -> bool:
+    return name[:10].isdigit() and any(name[10:] == f".{span}.json" for span in ROLLS)
+
+
+def missing_rolls(names: Iterable[str], number: int) -> list[str]:
+    """The rolls that should stand among the files `names` of a manifest of `number` commits, small ones first."""
+    wanted = [roll_name(last, span) for span in reversed(ROLLS) for last in range(span, number + 1, span)]
+    there = set(names)
+    return [name for name in wanted if name not in there]
