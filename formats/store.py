@@ -5,7 +5,7 @@ renamed into place and listed by a numbered commit (`store_manifest`); readers k
 anywhere, a writer leaves the last commit, and at most a finished segment that the next writer lists instead of
 encoding it again. The codes are memory maps of plain Zarr shards (`store_array`). `STORE.md` is the format.
 
-    store = Store.open_or_create("home.zarr", vocabulary)
+    store = Store.create_or_open("home.zarr", vocabulary)
     store.write(encode(episodes, vocabulary))
     stream = store.read("kitchen-03")
 """
@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -63,11 +63,12 @@ class StoreSize:
 
 
 class Store:
-    """A token store that is there. Make one with `create`, `open` or `open_or_create`. Pickles by its path."""
+    """A token store that is there. Make one with `create`, `open` or `create_or_open`. Pickles by its path."""
 
     def __init__(self, path: Path, vocabulary_id: str, manifest: Manifest) -> None:
         self.path, self.vocabulary_id, self._manifest = path, vocabulary_id, manifest
         self._segments: dict[str, Segment] = {}
+        self._sorted: tuple[int, Mapping[str, EpisodeInfo]] | None = None
         self._is_swept = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -112,7 +113,7 @@ class Store:
         return store
 
     @classmethod
-    def open_or_create(cls, path: str | Path, vocabulary: Vocabulary) -> Store:
+    def create_or_open(cls, path: str | Path, vocabulary: Vocabulary) -> Store:
         """To write under `vocabulary`: the store at `path` if it was made under the same one, else a new one."""
         path = Path(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -145,7 +146,9 @@ class Store:
     @property
     def episodes(self) -> Mapping[str, EpisodeInfo]:
         """What is committed, by episode id, in the order of ids."""
-        return MappingProxyType(dict(sorted(self._manifest.episodes.items())))
+        if self._sorted is None or self._sorted[0] != self._manifest.number:
+            self._sorted = self._manifest.number, MappingProxyType(dict(sorted(self._manifest.episodes.items())))
+        return self._sorted[1]
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -199,9 +202,10 @@ class Store:
             self._sweep_once()
             self.refresh()
             live = self._manifest.episodes
-            if all(s.id in live and live[s.id].segment == name for s in streams):
+            if all(s.id in live and live[s.id].segment == name for s in streams) and is_intact(folder / name):
                 return name
-            with staged(folder, name) as stage:
+            with ExitStack() as held:
+                stage = held.enter_context(staged(folder, name))
                 entry = write_segment(stage, streams, digests, self.vocabulary)
                 while True:
                     try:
@@ -209,7 +213,9 @@ class Store:
                         placed = True
                         break
                     except FileExistsError:
-                        if self._settle(stage, folder / name):
+                        lock = _settle(stage, folder / name)
+                        if lock is not None:
+                            held.callback(lock.close)
                             entry = manifest_entry(folder / name)
                             break
                 self._manifest.commit(add=[entry])
@@ -273,10 +279,16 @@ class Store:
         for name, tracks in sorted(found.items()):
             items = [smallest_dtype(lv.cardinality).itemsize for lv in self.vocabulary.levels(tracks[0].modality)]
             codes = tuple(sum(n) for n in zip(*(t.codes for t in tracks), strict=True))
-            totals = (sum(getattr(t, what) for t in tracks) for what in ("duration_ns", "samples", "ticks"))
+            duration_ns, samples, ticks = (
+                sum(getattr(t, w) for t in tracks) for w in ("duration_ns", "samples", "ticks")
+            )
             latents = sum(2 * t.latents[0] * t.latents[1] for t in tracks if t.latents)
             code_bytes = tuple(n * size for n, size in zip(codes, items, strict=True))
-            sizes.append(TrackSize(name, tracks[0].modality, len(tracks), *totals, codes, code_bytes, latents))
+            sizes.append(
+                TrackSize(
+                    name, tracks[0].modality, len(tracks), duration_ns, samples, ticks, codes, code_bytes, latents
+                )
+            )
         return StoreSize(tuple(sizes), sum(s.bytes for s in self._manifest.segments.values()))
 
     def verify(self) -> Iterator[Problem]:
@@ -290,11 +302,21 @@ class Store:
         self._is_swept = False
         self._sweep_once()
         self.refresh()
-        live, removed = self._manifest.segments, []
-        for name in self._manifest.known:
-            if name not in live and (self.path / "segments" / name).exists():
-                shutil.rmtree(self.path / "segments" / name, ignore_errors=True)
-                removed.append(name)
+        at, live, removed = self._manifest.number, self._manifest.segments, []
+        for name in list(self._manifest.known):
+            folder = self.path / "segments" / name
+            lock = StageLock.take(folder) if name not in live else None
+            if lock is None:
+                continue
+            try:
+                self.refresh()  # under the lock: another writer may have listed it again
+                if self._manifest.number != at:
+                    at, live = self._manifest.number, self._manifest.segments
+                if name not in live:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed.append(name)
+            finally:
+                lock.close()
         return removed
 
     def _info(self, episode: str) -> EpisodeInfo:
@@ -304,21 +326,6 @@ class Store:
             hint = f"did you mean {near[0]}?" if near else f"it has {len(self)}; `pantok info {self.path}` lists them"
             raise StoreError(self.path, f"has no episode {episode}", hint)
         return found
-
-    def _settle(self, stage: Path, placed: Path) -> bool:
-        """What is staged is there already. True: that serves, or has been replaced by ours. False: it is gone.
-
-        Another process may be about to list it (then this waits), or a killed one left it, or it is damaged.
-        """
-        lock = StageLock.take(placed, wait=True)
-        if lock is None:
-            return False
-        try:
-            if not is_intact(placed):
-                publish(stage, placed, replace=True)
-            return True
-        finally:
-            lock.close()
 
     def _sweep_once(self) -> None:
         """Before the first write: removes what killed writers staged, and lists what they had finished."""
@@ -362,3 +369,14 @@ class SegmentWriter:
     def add(self, stream: TokenStream) -> None:
         """Raises TokenError or VocabularyError as `Store.write` does."""
         self.streams.append(checked(stream, self._store.vocabulary))
+
+
+def _settle(stage: Path, placed: Path) -> StageLock | None:
+    """What is staged is there already: locked, and ours in its place if it was damaged. None: it is gone again.
+
+    Another process may be about to list it (then this waits until it has), or a killed one left it.
+    """
+    lock = StageLock.take(placed, wait=True)
+    if lock is not None and not is_intact(placed):
+        publish(stage, placed, replace=True)
+    return lock

@@ -50,7 +50,7 @@ def grid(rows: int, row_bytes: int) -> tuple[int, int]:
     >>> grid(5000, 2), grid(524_289, 2), grid(100_000_000, 2)
     ((5000, 1), (262145, 2), (523561, 64))
     """
-    chunks = max(1, -(-rows * row_bytes // CHUNK_BYTES))
+    chunks = max(1, -(-rows // max(1, CHUNK_BYTES // row_bytes)))
     chunk_rows = max(1, -(-rows // chunks))
     return chunk_rows, min(max(1, -(-rows // chunk_rows)), CHUNKS_A_SHARD)
 
@@ -117,7 +117,7 @@ def write_array(root: Path, name: str, objects: Objects, parts: list[np.ndarray]
                 padded = np.full((chunk_rows, *values.shape[1:]), fill_value(values.dtype), values.dtype)
                 padded[: len(chunk)] = chunk
                 chunk = padded
-            data = memoryview(chunk.reshape(-1).view(np.uint8))
+            data = chunk.reshape(-1).view(np.uint8).data
             pieces += [data, crc32c(data).to_bytes(4, "little")]
             index[k] = k * (len(data) + 4), len(data) + 4
         tail = index.tobytes()

@@ -171,7 +171,7 @@ def folder_name(track: str) -> str:
 def _update(sha: Any, values: np.ndarray, dtype: Any) -> None:
     values = np.ascontiguousarray(values, dtype)
     if values.size:
-        sha.update(memoryview(values.reshape(-1).view(np.uint8)))
+        sha.update(values.reshape(-1).view(np.uint8).data)
 
 
 def _sha(data: bytes) -> str:

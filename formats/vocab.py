@@ -185,7 +185,8 @@ class _Late(Mapping[str, Any]):
     """Tensors or files of a modality, read when first touched."""
 
     def __init__(self, names: list[str], read: Callable[[], Mapping[str, Any]]) -> None:
-        self._names, self._read, self._content = names, read, None
+        self._names, self._read = names, read
+        self._content: Mapping[str, Any] | None = None
 
     def __getitem__(self, name: str) -> Any:
         if self._content is None:
