@@ -189,7 +189,8 @@ def opus_points(
     for target in targets_bits_per_second[1:]:
         if all(abs(math.log(c.bits / seconds / min(max(target, low), high))) > 0.2 for c in tried.values()):
             encode(target)
-    return (nearest, *(c for c in tried.values() if c is not nearest))
+    sizes = {c.bits: c for c in (*tried.values(), nearest)}  # Opus gives the same packets for nearly equal rates
+    return (nearest, *(c for c in sizes.values() if c is not nearest))
 
 
 def _opus(samples: np.ndarray, sample_rate: int, bits_per_second: int) -> Coded:

@@ -9,15 +9,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import TypeAlias
 
 import numpy as np
 
-from pantok.evaluate import Point, TrackQuality, TrackRate
+from pantok.evaluate import Point, TrackQuality, TrackRate, codebook_use
 from pantok.formats.report_charts import Curve, line_chart, number, traces, usage
 from pantok.formats.report_exhibits import Pictures, Rows, Sound, difference, image_url, sound_url, spectrogram
 from pantok.formats.report_style import STYLE
 
-Exhibit = Pictures | Sound | Rows | None
+Exhibit: TypeAlias = Pictures | Sound | Rows | None
 MARK = '<meta name="generator" content="pantok eval">'
 """Near the head of every page, so that a later run knows which file it may replace."""
 LABELS = {
@@ -86,7 +87,7 @@ def render(page: Page) -> str:
         f"<title>{escape(page.title)}</title><style>{STYLE}</style></head><body>"
         f'<header><p class="kicker">pantok eval</p><h1>{escape(page.title)}</h1><dl class="facts">{facts}</dl></header>'
         + (f'<section class="skipped"><h2>Skipped</h2><ul>{skipped}</ul></section>' if skipped else "")
-        + f"<main>{_overview(page.tracks)}{sections}</main>"
+        + f"<main>{_overview(page.tracks)}{sections}{_codebooks(page.tracks)}</main>"
         "<footer><p>Bits count every code of every level at log2(cardinality); entropy is that of a level's codes, "
         "one by one. PSNR is of the error pooled over all samples, SSIM after Wang et al. 2004. Reference codecs count "
         "coded frames alone. Speeds are seconds of recording per second of work, on the machine that made this "
@@ -319,6 +320,22 @@ def _levels(rate: TrackRate) -> str:
         "<th>level</th><th>role</th><th>codes</th><th>tokens</th><th>tokens/s</th><th>bits/s</th><th>entropy, bits</th>"
         "<th>used</th><th>perplexity</th><th>how often, most frequent first (four decades)</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></details>"
+    )
+
+
+def _codebooks(tracks: Sequence[TrackReport]) -> str:
+    rows = "".join(
+        f"<tr><th>{use.modality} {use.level + 1} {escape(use.name)}</th><td>{use.cardinality}</td><td>{use.tokens}</td>"
+        f"<td>{use.used} ({use.used / use.cardinality:.1%})</td><td>{number(use.perplexity)}</td>"
+        f"<td>{number(use.entropy_bits_per_token)} of {number(math.log2(use.cardinality))}</td>"
+        f"<td>{usage(use.counts, use.name)}</td></tr>"
+        for use in codebook_use(track.rate for track in tracks)
+    )
+    return (
+        '<section><h2>Codebooks, over all tracks</h2><div class="scroll"><table><thead><tr><th>level</th><th>codes</th>'
+        "<th>tokens</th><th>used</th><th>perplexity</th><th>entropy, bits</th>"
+        "<th>how often, most frequent first (four decades)</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 

@@ -59,7 +59,7 @@ def _axis(values: Sequence[float], start: float, stop: float, log: bool) -> _Axi
     if log:
         room = max((high / low) ** 0.06, 1.05)
         return _Axis(low / room, high * room, start, stop, True)
-    room = max((high - low) * 0.08, abs(high) * 1e-3, 1e-9)
+    room = max((high - low) * 0.08, abs(high) * 0.02, 1e-9)
     return _Axis(low - room, high + room, start, stop, False)
 
 

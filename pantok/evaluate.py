@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pantok.errors import InputError
-from pantok.experience import NS, Block, Track
+from pantok.experience import MODALITIES, NS, Block, Track
 from pantok.metrics.meters import meter_for
 from pantok.stream import LevelCodes, TrackTokens
 from pantok.tokenizers import Tokenizer
@@ -162,7 +162,6 @@ def rates(tokens: TrackTokens, levels: Sequence[Level], first_ticks: int | None 
 def _level_rate(number: int, spec: Level, held: LevelCodes, of: TrackRate) -> LevelRate:
     counts = np.bincount(held.codes, minlength=spec.cardinality)
     size = len(held.codes)
-    share = counts[counts > 0] / max(size, 1)
     bits = size * math.log2(spec.cardinality)
     return LevelRate(
         level=number,
@@ -173,9 +172,60 @@ def _level_rate(number: int, spec: Level, held: LevelCodes, of: TrackRate) -> Le
         tokens_per_second=of.per_second(size),
         bits=bits,
         bits_per_second=of.per_second(bits),
-        entropy_bits=max(0.0, -size * float((share * np.log2(share)).sum())),
+        entropy_bits=_entropy_bits(counts),
         counts=counts,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CodebookUse:
+    """How one level's codes are used over several tracks together. counts: int64 (cardinality,)."""
+
+    modality: str
+    level: int
+    name: str
+    role: str
+    counts: np.ndarray
+
+    @property
+    def cardinality(self) -> int:
+        return len(self.counts)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def used(self) -> int:
+        return int(np.count_nonzero(self.counts))
+
+    @property
+    def entropy_bits_per_token(self) -> float:
+        return _entropy_bits(self.counts) / max(self.tokens, 1)
+
+    @property
+    def perplexity(self) -> float:
+        """2^entropy; 0 for a level that has no codes."""
+        return 2.0**self.entropy_bits_per_token if self.tokens else 0.0
+
+
+def codebook_use(tracks: Iterable[TrackRate]) -> tuple[CodebookUse, ...]:
+    """One for each level of each modality, in the order of modalities and levels."""
+    found: dict[tuple[str, int], CodebookUse] = {}
+    for track in tracks:
+        for rate in track.levels:
+            key = (track.modality, rate.level)
+            counts = found[key].counts + rate.counts if key in found else rate.counts
+            found[key] = CodebookUse(
+                modality=track.modality, level=rate.level, name=rate.name, role=rate.role, counts=counts
+            )
+    return tuple(found[key] for key in sorted(found, key=lambda k: (MODALITIES.index(k[0]), k[1])))
+
+
+def _entropy_bits(counts: np.ndarray) -> float:
+    """Of all codes together, zeroth order."""
+    used = counts[counts > 0].astype(np.float64)
+    return max(0.0, float((used * np.log2(used.sum() / used)).sum())) if len(used) else 0.0
 
 
 def values_per_sample(tokens: TrackTokens) -> int:
@@ -189,8 +239,11 @@ def measured_samples(tokens: TrackTokens, limit_seconds: float | None) -> int:
     """How many samples lie within the limit, in whole ticks and at least one; all if None."""
     if limit_seconds is None:
         return tokens.clock.count
+    every = tokens.clock.count
     count = tokens.clock.span(None, int(tokens.clock.times_ns[0]) + round(limit_seconds * NS))[1]
-    return min(max(count // tokens.tick, 1) * tokens.tick, tokens.clock.count)
+    if count == every:
+        return count
+    return min(max(count // tokens.tick, 1) * tokens.tick, every)
 
 
 def some_prefixes(levels: int, most: int = 8) -> tuple[int, ...]:
@@ -234,7 +287,7 @@ def evaluate(
     meter = meter_for(tokens.modality, tokens.info, len(clocks), share=min(1.0, MEASURED_FRAMES / max(samples, 1)))
     identical = [True] * len(clocks)
     at = 0
-    for original, *versions in aligned([_first(track.blocks(), samples), *clocks]):
+    for original, *versions in aligned([first(track.blocks(), samples), *clocks]):
         if len(original) == 0:
             break
         if any(len(version) != len(original) for version in versions):
@@ -323,7 +376,8 @@ def aligned(streams: Sequence[Iterator[Block]]) -> Iterator[list[np.ndarray]]:
         held = [None if h is None else h[step:] for h in held]
 
 
-def _first(blocks: Iterator[Block], count: int) -> Iterator[Block]:
+def first(blocks: Iterator[Block], count: int) -> Iterator[Block]:
+    """The first `count` samples, without times."""
     for block in blocks:
         yield Block(block.values[:count])
         count -= len(block)
