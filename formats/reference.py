@@ -215,9 +215,7 @@ def _opus(samples: np.ndarray, sample_rate: int, bits_per_second: int) -> Coded:
         # The Ogg demuxer drops the encoder's pre-skip, so that the first sample out is the first one in.
         with av.open(io.BytesIO(file.getvalue()), "r") as coded:
             back = av.AudioResampler(format=kind, layout=layout, rate=sample_rate)
-            parts = [
-                _values(out, channels) for frame in (*coded.decode(audio=0), None) for out in back.resample(frame)
-            ]
+            parts = [_values(out, channels) for frame in (*coded.decode(audio=0), None) for out in back.resample(frame)]
         decoded = np.concatenate(parts)[:count]
         yield Block(np.pad(decoded, ((0, count - len(decoded)), (0, 0))).astype(samples.dtype, copy=False))
 
