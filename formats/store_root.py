@@ -72,18 +72,18 @@ def read_root(path: Path) -> str:
     if kind != KIND:
         raise StoreError(path, f"is not a token store but a {kind}", _MAKE)
     if version != FORMAT:
-        remedy = "upgrade pantok" if version > FORMAT else "encode it again"
+        remedy = "encode it again" if version in range(FORMAT) else "upgrade pantok"
         raise StoreError(path, f"is of format {version}, pantok {pantok.__version__} reads format {FORMAT}", remedy)
+    first = path / FOLDER / commit_name(0)
+    again = "restore it from a copy, or encode again"
     try:
-        birth = unseal((path / FOLDER / commit_name(0)).read_bytes(), "it")
+        birth = unseal(first.read_bytes(), "it")
+    except FileNotFoundError as error:
+        raise StoreError(first, "is missing", again) from error
     except OSError as error:
-        raise StoreError(
-            path / FOLDER / commit_name(0), f"cannot be read: {reason(error)}", "restore it, or encode again"
-        ) from error
+        raise StoreError(first, f"cannot be read: {reason(error)}", "check its permissions") from error
     except SealError as error:
-        raise StoreError(
-            path / FOLDER / commit_name(0), str(error).removeprefix("it "), "restore it, or encode again"
-        ) from error
+        raise StoreError(first, str(error).removeprefix("it "), again) from error
     if birth["vocabulary_id"] != about["vocabulary_id"]:
         raise StoreError(
             path / "zarr.json",
