@@ -9,6 +9,7 @@ x264 always gets four threads, because its output depends on their number.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -165,79 +166,93 @@ def opus_points(
     """
     if channels not in (1, 2):
         return ()
-    samples = np.concatenate([b.values for b in blocks()])
-    seconds = len(samples) / sample_rate
     low, high = (edge * channels for edge in OPUS_BITS_PER_SECOND)
-    tried: dict[int, Coded] = {}
+    tried: dict[int, _Opus] = {}
 
-    def encode(bits_per_second: float) -> Coded:
+    def encode(bits_per_second: float) -> _Opus:
         asked = round(min(max(bits_per_second, low), high))
         if asked not in tried:
-            tried[asked] = _opus(samples, sample_rate, asked)
+            tried[asked] = _Opus(blocks, sample_rate, channels, asked)
         return tried[asked]
 
-    def off(coded: Coded) -> float:
-        return abs(math.log(coded.bits / seconds / targets_bits_per_second[0]))
+    def off(coded: _Opus) -> float:
+        return abs(math.log(coded.bits_per_second / targets_bits_per_second[0]))
 
     asked = targets_bits_per_second[0]
     for _ in range(searches):
         coded = encode(asked)
         if off(coded) <= tolerance or not low <= asked <= high:
             break
-        asked *= targets_bits_per_second[0] / (coded.bits / seconds)
+        asked *= targets_bits_per_second[0] / coded.bits_per_second
     nearest = min(tried.values(), key=off)
     for target in targets_bits_per_second[1:]:
-        if all(abs(math.log(c.bits / seconds / min(max(target, low), high))) > 0.2 for c in tried.values()):
+        if all(abs(math.log(c.bits_per_second / min(max(target, low), high))) > 0.2 for c in tried.values()):
             encode(target)
     sizes = {c.bits: c for c in (*tried.values(), nearest)}  # Opus gives the same packets for nearly equal rates
-    return (nearest, *(c for c in sizes.values() if c is not nearest))
+    return tuple(c.coded() for c in (nearest, *(c for c in sizes.values() if c is not nearest)))
 
 
-def _opus(samples: np.ndarray, sample_rate: int, bits_per_second: int) -> Coded:
-    count, channels = samples.shape
-    layout = "mono" if channels == 1 else "stereo"
-    began = time.perf_counter()
-    coded_rate = sample_rate if sample_rate in OPUS_RATES_HZ else 48000
-    file, bits = io.BytesIO(), 0
-    with av.open(file, "w", format="ogg") as container:
-        stream = container.add_stream("libopus", rate=coded_rate, layout=layout, bit_rate=bits_per_second)
-        for frame in _resampled(samples, sample_rate, coded_rate, layout, "flt"):
-            for packet in stream.encode(frame):
-                bits += 8 * packet.size
-                container.mux(packet)
-        for packet in stream.encode(None):
-            bits += 8 * packet.size
-            container.mux(packet)
-    seconds = time.perf_counter() - began
-    kind = "s16" if samples.dtype == np.int16 else "flt"
+class _Opus:
+    """The track as Ogg Opus in memory; the samples themselves are held a second at a time."""
 
-    def decode() -> Iterator[Block]:
+    def __init__(self, blocks: Open, sample_rate: int, channels: int, asked_bits_per_second: int) -> None:
+        self.sample_rate, self.channels, self.asked = sample_rate, channels, asked_bits_per_second
+        self.layout = "mono" if channels == 1 else "stereo"
+        self.count = self.bits = 0
+        self.dtype = np.dtype(np.float32)
+        began = time.perf_counter()
+        coded_rate = sample_rate if sample_rate in OPUS_RATES_HZ else 48000
+        self._file = io.BytesIO()
+        with av.open(self._file, "w", format="ogg") as container:
+            stream = container.add_stream("libopus", rate=coded_rate, layout=self.layout, bit_rate=self.asked)
+            resampler = av.AudioResampler(format="flt", layout=self.layout, rate=coded_rate)
+            for frame in itertools.chain(self._frames(blocks), [None]):
+                ready_frames = resampler.resample(frame)
+                for ready in ready_frames if frame is not None else (*ready_frames, None):
+                    for packet in stream.encode(ready):
+                        self.bits += 8 * packet.size
+                        container.mux(packet)
+        self.encode_seconds = time.perf_counter() - began
+
+    @property
+    def bits_per_second(self) -> float:
+        return self.bits * self.sample_rate / max(self.count, 1)
+
+    def coded(self) -> Coded:
+        return Coded(
+            codec="Opus",
+            setting=f"{self.asked / 1000:.3g} kbit/s",
+            bits=self.bits,
+            encode_seconds=self.encode_seconds,
+            blocks=self.decode,
+        )
+
+    def decode(self) -> Iterator[Block]:
+        """As many samples as went in, in their dtype."""
+        left = self.count
+        held: list[np.ndarray] = []
         # The Ogg demuxer drops the encoder's pre-skip, so that the first sample out is the first one in.
-        with av.open(io.BytesIO(file.getvalue()), "r") as coded:
-            back = av.AudioResampler(format=kind, layout=layout, rate=sample_rate)
-            parts = [_values(out, channels) for frame in (*coded.decode(audio=0), None) for out in back.resample(frame)]
-        decoded = np.concatenate(parts)[:count]
-        yield Block(np.pad(decoded, ((0, count - len(decoded)), (0, 0))).astype(samples.dtype, copy=False))
+        with av.open(io.BytesIO(self._file.getvalue()), "r") as coded:
+            kind = "s16" if self.dtype == np.int16 else "flt"
+            back = av.AudioResampler(format=kind, layout=self.layout, rate=self.sample_rate)
+            for frame in itertools.chain(coded.decode(audio=0), [None]):
+                held += [out.to_ndarray().reshape(-1, self.channels) for out in back.resample(frame)]
+                if held and (frame is None or sum(map(len, held)) >= self.sample_rate):
+                    values = np.concatenate(held)[:left].astype(self.dtype, copy=False)
+                    left -= len(values)
+                    held = []
+                    yield Block(values)
+        if left:
+            yield Block(np.zeros((left, self.channels), self.dtype))
 
-    return Coded(
-        codec="Opus",
-        setting=f"{bits_per_second / 1000:g} kbit/s",
-        bits=bits,
-        encode_seconds=seconds,
-        blocks=decode,
-    )
-
-
-def _resampled(samples: np.ndarray, rate: int, to_rate: int, layout: str, kind: str) -> Iterator[av.AudioFrame]:
-    resampler = av.AudioResampler(format=kind, layout=layout, rate=to_rate)
-    held = "s16" if samples.dtype == np.int16 else "flt"
-    for at in range(0, len(samples), rate):
-        second = np.ascontiguousarray(samples[at : at + rate]).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(second, format=held, layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
-        yield from resampler.resample(frame)
-    yield from resampler.resample(None)
-
-
-def _values(frame: av.AudioFrame, channels: int) -> np.ndarray:
-    return frame.to_ndarray().reshape(-1, channels)
+    def _frames(self, blocks: Open) -> Iterator[av.AudioFrame]:
+        for block in blocks():
+            self.dtype = block.values.dtype
+            for at in range(0, len(block), self.sample_rate):
+                second = np.ascontiguousarray(block.values[at : at + self.sample_rate])
+                kind = "s16" if second.dtype == np.int16 else "flt"
+                frame = av.AudioFrame.from_ndarray(second.reshape(1, -1), format=kind, layout=self.layout)
+                frame.sample_rate, frame.pts = self.sample_rate, self.count
+                frame.time_base = Fraction(1, self.sample_rate)
+                self.count += len(second)
+                yield frame
