@@ -1,0 +1,399 @@
+"""Video as codes: pictures predicted from decoded pictures, what is new described by residual k-means at three scales.
+
+What is unusual: everything is integers, from the pixels of YUV 4:2:0 to the codebooks, so the same film gives the same
+codes on every machine, and the encoder's picture of the past is the decoder's to the last bit; nothing was learned by
+gradient; and bits go where they pay, place by place, down to none at all for a picture that has not changed.
+
+A tick is 4 frames. `video_tick` says what the codes mean, `video_choose` how they are chosen, `video_fit` how the
+books are learned, `video_exact` why the arithmetic is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pantok import pixels
+from pantok.config import from_mapping, to_mapping
+from pantok.errors import InputError, OptionError, TokenError, VocabularyError
+from pantok.experience import Block, Clock, Track
+from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
+from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
+from pantok.tokenizers.video_choose import Chooser, Drawn, residual
+from pantok.tokenizers.video_exact import Book
+from pantok.tokenizers.video_fit import TICK, Run, code_run, grid_of, learn, sample_runs
+from pantok.tokenizers.video_grid import Grid, Reference
+from pantok.tokenizers.video_tick import (
+    BETWEEN,
+    BETWEEN_PATTERN,
+    BLOCK,
+    COARSE,
+    DEPTH,
+    FINE,
+    FRESH,
+    INNER,
+    INNER_DEPTH,
+    LEVELS,
+    MOTION,
+    MOVED,
+    PATTERN,
+    QUAD,
+    Books,
+    draw,
+    pack,
+    unpack,
+)
+from pantok.vocabulary import Level, TokenizerState
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """How the books are learned.
+
+    size: codes of each learned level.
+    sample_megabytes: frames kept to learn from, spread over all recordings.
+    vectors: residuals kept for each book.
+    rounds: passes of closed-loop coding after the first guess.
+    dims: coefficients of a vector in the search of its code.
+    """
+
+    size: int = 1024
+    sample_megabytes: int = 160
+    vectors: int = 60_000
+    rounds: int = 2
+    dims: int = 24
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("size", 2, 65_000),
+            ("sample_megabytes", 1, 1 << 20),
+            ("vectors", 100, 10_000_000),
+            ("rounds", 0, 20),
+            ("dims", 1, 96),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise OptionError(
+                    f"video {name}", f"{getattr(self, name)} is out of range", f"choose {least} to {most}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """How a track is encoded.
+
+    quality: 0 to 10; each step up is worth about twice the error reduction per bit. Ignored with a target.
+    target_psnr: decibels of RGB that every tick should reach.
+    bits_per_second: rate that is not exceeded over any two seconds.
+    key_seconds: a tick that needs no other comes at least this often.
+    latents: also give the coefficients of each 32x32 block, before quantisation.
+    """
+
+    quality: float = 5.0
+    target_psnr: float | None = None
+    bits_per_second: float | None = None
+    key_seconds: float = 4.0
+    latents: bool = False
+
+    def __post_init__(self) -> None:
+        if not -5 <= self.quality <= 15:
+            raise OptionError("video quality", f"{self.quality} is out of range", "choose -5 to 15")
+        if self.target_psnr is not None and self.bits_per_second is not None:
+            raise OptionError("video", "target_psnr and bits_per_second exclude each other", "give one of them")
+        if self.target_psnr is not None and not 10 <= self.target_psnr <= 60:
+            raise OptionError("video target_psnr", f"{self.target_psnr} dB is out of range", "choose 10 to 60")
+        if self.bits_per_second is not None and not self.bits_per_second > 0:
+            raise OptionError("video bits_per_second", f"{self.bits_per_second} is not a rate", "choose more than 0")
+        if not self.key_seconds > 0:
+            raise OptionError("video key_seconds", f"{self.key_seconds} is not a duration", "choose more than 0")
+
+
+def lambda_of(quality: float) -> float:
+    """Squared error of a grey level that a bit must take away: 2^(9 - quality), on a grid of 1/1024."""
+    return round(2.0 ** (9.0 - quality) * 1024) / 1024
+
+
+class VideoTokenizer(Tokenizer):
+    """Books and what they mean. Levels: see `video_tick`."""
+
+    modality: ClassVar[str] = "video"
+
+    def __init__(self, books: Books, config: VideoConfig, metrics: dict[str, Any] | None = None) -> None:
+        self.books, self.config, self.metrics = books, config, metrics or {}
+        self._levels = _levels(books)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return self._levels
+
+    @classmethod
+    def fit(
+        cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
+    ) -> VideoTokenizer:
+        """Raises InputError if the tracks hold no frames."""
+        config = config or VideoConfig()
+        runs = sample_runs(tracks, config.sample_megabytes * 1_000_000, report)
+        held, learned = (runs[-1:], runs[:-1]) if len(runs) >= 5 else (runs, runs)
+        dims = dict.fromkeys(Books.NAMES, config.dims)
+        most = {n: max(config.vectors // k, 64) for n, k in zip(Books.NAMES, (8, 2, 2, 1, 1), strict=True)}
+        lam = lambda_of(VideoOptions().quality)
+        books = learn(learned, config.size, dims, lam, config.rounds, most, seed, report)
+        return cls(books, config, _measured(books, learned, held, lam, held is not runs))
+
+    def encoder(self, track: Track, options: Any = None) -> VideoEncoder:
+        return VideoEncoder(self, track, options or VideoOptions())
+
+    def decode(
+        self, tokens: TrackTokens, *, levels: int | None = None, start: int = 0, stop: int | None = None
+    ) -> Iterator[Block]:
+        tokens.check(tuple(lv.cardinality for lv in self._levels))
+        count = tokens.clock.count
+        stop = count if stop is None else min(stop, count)
+        start = max(start, 0)
+        try:
+            grid = Grid(int(tokens.header["height"]), int(tokens.header["width"]))
+        except KeyError as missing:
+            raise TokenError(tokens.name, f"its header lacks {missing}") from None
+        if start >= stop:
+            yield Block(np.zeros((0, pixels.frame_bytes(grid.height, grid.width)), np.uint8), np.zeros(0, np.int64))
+            return
+        every = max(tokens.key_every, 1)
+        wanted = LEVELS if levels is None else levels
+        past: Reference | None = None
+        for tick in range(start // TICK // every * every, -(-stop // TICK)):
+            if tick % every == 0:
+                past = None
+            plan = unpack([lv.of_tick(tick) for lv in tokens.levels], grid, past is None, wanted)
+            first = tick * TICK
+            sites, past = draw(plan, self.books, past, grid, min(TICK, count - first))
+            lo, hi = max(start - first, 0), min(stop - first, TICK)
+            if lo < hi:
+                times = tokens.clock.at(np.arange(first + lo, first + hi))
+                yield Block(grid.to_frames(sites[lo:hi]), times)
+
+    def state(self) -> TokenizerState:
+        tensors = {}
+        for name, book in self.books.by_name.items():
+            tensors[f"{name}.basis"] = book.basis
+            for stage, codes in enumerate(book.codes):
+                tensors[f"{name}.{stage}"] = codes
+        config = {"format": FORMAT, **to_mapping(self.config)}
+        return TokenizerState("video", config, self._levels, tensors, metrics=self.metrics)
+
+    @classmethod
+    def from_state(cls, state: TokenizerState) -> VideoTokenizer:
+        if state.modality != "video" or state.config.get("format") != FORMAT:
+            raise VocabularyError(
+                "video tokenizer",
+                f"is {state.modality} of format {state.config.get('format')}; this version reads video of {FORMAT}",
+                "fit it anew, or use the version of pantok that wrote it",
+            )
+        made = {}
+        for name, stages in zip(Books.NAMES, (1, 1, 1, DEPTH, INNER_DEPTH), strict=True):
+            try:
+                codes = tuple(np.asarray(state.tensors[f"{name}.{k}"], np.int16) for k in range(stages))
+                made[name] = Book(np.asarray(state.tensors[f"{name}.basis"], np.int16), codes)
+            except KeyError as missing:
+                raise VocabularyError("video tokenizer", f"lacks the tensor {missing}", "fit it anew") from None
+        config = from_mapping(VideoConfig, {k: v for k, v in state.config.items() if k != "format"}, "video tokenizer")
+        return cls(Books(**made), config, dict(state.metrics))
+
+
+class VideoEncoder(Encoder):
+    """Codes each tick as soon as its frames are there; holds less than a tick of frames, and the codes."""
+
+    def __init__(self, tokenizer: VideoTokenizer, track: Track, options: VideoOptions) -> None:
+        self._track, self._options = track, options
+        self._grid = grid_of(track)
+        self._chooser = Chooser(self._grid, tokenizer.books)
+        self._sizes = tokenizer.books.cardinalities()
+        self._coarse = tokenizer.books.coarse
+        rate = float(track.rate or 25)
+        self._key_every = max(1, round(options.key_seconds * rate / TICK))
+        self._held = np.zeros((0, pixels.frame_bytes(self._grid.height, self._grid.width)), np.uint8)
+        self._times: list[np.ndarray] = []
+        self._count, self._ticks = 0, 0
+        self._codes: list[list[np.ndarray]] = [[] for _ in range(LEVELS)]
+        self._counts: list[list[int]] = [[] for _ in range(LEVELS)]
+        self._latents: list[np.ndarray] = []
+        self._past: Reference | None = None
+        self._before = np.zeros((0, 2), np.int64)
+        self._control = _Control(options, rate, self._grid, np.log2(self._sizes))
+
+    def push(self, block: Block) -> None:
+        """Raises InputError if the frames are not uint8 (n, frame_bytes) of the track's size."""
+        values = block.values
+        if values.ndim != 2 or values.shape[1] != self._held.shape[1] or values.dtype != np.uint8:
+            raise InputError(
+                self._track.name,
+                f"has frames of {values.dtype} {values.shape[1:]}, its size needs uint8 ({self._held.shape[1]},)",
+            )
+        self._count += len(values)
+        if block.times_ns is not None:
+            self._times.append(block.times_ns)
+        held = np.concatenate([self._held, values]) if len(self._held) else values
+        whole = len(held) // TICK * TICK
+        for at in range(0, whole, TICK):
+            self._tick(held[at : at + TICK])
+        self._held = held[whole:].copy()
+
+    def finish(self) -> TrackTokens:
+        if len(self._held):
+            self._tick(self._held)
+            self._held = self._held[:0]
+        if self._times:
+            clock = Clock.of_times(np.concatenate(self._times), self._track.rate)
+        elif self._track.clock is not None:
+            clock = self._track.clock
+        elif self._track.rate is not None:
+            clock = Clock.regular(self._track.rate, self._count)
+        else:
+            raise InputError(self._track.name, "has neither times nor a rate")
+        if clock.count != self._count:
+            raise InputError(self._track.name, f"has {self._count} frames, its clock has {clock.count}")
+        levels = tuple(
+            LevelCodes.of_counts(
+                np.concatenate([np.zeros(0, smallest_dtype(size)), *codes]), np.array(counts, np.int64)
+            )
+            for codes, counts, size in zip(self._codes, self._counts, self._sizes, strict=True)
+        )
+        latents = None
+        if self._options.latents:
+            values = np.concatenate([np.zeros((0, len(self._coarse.basis)), np.float16), *self._latents])
+            latents = Latents(values, np.arange(self._ticks + 1, dtype=np.int64) * self._grid.blocks)
+        header = {"height": self._grid.height, "width": self._grid.width, "key_every": self._key_every}
+        track = self._track
+        return TrackTokens(
+            track.name, "video", clock, TICK, levels, header, dict(track.info), track.channels, track.units, latents
+        )
+
+    def _tick(self, frames: np.ndarray) -> None:
+        sites = self._grid.to_sites(frames)
+        if self._ticks % self._key_every == 0:
+            self._past, self._before = None, self._before[:0]
+        codes: list[np.ndarray] = []
+        while True:
+            drawn = self._chooser.code(sites, self._past, self._before, self._control.lam)
+            codes = pack(drawn.plan)
+            if self._control.accepts(codes, sites, drawn):
+                break
+        self._past, self._before = drawn.end, drawn.plan.vectors[1:]
+        for level, part in enumerate(codes):
+            self._codes[level].append(part.astype(smallest_dtype(self._sizes[level])))
+            self._counts[level].append(len(part))
+        if self._options.latents:
+            wanted = residual(sites[-1], np.uint8(128)).reshape(self._grid.blocks, -1)
+            values = self._coarse.project(wanted)[:, :-1] * self._coarse.unit
+            self._latents.append(values.astype(np.float16))
+        self._ticks += 1
+
+
+class _Control:
+    """Chooses lambda for each tick: fixed, or by trial until the tick meets its target. Causal and in fixed steps."""
+
+    TRIES = 6
+
+    def __init__(self, options: VideoOptions, rate: float, grid: Grid, bits: np.ndarray) -> None:
+        self._options, self._bits, self._grid = options, bits, grid
+        self._quality, self._tries = options.quality, 0
+        self._step = 0.0
+        # Bits that may be spent now: what came in, at most two seconds of it.
+        per_second = options.bits_per_second or 0.0
+        self._income = int(per_second * TICK / rate)
+        self._most = int(2 * per_second)
+        self._purse = self._most
+
+    @property
+    def lam(self) -> float:
+        return lambda_of(self._quality)
+
+    def accepts(self, codes: Sequence[np.ndarray], sites: np.ndarray, drawn: Drawn) -> bool:
+        """Whether the tick stands; else `lam` has moved and the tick is to be coded again."""
+        if self._options.target_psnr is not None:
+            return self._accepts_error(sites, drawn)
+        if self._options.bits_per_second is not None:
+            return self._accepts_bits(codes)
+        return True
+
+    def _accepts_error(self, sites: np.ndarray, drawn: Drawn) -> bool:
+        gap = residual(sites, drawn.sites)[:, self._grid.inside]
+        total = np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum()
+        psnr = psnr_of(total / (gap.shape[0] * gap.shape[1] * 64))
+        self._tries += 1
+        assert self._options.target_psnr is not None
+        short = self._options.target_psnr - psnr
+        if short > 0 and self._tries < self.TRIES and self._quality < 15:
+            self._quality = min(15.0, self._quality + max(0.5, np.ceil(short) / 2))
+            return False
+        self._tries = 0
+        if short < -0.3:
+            self._quality = max(-5.0, self._quality - (0.5 if short < -1 else 0.25))
+        return True
+
+    def _accepts_bits(self, codes: Sequence[np.ndarray]) -> bool:
+        spent = int(np.ceil(sum(len(c) * b for c, b in zip(codes, self._bits, strict=True))))
+        self._tries += 1
+        left = min(self._purse + self._income, self._most) - spent
+        if left < 0 and self._tries < 4 * self.TRIES and self._quality > -5:
+            self._quality = max(-5.0, self._quality - (0.5 if spent < 2 * self._income else 1.0))
+            return False
+        self._purse, self._tries = left, 0
+        if left > self._most * 3 // 4:
+            self._quality = min(15.0, self._quality + 0.25)
+        elif left < self._most // 2 and spent > self._income:
+            self._quality = max(-5.0, self._quality - 0.25)
+        return True
+
+
+def psnr_of(weighted_mse: float) -> float:
+    """Decibels of RGB of a weighted squared error per pixel; a step of luma is 255/219 steps of RGB."""
+    return float(10 * np.log10(255.0**2 / max(weighted_mse * (255 / 219) ** 2, 1e-3)))
+
+
+def _levels(books: Books) -> tuple[Level, ...]:
+    names: dict[int, tuple[str, str, tuple[int, ...]]] = {
+        MOTION: ("motion", "mode", (TICK, 0, 0)),
+        BLOCK: ("block", "mode", (TICK, 32, 32)),
+        QUAD: ("quad", "mode", (TICK, 16, 16)),
+        COARSE: ("coarse", "code", (TICK, 32, 32)),
+        PATTERN: ("pattern", "mode", (TICK, 16, 16)),
+        FRESH: ("fresh", "code", (TICK, 16, 16)),
+        MOVED: ("moved", "code", (TICK, 16, 16)),
+        BETWEEN: ("between", "mode", (TICK, 32, 32)),
+        BETWEEN_PATTERN: ("between_pattern", "mode", (TICK, 16, 16)),
+    }
+    names |= {FINE + k: (f"fine{k + 1}", "code", (TICK, 8, 8)) for k in range(DEPTH)}
+    names |= {INNER + k: (f"between{k + 1}", "code", (TICK, 8, 8)) for k in range(INNER_DEPTH)}
+    return tuple(Level(names[k][0], size, names[k][1], names[k][2]) for k, size in enumerate(books.cardinalities()))
+
+
+def _measured(books: Books, learned: Sequence[Run], held: Sequence[Run], lam: float, apart: bool) -> dict[str, Any]:
+    """Quality and bits of the runs `held`, and the share of each level's codes that `learned` and `held` use."""
+    sizes = books.cardinalities()
+    used = [np.zeros(size, bool) for size in sizes]
+    bits, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0, 0
+    for runs, counted in ((learned if apart else [], False), (held, True)):
+        for run in runs:
+            for frames, drawn in zip(run.ticks, code_run(run, books, lam), strict=True):
+                for level, codes in enumerate(pack(drawn.plan)):
+                    used[level][codes] = True
+                    if counted:
+                        bits[level] += len(codes) * np.log2(sizes[level])
+                if counted:
+                    gap = residual(frames, drawn.sites)[:, run.grid.inside]
+                    error += float(np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum())
+                    area += gap.shape[0] * gap.shape[1] * 64
+                    frames_seen += len(frames)
+    return {
+        "held_out": apart,
+        "psnr_db": round(psnr_of(error / max(area, 1)), 3),
+        "bits_per_pixel": {
+            lv.name: round(float(b) / max(area, 1), 5) for lv, b in zip(_levels(books), bits, strict=True)
+        },
+        "used": {lv.name: round(float(u.mean()), 4) for lv, u in zip(_levels(books), used, strict=True)},
+        "frames": frames_seen,
+    }

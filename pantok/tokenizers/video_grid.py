@@ -1,0 +1,220 @@
+"""Pictures as sites of 8x8 pixels in quad order, and the shifted copies of a decoded picture that predict the next.
+
+What is unusual: a site is 96 bytes (8 rows of 8 luma samples, then 4 rows of 4 interleaved U, V pairs), that is 12
+words of 64 bits, so that cutting a picture into sites, joining it again and fetching a displaced site all move whole
+words. Sites of a 16x16 block follow one another, and so do the four 16x16 blocks of a 32x32 block: a block of any
+size is a plain reshape.
+
+Letters: n frames, B blocks of 32x32, N = 16 B sites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pantok import pixels
+
+SITE = 96
+"""Bytes of a site: 64 luma, 32 chroma."""
+BLOCK = 32
+"""Luma samples along the edge of the largest block."""
+REACH = 63
+"""Largest displacement along an axis, in half samples of luma."""
+_PAD = 40  # luma samples around a reference picture: 32 of reach and the taps of the half-sample filter
+_CPAD = 20
+
+WEIGHTS = np.repeat(np.array([1, 2], np.int16), (64, 32))
+"""A chroma sample stands for four pixels: an error of one in it costs about as much RGB error as two in luma
+(2.04 for U and 1.78 for V by BT.601)."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The geometry of one picture size; edges are repeated up to whole 32x32 blocks."""
+
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height // BLOCK)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // BLOCK)
+
+    @property
+    def blocks(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def sites(self) -> int:
+        return 16 * self.blocks
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """bool (N,): sites that hold at least one pixel of the picture."""
+        y, x = self._corners
+        return (y < self.height) & (x < self.width)
+
+    @cached_property
+    def _corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Luma row and column of the upper left sample of each site, int64 (N,)."""
+        block, quad, site = np.meshgrid(np.arange(self.blocks), np.arange(4), np.arange(4), indexing="ij")
+        y = block // self.columns * 32 + quad // 2 * 16 + site // 2 * 8
+        x = block % self.columns * 32 + quad % 2 * 16 + site % 2 * 8
+        return y.ravel(), x.ravel()
+
+    def to_sites(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 (n, N, 96) of frames uint8 (n, frame_bytes)."""
+        y, u, v = pixels.planes(frames, self.height, self.width)
+        n, tall, wide = len(frames), self.rows * BLOCK, self.columns * BLOCK
+        luma = np.empty((n, tall, wide), np.uint8)
+        _fill(luma, y)
+        chroma = np.empty((n, tall // 2, wide // 2, 2), np.uint8)
+        _fill(chroma[..., 0], u)
+        _fill(chroma[..., 1], v)
+        return self._cut(luma, chroma.reshape(n, tall // 2, wide))
+
+    def to_frames(self, sites: np.ndarray) -> np.ndarray:
+        """Inverse of `to_sites`: uint8 (n, frame_bytes)."""
+        luma, chroma = self.to_planes(sites)
+        n, h2, w2 = len(sites), (self.height + 1) // 2, (self.width + 1) // 2
+        out = np.empty((n, pixels.frame_bytes(self.height, self.width)), np.uint8)
+        y, u, v = pixels.planes(out, self.height, self.width)
+        y[:] = luma[:, : self.height, : self.width]
+        pairs = chroma.reshape(n, chroma.shape[1], -1, 2)
+        u[:] = pairs[:, :h2, :w2, 0]
+        v[:] = pairs[:, :h2, :w2, 1]
+        return out
+
+    def to_planes(self, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Padded luma (n, H, W) and interleaved chroma (n, H/2, W) of sites (n, N, 96)."""
+        n, r, c = len(sites), self.rows, self.columns
+        words = np.ascontiguousarray(sites).view(np.uint64).reshape(n, r, c, 2, 2, 2, 2, 12)
+        luma = np.empty((n, r, 2, 2, 8, c, 2, 2), np.uint64)
+        luma[...] = words[..., :8].transpose(0, 1, 3, 5, 7, 2, 4, 6)
+        chroma = np.empty((n, r, 2, 2, 4, c, 2, 2), np.uint64)
+        chroma[...] = words[..., 8:].transpose(0, 1, 3, 5, 7, 2, 4, 6)
+        tall, wide = r * BLOCK, c * BLOCK
+        return luma.view(np.uint8).reshape(n, tall, wide), chroma.view(np.uint8).reshape(n, tall // 2, wide)
+
+    def _cut(self, luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+        n, r, c = len(luma), self.rows, self.columns
+        words = np.empty((n, r, c, 2, 2, 2, 2, 12), np.uint64)
+        words[..., :8] = luma.view(np.uint64).reshape(n, r, 2, 2, 8, c, 2, 2).transpose(0, 1, 5, 2, 6, 3, 7, 4)
+        words[..., 8:] = chroma.view(np.uint64).reshape(n, r, 2, 2, 4, c, 2, 2).transpose(0, 1, 5, 2, 6, 3, 7, 4)
+        return words.view(np.uint8).reshape(n, self.sites, SITE)
+
+    @cached_property
+    def _fetch(self) -> tuple[np.ndarray, int, int, int, int]:
+        """Offsets (N, 12) of each site's words in a Reference, its strides and the sizes of one phase."""
+        y, x = self._corners
+        stride, cstride = self.columns * BLOCK + 2 * _PAD, self.columns * BLOCK + 4 * _CPAD
+        size = (self.rows * BLOCK + 2 * _PAD) * stride
+        csize = (self.rows * BLOCK // 2 + 2 * _CPAD) * cstride
+        luma = (y + _PAD)[:, None] * stride + (x + _PAD)[:, None] + np.arange(8) * stride
+        chroma = (y // 2 + _CPAD)[:, None] * cstride + (x + 2 * _CPAD)[:, None] + np.arange(4) * cstride
+        return np.concatenate([luma, chroma + 4 * size], 1), stride, cstride, size, csize
+
+
+class Reference:
+    """A decoded picture with its half-sample phases, from which displaced sites are fetched.
+
+    Luma phases: 4-tap filter (-1, 5, 5, -1) / 8 along each axis, in integers. Chroma: mean of neighbours, displaced
+    by the luma displacement rounded down to half chroma samples.
+    """
+
+    def __init__(self, grid: Grid, sites: np.ndarray) -> None:
+        """sites: uint8 (N, 96)."""
+        self.grid, self.sites = grid, sites
+        self._offsets, stride, cstride, size, csize = grid._fetch
+        luma, chroma = grid.to_planes(sites[None])
+        self.luma = luma[0]
+        self._buffer = np.empty(4 * (size + csize), np.uint8)
+        phases = self._buffer[: 4 * size].reshape(4, -1, stride)
+        phases[0] = _padded(luma[0], _PAD)
+        full = phases[0].astype(np.int16)
+        phases[1] = across = _half(full, 1)
+        phases[2] = _half(full, 0)
+        phases[3] = _half(across, 0)
+        cphases = self._buffer[4 * size :].reshape(4, -1, cstride)
+        pairs = _padded(chroma[0].reshape(len(chroma[0]), -1, 2), _CPAD).reshape(-1, cstride)
+        cphases[:] = pairs
+        cphases[1, :, :-2] = _mean(pairs[:, :-2], pairs[:, 2:])
+        cphases[2, :-1] = _mean(pairs[:-1], pairs[1:])
+        cphases[3, :-1] = _mean(cphases[1, :-1], cphases[1, 1:])
+        # A view of the 8 bytes that begin at each byte.
+        self._words = np.ndarray((len(self._buffer) - 7,), np.uint64, self._buffer, 0, (1,))
+
+    def fetch(self, vectors: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
+        """uint8 (m, 96): the sites `which` (all by default) displaced by `vectors` int (m, 2), (y, x) half samples."""
+        still = ~vectors.any(1)
+        if which is None:
+            which = np.arange(len(self._offsets))
+        if still.all():
+            return self.sites[which]
+        _, stride, cstride, size, csize = self.grid._fetch
+        out = np.empty((len(which), 12), np.uint64)
+        rest = np.flatnonzero(~still)
+        out[still] = self.sites[which[still]].view(np.uint64)
+        v, which = vectors[rest].astype(np.int64), which[rest]
+        at = self._offsets[which]
+        y, x = v[:, 0], v[:, 1]
+        at[:, :8] += (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
+        y, x = y >> 1, x >> 1
+        at[:, 8:] += (((y & 1) * 2 + (x & 1)) * csize + (y >> 1) * cstride + (x >> 1) * 2)[:, None]
+        out[rest] = self._words[at]
+        return out.view(np.uint8)
+
+    def fetch_luma(self, vectors: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """uint8 (m, 64): as `fetch`, without chroma."""
+        _, stride, _, size, _ = self.grid._fetch
+        y, x = vectors[:, 0].astype(np.int64), vectors[:, 1].astype(np.int64)
+        at = self._offsets[which, :8] + (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
+        return self._words[at].view(np.uint8)
+
+
+def _fill(out: np.ndarray, plane: np.ndarray) -> None:
+    """`plane` (n, h, w) into the upper left of `out` (n, H, W), its last row and column repeated."""
+    _, h, w = plane.shape
+    out[:, :h, :w] = plane
+    out[:, :h, w:] = plane[:, :, -1:]
+    out[:, h:] = out[:, h - 1 : h]
+
+
+def _padded(plane: np.ndarray, pad: int) -> np.ndarray:
+    h, w = plane.shape[:2]
+    out = np.empty((h + 2 * pad, w + 2 * pad, *plane.shape[2:]), np.uint8)
+    out[pad:-pad, pad:-pad] = plane
+    out[pad:-pad, :pad] = plane[:, :1]
+    out[pad:-pad, -pad:] = plane[:, -1:]
+    out[:pad] = out[pad]
+    out[-pad:] = out[-pad - 1]
+    return out
+
+
+def _half(a: np.ndarray, axis: int) -> np.ndarray:
+    """int16: the samples half way to the next one along `axis`; where a tap is missing, the sample itself."""
+    out = a.copy()
+    if axis == 0:
+        inner = (a[1:-2] + a[2:-1]) * 5
+        inner -= a[:-3]
+        inner -= a[3:]
+        target = out[1:-2]
+    else:
+        inner = (a[:, 1:-2] + a[:, 2:-1]) * 5
+        inner -= a[:, :-3]
+        inner -= a[:, 3:]
+        target = out[:, 1:-2]
+    inner += 4
+    inner >>= 3
+    np.clip(inner, 0, 255, out=target)
+    return out
+
+
+def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return ((a.astype(np.int16) + b + 1) >> 1).astype(np.uint8)

@@ -1,0 +1,152 @@
+"""Few displacements that explain a picture: a palette for each tick, found coarse to fine.
+
+What is unusual: there is no motion vector per block. A tick states a short list of displacements and each block
+names one of them with a few bits; the search is dense only over that list. All sums are integers.
+
+Sources: block matching over a pyramid (Bierling, SPIE 1001, 1988); a shared list instead of one vector a block is
+ours, because codes here have a fixed cost and pay log2 of their cardinality whatever they say.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pantok.tokenizers.video_grid import Grid, Reference
+
+PALETTE = 29
+"""Most displacements of a tick, the zero displacement not counted."""
+_STEP = 4  # the candidates' grid is 2 luma samples = 4 half samples
+_COARSE = 4  # the coarse search reaches 4 samples of 1/8 size: 32 luma samples
+
+
+def find_palette(
+    reference: Reference, sites: np.ndarray, before: np.ndarray, least_gain: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements int64 (m, 2) in half samples, (y, x), the first of them (0, 0); and each 16x16 block's, (B, 4).
+
+    sites: uint8 (N, 96) of the picture to explain. before: the palette of the previous tick, (k, 2).
+    least_gain: squared luma error that a displacement must save to be worth stating.
+    """
+    grid = reference.grid
+    target = grid.to_planes(sites[None])[0][0]
+    now2, then2 = _halved(target), _halved(reference.luma)
+    best = _errors(now2, then2, np.zeros((1, 2), np.int64))[0]
+    # Halving averages noise away; the sum over a block of 64 stands for 256 samples.
+    if 4 * int(best.sum()) < least_gain:
+        return np.zeros((1, 2), np.int64), np.zeros((grid.blocks, 4), np.int64)
+    candidates = _candidates(grid, now2, then2, before)
+    errors = _errors(now2, then2, candidates)
+    chosen, owner = [np.zeros(2, np.int64)], np.zeros(best.shape, np.int64)
+    left = np.ones(len(candidates), bool)
+    while len(chosen) <= PALETTE and left.any():
+        gains = np.where(left, np.maximum(best - errors, 0).sum((1, 2)), -1)
+        pick = int(gains.argmax())
+        if 4 * int(gains[pick]) < least_gain:
+            break
+        left[pick] = False
+        better = errors[pick] < best
+        owner[better] = len(chosen)
+        best = np.minimum(best, errors[pick])
+        chosen.append(candidates[pick])
+    return _refined(reference, sites, np.stack(chosen), _to_quads(owner, grid))
+
+
+def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Displacements worth a look, int64 (c, 2) half samples, multiples of 4: each block's own best, by popularity."""
+    now4, then4 = _halved(now2), _halved(then2)
+    now8, then8 = _halved(now4), _halved(then4)
+    span = np.arange(-_COARSE, _COARSE + 1)
+    steps = np.stack(np.meshgrid(span, span, indexing="ij"), -1).reshape(-1, 2)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(then8, _COARSE, "edge"), now8.shape)
+    gap = windows.reshape(-1, *now8.shape) - now8
+    np.abs(gap, out=gap)
+    cost = gap.reshape(len(steps), grid.rows, 4, grid.columns, 4).sum((2, 4), dtype=np.int32)
+    zero = cost[len(steps) // 2].ravel()
+    vectors = steps[cost.argmin(0).ravel()] * 2
+    near = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 2)
+    for now, then, size, reach in ((now4, then4, 8, 9), (now2, then2, 16, 18)):
+        vectors = _around(grid, now, then, vectors, near, size, reach)
+        if size == 8:
+            vectors = vectors * 2
+    vectors = np.clip(vectors, -15, 15) * _STEP
+    weight = zero + 16
+    unique, inverse = np.unique(vectors, axis=0, return_inverse=True)
+    votes = np.bincount(inverse.ravel(), weight)
+    unique = unique[np.argsort(-votes, kind="stable")[:20]]
+    rounded = np.clip((before + 2) // _STEP, -15, 15) * _STEP
+    both = np.concatenate([unique, rounded])
+    both = both[both.any(1)]
+    _, first = np.unique(both, axis=0, return_index=True)
+    return both[np.sort(first)][:24]
+
+
+def _around(
+    grid: Grid, now: np.ndarray, then: np.ndarray, vectors: np.ndarray, near: np.ndarray, size: int, reach: int
+) -> np.ndarray:
+    """Each block's best of the displacements next to its own; all in samples of this size of picture."""
+    padded = np.pad(then, reach, "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
+    by, bx = np.divmod(np.arange(grid.blocks), grid.columns)
+    tried = vectors[:, None] + near
+    tried = np.clip(tried, -reach + 1, reach - 1)
+    blocks = windows[(by * size + reach)[:, None] + tried[..., 0], (bx * size + reach)[:, None] + tried[..., 1]]
+    mine = now.reshape(grid.rows, size, grid.columns, size).transpose(0, 2, 1, 3).reshape(grid.blocks, 1, size, size)
+    cost = np.abs(blocks - mine).sum((2, 3), dtype=np.int32)
+    cost[:, 4] -= size  # stay unless it is better
+    return tried[np.arange(grid.blocks), cost.argmin(1)]
+
+
+def _errors(now2: np.ndarray, then2: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Squared error int64 (c, rows of 16, columns of 16) at half size, for displacements that are multiples of 4."""
+    pad = 32
+    padded = np.pad(then2, pad, "edge")
+    h, w = now2.shape
+    out = np.empty((len(vectors), h // 8, w // 8), np.int64)
+    for i, (y, x) in enumerate(vectors // _STEP):
+        gap = (padded[pad + y : pad + y + h, pad + x : pad + x + w] - now2).astype(np.int32)
+        out[i] = (gap * gap).reshape(h // 8, 8, w).sum(1).reshape(h // 8, w // 8, 8).sum(2)
+    return out
+
+
+def _refined(
+    reference: Reference, sites: np.ndarray, vectors: np.ndarray, owner: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each displacement moved to the best half sample for the blocks that it owns; zero stays. owner: (B, 4)."""
+    moving = owner.ravel() > 0
+    if not moving.any():
+        return vectors[:1], owner
+    # Two of the four sites of a block, on its diagonal, are enough to tell.
+    which = (np.flatnonzero(moving)[:, None] * 4 + np.array([0, 3])).ravel()
+    mine = np.repeat(owner.ravel()[moving], 2)
+    target = sites[which, :64].astype(np.int16)
+    near = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 2)
+    for step in (2, 1):
+        costs = []
+        for move in near:
+            tried = np.clip(vectors + move * step, -60, 60)
+            gap = reference.fetch_luma(tried[mine], which) - target
+            error = np.einsum("ij,ij->i", gap, gap, dtype=np.int64)
+            costs.append(np.bincount(mine, error, minlength=len(vectors)))
+        best = np.stack(costs)
+        best[4] -= 1
+        moved = np.clip(vectors + near[best.argmin(0)] * step, -60, 60)
+        vectors = np.concatenate([vectors[:1], moved[1:]])
+    _, first, copy_of = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
+    original = first[copy_of.ravel()]  # the first of equal displacements; zero is displacement 0 and owns its copies
+    used = np.bincount(original[owner.ravel()], minlength=len(vectors)) > 0
+    used[0] = True
+    kept = np.flatnonzero(used & (original == np.arange(len(vectors))))
+    owner = np.searchsorted(kept, original)[owner]
+    return vectors[kept], owner
+
+
+def _to_quads(raster: np.ndarray, grid: Grid) -> np.ndarray:
+    """(B, 4) of values on the raster of 16x16 blocks."""
+    return raster.reshape(grid.rows, 2, grid.columns, 2).transpose(0, 2, 1, 3).reshape(grid.blocks, 4)
+
+
+def _halved(plane: np.ndarray) -> np.ndarray:
+    """int16 means of 2x2 samples, rounded."""
+    a = plane.astype(np.int16, copy=False)
+    rows = a[0::2] + a[1::2]
+    return (rows[:, 0::2] + rows[:, 1::2] + 2) >> 2

@@ -1,0 +1,341 @@
+"""One tick of video as codes: what each code means, and how a tick is drawn from them.
+
+What is unusual: a tick of n frames is its last frame, predicted from the last frame of the tick before, and then the
+frames between, predicted from both ends along the same displacements. Drawing is look-ups in tables of pixels and
+integer additions. Whatever codes are given, in whatever number, something is drawn: what is missing is zero, what is
+too much is ignored.
+
+Levels, coarse first (`B` blocks of 32x32, quads of 16x16, sites of 8x8):
+
+    motion          displacements of the tick: y, x, y, x, ... in half samples, 64 is zero
+    block           per block: 4 kind + 2 detail + between; kind < 30 names a displacement (0 is none), 30 means that
+                    the quads differ, 31 that the block is drawn afresh. No block codes at all: nothing has changed
+    quad            per quad of a kind-30 block: 2 kind + detail
+    coarse          per block that is afresh or holds a quad that is
+    pattern         per quad with detail: 256 wide + sum of depth_s 4^s, where wide says that the quad has a code of
+                    its own and depth_s is how many of the fine codes site s has
+    fresh, moved    per quad with a wide code: of quads drawn afresh, of displaced ones
+    fine1..3        per site, as deep as its pattern says
+    between         per block with that bit: 16 source + which quads have detail; see SOURCES
+    between_pattern per quad with detail there: sum of depth_s 3^s
+    between1..2     per site, as deep as its pattern says
+
+Sources: prediction from both ends in the direct mode of H.264 (ITU-T H.264, 8.4.1.2); residual quantisation in
+stages, Juang and Gray, ICASSP 1982.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pantok.tokenizers.video_exact import FRACTION, Book
+from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
+from pantok.tokenizers.video_motion import PALETTE
+
+MOTION, BLOCK, QUAD, COARSE, PATTERN, FRESH, MOVED, FINE, BETWEEN, BETWEEN_PATTERN, INNER = (
+    *range(8),
+    10,
+    11,
+    12,
+)
+LEVELS = 14
+DEPTH, INNER_DEPTH = 3, 2
+SPLIT, AFRESH = 30, 31
+CENTRE = 64
+CARDINALITY = {MOTION: 128, BLOCK: 128, QUAD: 64, PATTERN: 512, BETWEEN: 80, BETWEEN_PATTERN: 81}
+SOURCES = ("both ends", "past", "end", "one from the past", "two from the past")
+_DEPTHS = np.arange(256)[:, None] // 4 ** np.arange(4) % 4
+_INNER_DEPTHS = np.arange(81)[:, None] // 3 ** np.arange(4) % 3
+
+
+@dataclass(eq=False)
+class Plan:
+    """What a tick's codes say, in arrays of fixed shape; entries that are not meant are zero."""
+
+    key: bool
+    vectors: np.ndarray  # int64 (m, 2), the first (0, 0)
+    kind: np.ndarray  # (B, 4): of the quads, never SPLIT
+    split: np.ndarray  # bool (B,)
+    wide: np.ndarray  # bool (B, 4)
+    depth: np.ndarray  # (B, 4, 4)
+    detail: np.ndarray  # bool (B, 4): a pattern code is given
+    coarse: np.ndarray  # (B,)
+    quad: np.ndarray  # (B, 4): code of `fresh` or `moved`
+    fine: list[np.ndarray]  # each (N,)
+    source: np.ndarray  # (B,)
+    inner_detail: np.ndarray  # bool (B, 4)
+    inner_depth: np.ndarray  # (B, 4, 4)
+    inner: list[np.ndarray]  # each (N,)
+
+    @classmethod
+    def blank(cls, grid: Grid, key: bool) -> Plan:
+        b = grid.blocks
+
+        def zeros(*shape: int) -> np.ndarray:
+            return np.zeros(shape, np.int64)
+
+        def no(*shape: int) -> np.ndarray:
+            return np.zeros(shape, bool)
+
+        return cls(
+            key,
+            zeros(1, 2),
+            zeros(b, 4),
+            no(b),
+            no(b, 4),
+            zeros(b, 4, 4),
+            no(b, 4),
+            zeros(b),
+            zeros(b, 4),
+            [zeros(16 * b) for _ in range(DEPTH)],
+            zeros(b),
+            no(b, 4),
+            zeros(b, 4, 4),
+            [zeros(16 * b) for _ in range(INNER_DEPTH)],
+        )
+
+    @property
+    def afresh(self) -> np.ndarray:
+        """bool (B, 4): quads whose last frame is drawn without the past (all of a key tick)"""
+        return np.ones_like(self.detail) if self.key else self.kind == AFRESH
+
+    @property
+    def moves(self) -> np.ndarray:
+        """int64 (N, 2): the displacement of each site; zero where drawn afresh within a tick that has a past."""
+        index = np.where(self.kind < len(self.vectors), self.kind, 0)
+        return np.repeat(self.vectors[index.ravel()], 4, 0)
+
+    @property
+    def between(self) -> np.ndarray:
+        """bool (B,): blocks that say more about the frames between than the default."""
+        return (self.source > 0) | self.inner_detail.any(1)
+
+
+def pack(plan: Plan) -> list[np.ndarray]:
+    """The codes of a tick, for each level int64 (count,). Nothing at all where nothing has changed."""
+    depth_code = (plan.depth * 4 ** np.arange(4)).sum(2) + 256 * plan.wide
+    whole = plan.kind[:, 0]
+    kind = np.where(plan.split, SPLIT, whole)
+    detail = plan.detail.any(1) & ~plan.split
+    block = 4 * kind + 2 * detail + plan.between
+    if not block.any():
+        block = block[:0]
+    deep = plan.depth.ravel()
+    inner_deep = plan.inner_depth.ravel()
+    between = plan.between
+    return [
+        (plan.vectors[1:] + CENTRE).ravel(),
+        block,
+        (2 * plan.kind + plan.detail)[plan.split].ravel(),
+        plan.coarse[plan.afresh.any(1)],
+        depth_code[plan.detail],
+        plan.quad[plan.wide & plan.afresh],
+        plan.quad[plan.wide & ~plan.afresh],
+        *(plan.fine[k][deep > k] for k in range(DEPTH)),
+        (16 * plan.source + (plan.inner_detail * 2 ** np.arange(4)).sum(1))[between],
+        (plan.inner_depth * 3 ** np.arange(4)).sum(2)[plan.inner_detail],
+        *(plan.inner[k][inner_deep > k] for k in range(INNER_DEPTH)),
+    ]
+
+
+def unpack(codes: Sequence[np.ndarray], grid: Grid, key: bool, levels: int) -> Plan:
+    """The plan that the first `levels` levels of `codes` state. Total: see the module's docstring."""
+    plan = Plan.blank(grid, key)
+    given = [np.asarray(c, np.int64) if k < levels else np.zeros(0, np.int64) for k, c in enumerate(codes)]
+    pairs = given[MOTION][: len(given[MOTION]) // 2 * 2][: 2 * PALETTE].reshape(-1, 2)
+    plan.vectors = np.concatenate([plan.vectors, np.clip(pairs - CENTRE, -REACH, REACH)])
+    block = _placed(given[BLOCK], np.ones(grid.blocks, bool))
+    kind = block // 4
+    plan.split = kind == SPLIT
+    plan.kind[:] = np.where(plan.split, 0, kind)[:, None]
+    plan.detail[:] = (block // 2 % 2 == 1)[:, None] & ~plan.split[:, None]
+    quads = _placed(given[QUAD], np.repeat(plan.split[:, None], 4, 1))
+    sub = np.where(quads // 2 == SPLIT, 0, quads // 2)
+    plan.kind = np.where(plan.split[:, None], sub, plan.kind)
+    plan.detail |= plan.split[:, None] & (quads % 2 == 1)
+    if levels > COARSE:
+        plan.coarse = _placed(given[COARSE], plan.afresh.any(1))
+    pattern = _placed(given[PATTERN], plan.detail)
+    plan.wide = pattern >= 256
+    plan.depth = _DEPTHS[pattern % 256]
+    for level, which in ((FRESH, plan.wide & plan.afresh), (MOVED, plan.wide & ~plan.afresh)):
+        if levels > level:
+            plan.quad = np.where(which, _placed(given[level], which), plan.quad)
+        else:
+            plan.wide = plan.wide & ~which
+    plan.depth = np.minimum(plan.depth, max(levels - FINE, 0))
+    for k in range(DEPTH):
+        plan.fine[k] = _placed(given[FINE + k], plan.depth.ravel() > k)
+    between = _placed(given[BETWEEN], block % 2 == 1)
+    plan.source = between // 16
+    plan.inner_detail = (between[:, None] // 2 ** np.arange(4) % 2) == 1
+    plan.inner_depth = np.minimum(
+        _INNER_DEPTHS[_placed(given[BETWEEN_PATTERN], plan.inner_detail)], max(levels - INNER, 0)
+    )
+    for k in range(INNER_DEPTH):
+        plan.inner[k] = _placed(given[INNER + k], plan.inner_depth.ravel() > k)
+    return plan
+
+
+def _placed(codes: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """int64 of where.shape: the codes in order at the true places, zero elsewhere and where codes run out."""
+    out = np.zeros(where.shape, np.int64)
+    places = np.flatnonzero(where)[: len(codes)]
+    out.ravel()[places] = codes[: len(places)]
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Books:
+    """The learned part: a Book for each kind of vector.
+
+    coarse: 32x32, afresh. fresh: 16x16 after coarse. moved: 16x16 after displacement. fine: 8x8, DEPTH stages.
+    inner: three frames of 8x8 between, INNER_DEPTH stages.
+    """
+
+    coarse: Book
+    fresh: Book
+    moved: Book
+    fine: Book
+    inner: Book
+    by_name: Mapping[str, Book] = field(init=False, repr=False)
+
+    NAMES = ("coarse", "fresh", "moved", "fine", "inner")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {n: getattr(self, n) for n in self.NAMES})
+
+    def cardinalities(self) -> tuple[int, ...]:
+        sizes = dict(CARDINALITY)
+        sizes[COARSE], sizes[FRESH], sizes[MOVED] = (len(b.codes[0]) for b in (self.coarse, self.fresh, self.moved))
+        sizes |= {FINE + k: len(c) for k, c in enumerate(self.fine.codes)}
+        sizes |= {INNER + k: len(c) for k, c in enumerate(self.inner.codes)}
+        return tuple(sizes[k] for k in range(LEVELS))
+
+
+def base_of(plan: Plan, books: Books, past: Reference | None, grid: Grid) -> np.ndarray:
+    """uint8 (N, 96): the last frame before detail: displaced past, or the coarse code where drawn afresh."""
+    afresh = np.repeat(plan.afresh.ravel(), 4)
+    moved = np.flatnonzero(~afresh)
+    out = np.empty((grid.sites, SITE), np.uint8)
+    if len(moved):
+        assert past is not None
+        if len(moved) == grid.sites:
+            out = past.fetch(plan.moves)
+        else:
+            out[moved] = past.fetch(plan.moves[moved], moved)
+    if afresh.any():
+        blocks = np.flatnonzero(plan.afresh.any(1))
+        drawn = coarse_pixels(books, plan.coarse[blocks]).reshape(-1, SITE)
+        mine = afresh.reshape(-1, 16)[blocks].ravel()
+        out[afresh] = drawn[mine]
+    return out
+
+
+def coarse_pixels(books: Books, codes: np.ndarray) -> np.ndarray:
+    """uint8 (n, 16, 96) of coarse codes (n,), around mid grey."""
+    return added(np.full((len(codes), 16, SITE), 128, np.uint8), books.coarse.pixels[0][codes])
+
+
+def added(base: np.ndarray, eighths: np.ndarray) -> np.ndarray:
+    """uint8: base plus an int16 sum of table entries, rounded and kept within 0 .. 255."""
+    total = eighths + (1 << (FRACTION - 1))
+    total >>= FRACTION
+    total += base
+    return np.clip(total, 0, 255, out=total).astype(np.uint8)
+
+
+def draw_end(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
+    """uint8 (N, 96): the last frame of the tick."""
+    wide = np.flatnonzero(plan.wide.ravel())
+    deep = plan.depth.ravel()
+    if not len(wide) and not deep.any():
+        return base
+    touched = np.flatnonzero((deep > 0) | np.repeat(plan.wide.ravel(), 4))
+    total = np.zeros((len(touched), SITE), np.int16)
+    place = np.full(len(deep), -1)
+    place[touched] = np.arange(len(touched))
+    fresh = plan.afresh.ravel()[wide]
+    for book, quads in ((books.fresh, wide[fresh]), (books.moved, wide[~fresh])):
+        if len(quads):
+            rows = place[(quads[:, None] * 4 + np.arange(4)).ravel()]
+            total[rows] = book.pixels[0][plan.quad.ravel()[quads]].reshape(-1, SITE)
+    for k in range(DEPTH):
+        sites = np.flatnonzero(deep > k)
+        if len(sites):
+            total[place[sites]] += books.fine.pixels[k][plan.fine[k][sites], 0]
+    out = base.copy()
+    out[touched] = added(base[touched], total)
+    return out
+
+
+def ends_of(plan: Plan, past: Reference | None, end: Reference, count: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """The frames between as each end predicts them: uint8 (N, count - 1, 96) from the past (None on a key), the end."""
+    moves = plan.moves
+    shape = (end.grid.sites, count - 1, SITE)
+    later = np.empty(shape, np.uint8)
+    earlier = None if past is None or plan.key else np.empty(shape, np.uint8)
+    for k in range(count - 1):
+        step = (2 * moves * (k + 1) + count) // (2 * count)
+        if earlier is not None and past is not None:
+            earlier[:, k] = past.fetch(step)
+        later[:, k] = end.fetch(step - moves)
+    return earlier, later
+
+
+def mixed(plan: Plan, earlier: np.ndarray | None, later: np.ndarray) -> np.ndarray:
+    """uint8 (N, count - 1, 96): the frames between before detail."""
+    if earlier is None:
+        return later
+    source = default_source(plan)
+    both = source == 0
+    out = later.copy()
+    if both.all():
+        return blend(earlier, later)
+    out[both] = blend(earlier[both], later[both])
+    for k in range(later.shape[1]):
+        past = (source == 1) | ((source == 3) & (k < 1)) | ((source == 4) & (k < 2))
+        out[past, k] = earlier[past, k]
+    return out
+
+
+def default_source(plan: Plan) -> np.ndarray:
+    """(N,): index into SOURCES of each site. A quad that is drawn afresh takes the end unless its block says else."""
+    source = np.repeat(plan.source[:, None], 4, 1)
+    source = np.where((source == 0) & plan.afresh, 2, source)
+    return np.repeat(source.ravel(), 4)
+
+
+def blend(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean, rounded up."""
+    return ((a.astype(np.uint16) + b + 1) >> 1).astype(np.uint8)
+
+
+def draw_between(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
+    """uint8 (N, count - 1, 96): the frames between, with their detail."""
+    deep = plan.inner_depth.ravel()
+    sites = np.flatnonzero(deep > 0)
+    if not len(sites):
+        return base
+    count = base.shape[1]
+    total = np.zeros((len(sites), count, SITE), np.int16)
+    for k in range(INNER_DEPTH):
+        here = deep[sites] > k
+        total[here] += books.inner.pixels[k][plan.inner[k][sites[here]], :count]
+    out = base.copy()
+    out[sites] = added(base[sites], total)
+    return out
+
+
+def draw(plan: Plan, books: Books, past: Reference | None, grid: Grid, count: int) -> tuple[np.ndarray, Reference]:
+    """Sites uint8 (count, N, 96) of a tick's frames, and the reference for the next tick."""
+    end = Reference(grid, draw_end(plan, base_of(plan, books, past, grid), books))
+    out = np.empty((count, grid.sites, SITE), np.uint8)
+    out[-1] = end.sites
+    if count > 1:
+        between = draw_between(plan, mixed(plan, *ends_of(plan, past, end, count)), books)
+        out[:-1] = between.transpose(1, 0, 2)
+    return out, end
