@@ -108,34 +108,49 @@ def put_if_absent(path: Path, data: bytes) -> bool:
     A hard link to a finished temporary file; where the file system has none, a rename that replaces nothing; where
     it has neither, an exclusive create: then a kill may leave part of the file, which its seal shows.
     """
-    staged = path.with_name(f".put-{os.getpid()}-{next(_counter)}-{path.name}")
-    try:
-        with open(staged, "xb") as file:
+    while True:
+        staged = path.with_name(f".put-{os.getpid()}-{next(_counter)}-{path.name}")
+        try:
+            with open(staged, "xb") as file:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                code = _link(staged, path)
+        finally:
             with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            try:
-                os.link(staged, path)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
-                    raise
-                code = _renameat2(staged, path, 1)
-                if code == errno.EEXIST:
-                    return False
-                if code:
-                    try:
-                        write_file(path, data)
-                    except FileExistsError:
-                        return False
-    finally:
-        with suppress(OSError):
-            staged.unlink()
-    sync_directory(path.parent)
-    return True
+                staged.unlink()
+        if code == 0:
+            sync_directory(path.parent)
+            return True
+        if code == errno.EEXIST:
+            return False
+        # Swept in the moment between its making and its lock: once more.
+
+
+def _link(staged: Path, path: Path) -> int:
+    """Gives a finished file its name if that is free: 0, EEXIST if it is not, ENOENT if the file has been swept."""
+    try:
+        os.link(staged, path)
+        return 0
+    except FileExistsError:
+        return errno.EEXIST
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise
+        return errno.ENOENT
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
+            raise
+    code = _renameat2(staged, path, 1)
+    if code in (0, errno.EEXIST, errno.ENOENT):
+        return code
+    try:
+        write_file(path, staged.read_bytes())
+        return 0
+    except FileExistsError:
+        return errno.EEXIST
 
 
 class StageLock:

@@ -1,5 +1,6 @@
 """Nothing that happens to a store goes unseen, and nothing that happens to its writer hurts it."""
 
+import errno
 import json
 import os
 import random
@@ -450,6 +451,42 @@ def test_commits_race_and_none_is_lost(tmp_path):
     kinds = {(p.kind, p.path) for p in verify_store(path)}
     assert ("damaged", f"manifest/{rolls[2]}") in kinds and ("leftover", f"manifest/{rolls[3]}") in kinds
     assert ("missing", "manifest/0000000005.json") in kinds
+
+
+@pytest.mark.parametrize("has_rename", [True, False])
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch, has_rename):
+    """Commits are put by a rename that replaces nothing, or else by an exclusive create; never twice."""
+    import pantok.formats.store_disk as disk
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    if not has_rename:
+        monkeypatch.setattr(disk, "_renameat2", lambda *_: errno.ENOSYS)
+    store, other = Store.create(tmp_path / "home.zarr", VOCABULARY), Store.open(tmp_path / "home.zarr")
+    store.write([a_stream(0, VOCABULARY)])
+    other.write([a_stream(1, VOCABULARY)])  # does not know of the first commit yet
+    assert not disk.put_if_absent(store.path / "manifest/0000000001.json", b"mine")
+    assert list(Store.open(store.path).episodes) == ["episode-000", "episode-001"]
+    assert list(verify_store(store.path)) == []
+    Store.create(store.path, VOCABULARY, force=True)
+    assert len(Store.open(store.path)) == 0 and os.listdir(tmp_path) == ["home.zarr"]
+
+
+def test_a_put_that_is_swept_is_put_again(path, monkeypatch):
+    """A sweep may come between the making of a temporary file and its lock."""
+    real, swept = os.link, []
+
+    def sweeping(source, target):
+        if not swept:
+            swept.append(source)
+            os.unlink(source)
+        return real(source, target)
+
+    monkeypatch.setattr(os, "link", sweeping)
+    Store.open(path).write([a_stream(5, VOCABULARY)])
+    assert swept and "episode-005" in Store.open(path) and list(verify_store(path)) == []
 
 
 def test_a_sweep_leaves_living_writers_alone(path):
