@@ -19,6 +19,7 @@ from pantok.errors import StoreError, TokenError, VocabularyError
 from pantok.experience import Clock, Source
 from pantok.formats.store import Store
 from pantok.formats.store_array import CHUNK_BYTES, MappedArray, fill_value, grid, map_codes, write_array
+from pantok.formats.store_disk import crc32c
 from pantok.formats.store_facts import folder_name, from_json, to_json
 from pantok.formats.store_manifest import Manifest
 from pantok.stream import LevelCodes, TokenStream, TrackTokens, smallest_dtype
@@ -389,3 +390,41 @@ def test_names_of_folders_are_safe_and_distinct(name):
         from urllib.parse import unquote
 
         assert unquote(folder) == name
+
+
+@pytest.mark.parametrize("shards", [None, (4000,)])
+def test_a_compressed_array_is_read_through_zarr(tmp_path, shards):
+    """An archive packed by another program: still no fill value where an object is missing."""
+    values = np.random.default_rng(0).integers(0, 9, 10_000).astype(np.uint16)
+    array = zarr.create_array(
+        tmp_path / "a", shape=(10_000,), dtype="u2", chunks=(1000,), shards=shards, fill_value=65535
+    )
+    array[:] = values
+    ours = MappedArray(tmp_path / "a")
+    assert not ours.is_hot
+    np.testing.assert_array_equal(ours.read(123, 9876), values[123:9876])
+    (tmp_path / "a/c/1").unlink()
+    np.testing.assert_array_equal(ours.read(0, 1000), values[:1000])
+    with pytest.raises(StoreError, match=r"c\.1: is missing"):
+        ours.read(0, 6000)
+
+
+def test_chunks_in_another_order_are_read_and_not_mapped(tmp_path, monkeypatch):
+    """Zarr lets the chunks of a shard stand anywhere; the index says where."""
+    monkeypatch.setattr("pantok.formats.store_array.CHUNK_BYTES", 1000)
+    values = np.random.default_rng(0).integers(0, 9, 2000).astype(np.uint16)
+    write_array(tmp_path, "a", {}, [values])
+    whole = (tmp_path / "a/c.0").read_bytes()
+    chunks, size = 4, 1004
+    body = b"".join(whole[k * size : (k + 1) * size] for k in reversed(range(chunks)))
+    index = np.array([[(chunks - 1 - k) * size, size] for k in range(chunks)], "<u8").tobytes()
+    (tmp_path / "a/c.0").write_bytes(body + index + crc32c(index).to_bytes(4, "little"))
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a", mode="r")[:], values)
+    np.testing.assert_array_equal(MappedArray(tmp_path / "a").read(), values)
+    with pytest.raises(StoreError, match="do not stand in order"):
+        map_codes(tmp_path / "a")
+    index = index[:16] + b"\xff" * 16 + index[32:]
+    (tmp_path / "a/c.0").write_bytes(body + index + crc32c(index).to_bytes(4, "little"))
+    assert (zarr.open_array(tmp_path / "a", mode="r")[500:1000] == 65535).all(), "a hole that Zarr reads"
+    with pytest.raises(StoreError, match=r"lacks its chunk 1"):
+        MappedArray(tmp_path / "a").read()
