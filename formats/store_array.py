@@ -35,7 +35,7 @@ MAP_FROM_BYTES = 1 << 18
 _ABSENT = np.uint64(2**64 - 1)
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
-_REMEDY = "`pantok verify` names all that is damaged; remove those episodes and encode them again"
+_REMEDY = "`pantok verify` names all that is damaged; `pantok encode --force` mends those episodes"
 
 Objects = dict[str, list[Any]]
 """{path within the segment: [bytes, crc32c in hexadecimal]}"""

@@ -35,7 +35,7 @@ from pantok.vocabulary import Vocabulary
 
 FORMAT = 1
 COMMIT = "COMMIT.json"
-_REMEDY = "`pantok verify` names all that is damaged; remove those episodes and encode them again"
+_REMEDY = "`pantok verify` names all that is damaged; `pantok encode --force` mends those episodes"
 
 
 def segment_name(streams: Sequence[TokenStream], digests: Sequence[str]) -> str:
