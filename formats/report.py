@@ -309,7 +309,7 @@ def _levels(rate: TrackRate) -> str:
         share = level.used / level.cardinality
         per_token = level.entropy_bits / level.tokens if level.tokens else math.nan
         rows.append(
-            f"<tr><th>{level.level + 1} {escape(level.name)}</th><td>{level.role}</td><td>{level.cardinality}</td>"
+            f"<tr><th>{level.level} {escape(level.name)}</th><td>{level.role}</td><td>{level.cardinality}</td>"
             f"<td>{level.tokens}</td><td>{number(level.tokens_per_second)}</td><td>{number(level.bits_per_second)}</td>"
             f"<td>{number(per_token)} of {number(math.log2(level.cardinality))}</td>"
             f"<td>{level.used} ({share:.0%})</td><td>{number(level.perplexity)}</td>"
@@ -325,7 +325,7 @@ def _levels(rate: TrackRate) -> str:
 
 def _codebooks(tracks: Sequence[TrackReport]) -> str:
     rows = "".join(
-        f"<tr><th>{use.modality} {use.level + 1} {escape(use.name)}</th><td>{use.cardinality}</td><td>{use.tokens}</td>"
+        f"<tr><th>{use.modality} {use.level} {escape(use.name)}</th><td>{use.cardinality}</td><td>{use.tokens}</td>"
         f"<td>{use.used} ({use.used / use.cardinality:.1%})</td><td>{number(use.perplexity)}</td>"
         f"<td>{number(use.entropy_bits_per_token)} of {number(math.log2(use.cardinality))}</td>"
         f"<td>{usage(use.counts, use.name)}</td></tr>"

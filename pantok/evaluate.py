@@ -31,6 +31,8 @@ Watch = Callable[[int, np.ndarray, Sequence[np.ndarray]], None]
 MEASURED_FRAMES = 150
 """RGB and SSIM are measured on about so many frames of a track; luma PSNR on all."""
 
+ENCODE_SECONDS = 6.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LevelRate:
@@ -97,7 +99,11 @@ class TrackRate:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One version of the measured part: a prefix of levels, or what a reference codec made of it (levels None)."""
+    """One version of the measured part: a prefix of levels, or what a reference codec made of it (levels None).
+
+    encode_seconds: nan for a prefix, which is not encoded by itself; what the whole takes is extrapolated from the
+        part on which the encoder was timed.
+    """
 
     codec: str
     setting: str
@@ -262,7 +268,7 @@ def evaluate(
     samples: int | None = None,
     others: Sequence[Other] = (),
     options: Any = None,
-    time_encoding: bool = True,
+    encode_seconds: float = ENCODE_SECONDS,
     watch: Watch = lambda at, original, versions: None,
 ) -> TrackQuality:
     """Decodes prefixes of `tokens` beside the original `track`, measures them, and times encoding and decoding.
@@ -270,7 +276,8 @@ def evaluate(
     prefixes: counts of levels, all by default; the whole is always measured and stands last.
     samples: of the beginning that are measured, see `measured_samples`; all by default.
     others: reference codecs' versions of the same samples.
-    options: what the track was encoded with, for the timing of the encoder.
+    options: what the track was encoded with, for the timing of the encoder, which stops after `encode_seconds`
+        of work; 0 leaves it out.
     watch: sees the samples as they are compared, the versions in the order prefixes, others.
     Raises InputError if the recording is shorter than its tokens.
     """
@@ -282,11 +289,15 @@ def evaluate(
 
     clocks = [_Stopwatch(tokenizer.decode(tokens, levels=k, start=0, stop=samples)) for k in prefixes]
     clocks += [_Stopwatch(other.blocks()) for other in others]
-    encoder = _TimedEncoder(tokenizer.encoder(track, options)) if time_encoding else None
+    originals = first(track.blocks(), samples)
+    encoder = None
+    if encode_seconds > 0:
+        encoder = _TimedEncoder(tokenizer.encoder(track, options), encode_seconds)
+        originals = encoder.watching(originals)
     meter = meter_for(tokens.modality, tokens.info, len(clocks), share=min(1.0, MEASURED_FRAMES / max(samples, 1)))
     identical = [True] * len(clocks)
     at = 0
-    for original, *versions in aligned([_pushed(first(track.blocks(), samples), encoder), *clocks]):
+    for original, *versions in aligned([originals, *clocks]):
         if len(original) == 0:
             break
         if any(len(version) != len(original) for version in versions):
@@ -302,23 +313,23 @@ def evaluate(
             f"has {at} samples where its tokens say {samples}",
             "is it the recording that was encoded?",
         )
-    encoding = 0.0
+    encode_speed = math.nan
     if encoder is not None:
         encoder.finish()
-        encoding = encoder.seconds
+        encode_speed = tokens.clock.cut(0, encoder.samples).duration_ns / NS / encoder.seconds
 
     scores = meter.scores()
     points = [
         Point(
             codec="pantok",
-            setting=f"levels 1..{k}" if k > 1 else "level 1",
+            setting=_which(k, whole),
             levels=k,
             tokens=sum(level.tokens for level in rated.levels[:k]),
             bits=sum(level.bits for level in rated.levels[:k]),
             entropy_bits=sum(level.entropy_bits for level in rated.levels[:k]),
             quality=scores[i],
             identical=identical[i],
-            encode_seconds=encoding if k == whole else 0.0,
+            encode_seconds=rated.seconds / encode_speed if k == whole else math.nan,
             decode_seconds=clocks[i].seconds,
         )
         for i, k in enumerate(prefixes)
@@ -347,9 +358,15 @@ def evaluate(
         values=rated.values,
         prefixes=tuple(points),
         references=tuple(references),
-        encode_speed=rated.seconds / encoding if encoding else math.nan,
+        encode_speed=encode_speed,
         decode_speed=rated.seconds / points[-1].decode_seconds if points[-1].decode_seconds else math.nan,
     )
+
+
+def _which(count: int, whole: int) -> str:
+    if count == whole:
+        return f"all {whole} levels" if whole > 1 else "its one level"
+    return f"first {count} levels" if count > 1 else "first level"
 
 
 def aligned(streams: Sequence[Iterator[Block]]) -> Iterator[list[np.ndarray]]:
@@ -385,28 +402,26 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 class _TimedEncoder:
-    """An encoder that adds up the time it took; it gets the recording's own blocks, as it does in earnest."""
+    """An encoder that adds up the time it took, until that is enough; it gets the recording's own blocks."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self.seconds = 0.0
+    def __init__(self, encoder: Encoder, enough_seconds: float) -> None:
+        self._encoder, self._enough = encoder, enough_seconds
+        self.seconds, self.samples = 0.0, 0
 
-    def push(self, block: Block) -> None:
-        began = time.perf_counter()
-        self._encoder.push(block)
-        self.seconds += time.perf_counter() - began
+    def watching(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """The blocks, encoded as they pass."""
+        for block in blocks:
+            if self.seconds < self._enough:
+                began = time.perf_counter()
+                self._encoder.push(block)
+                self.seconds += time.perf_counter() - began
+                self.samples += len(block)
+            yield block
 
     def finish(self) -> None:
         began = time.perf_counter()
         self._encoder.finish()
         self.seconds += time.perf_counter() - began
-
-
-def _pushed(blocks: Iterator[Block], encoder: _TimedEncoder | None) -> Iterator[Block]:
-    for block in blocks:
-        if encoder is not None:
-            encoder.push(block)
-        yield block
 
 
 class _Stopwatch:

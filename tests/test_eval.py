@@ -141,7 +141,7 @@ def test_a_whole_evaluation_beside_another_codec(text: TextTokenizer) -> None:
     assert quality.encode_speed > 0 and quality.decode_speed > 0 and quality.seconds == 4.0
     assert [s for _, part, _ in seen for s in part] == ["the robot", "stops", "the block", "moves"]
     assert all(count == 2 for _, _, count in seen)
-    part = evaluate(track, tokens, text, samples=2, time_encoding=False)
+    part = evaluate(track, tokens, text, samples=2, encode_seconds=0)
     assert part.samples == 2 and part.of_samples == 4 and part.prefixes[0].tokens < whole.tokens
     assert math.isnan(part.encode_speed)
 

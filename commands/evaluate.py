@@ -1,0 +1,292 @@
+"""`pantok eval`: what a store costs and how good it is, beside what x264 and Opus make of the same recordings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pantok.commands import common
+from pantok.commands import evaluate_shown as shown
+from pantok.errors import InputError, OptionError, PantokError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pantok.encode import Codec
+    from pantok.evaluate import Other, TrackQuality
+    from pantok.experience import Block, Episode, Track
+    from pantok.formats.report import TrackReport
+    from pantok.formats.report_exhibits import Exhibit
+    from pantok.formats.store import Store
+    from pantok.stream import TokenStream, TrackTokens
+
+REPORTED = 24
+"""Pictures and sound of so many tracks go into the page; of all others their figures."""
+CURVE_POINTS = 4
+"""Of a reference codec: at the rate of the whole, and of so many prefixes less one."""
+
+
+@dataclass
+class Job:
+    """What one run measures, and what it found so far."""
+
+    run: common.Run
+    codec: Codec
+    sources: Path | None
+    limit_seconds: float | None
+    levels: tuple[int, ...]
+    reference: bool
+    exhibit: bool
+    found: list[TrackReport] = field(default_factory=list)
+
+
+@click.command("eval")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--episode", "episodes", multiple=True, help="Measure these alone; may be repeated.")
+@click.option("--sources", type=click.Path(path_type=Path), help="Where the recordings are now, if they have moved.")
+@click.option("--limit", type=float, default=10.0, show_default=True, help="Seconds of each track to decode; 0: all.")
+@click.option("--levels", help="Prefixes of levels to measure, e.g. 1,2,4.  [default: all, 8 at most]")
+@click.option("--reference/--no-reference", default=True, help="Beside x264 and Opus at the nearest rate.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with curves, pictures and spectrograms.")
+@common.force
+@common.as_json
+@common.quiet
+def command(
+    store: Path,
+    episodes: tuple[str, ...],
+    sources: Path | None,
+    limit: float,
+    levels: str | None,
+    reference: bool,
+    html: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure rate and quality of a store, beside reference codecs.
+
+    Rates and the use of codebooks are those of the whole store. Quality is that of the first --limit seconds of each
+    track, decoded from every prefix of levels and compared with the recording, which must still be there.
+
+    \b
+    Example:
+      pantok eval home.zarr --html report.html
+    """
+    from pantok.encode import Codec
+    from pantok.formats.store import Store
+
+    run = common.Run(quiet, as_json)
+    if limit < 0:
+        raise OptionError("--limit", f"cannot be {limit:g}", "seconds, or 0 for all")
+    if html is not None:
+        _may_write(html, force)
+    opened = Store.open(store)
+    job = Job(
+        run,
+        Codec(opened.vocabulary),
+        sources,
+        limit or None,
+        _prefixes(levels),
+        reference,
+        html is not None,
+    )
+    chosen = list(episodes or opened.episodes)
+    with run.progress() as bar:
+        task = bar.add_task("eval", total=len(chosen), note="")
+        for episode in chosen:
+            bar.update(task, note=episode)
+            _evaluate(job, opened.read(episode))
+            bar.update(task, advance=1)
+    part = "whole tracks" if job.limit_seconds is None else f"the first {job.limit_seconds:g} s of each track"
+    shown.tables(run, f"{store}: {part}", job.found)
+    if html is not None:
+        _write_page(job, store, opened, part, html)
+    run.end(
+        {
+            "store": str(store),
+            "vocabulary": opened.vocabulary_id,
+            "limit_seconds": job.limit_seconds,
+            "html": None if html is None else str(html),
+            **shown.document(job.found),
+        }
+    )
+
+
+def _prefixes(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        counts = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        counts = (0,)
+    if counts[0] < 1:
+        raise OptionError("--levels", f"cannot be {text!r}", "counts of levels, such as 1,2,4")
+    return counts
+
+
+def _may_write(path: Path, force: bool) -> None:
+    """A page that an earlier run wrote may be replaced, anything else only with --force."""
+    from pantok.formats.report import MARK
+
+    if path.is_dir():
+        raise OptionError(path, "is a folder", "give --html the name of a file")
+    if path.exists() and not force:
+        with path.open("rb") as file:
+            if MARK.encode() not in file.read(1000):
+                raise OptionError(path, "is there already and is not a report", "--force replaces it")
+
+
+def _evaluate(job: Job, stream: TokenStream) -> None:
+    from pantok.evaluate import rates
+    from pantok.formats.report import TrackReport
+
+    original = _original(job, stream)
+    for tokens in stream.tracks.values():
+        rate = rates(tokens, job.codec.vocabulary.levels(tokens.modality))
+        quality, exhibit = None, None
+        if original is not None:
+            try:
+                if tokens.name not in original.tracks:
+                    raise InputError(f"{stream.id} {tokens.name}", "is not in the recording as it is read now")
+                quality, exhibit = _quality(job, stream, tokens, original.tracks[tokens.name])
+            except PantokError as error:
+                job.run.problem(error)
+        seconds = None
+        if quality is not None and tokens.modality == "numeric":
+            times_ns = tokens.clock.times_ns[: quality.samples]
+            seconds = (times_ns - times_ns[0]) / 1e9
+        job.found.append(
+            TrackReport(
+                episode=stream.id,
+                rate=rate,
+                quality=quality,
+                exhibit=exhibit,
+                channels=tokens.channels,
+                units=tokens.units,
+                seconds=seconds,
+                certificate=_certificate(tokens, quality),
+            )
+        )
+
+
+def _original(job: Job, stream: TokenStream) -> Episode | None:
+    """The recording of `stream`, read as it was read for encoding; None, and a problem said, if it is not the same."""
+    from pantok.config import from_mapping
+    from pantok.formats.folder import EpisodeFiles, ReadOptions, find_episodes, read_episode
+    from pantok.formats.originals import locate
+
+    problems: list[str] = []
+    try:
+        if not stream.sources:
+            raise InputError(stream.id, "does not say which recordings it was made from")
+        paths = locate(stream.sources, job.sources)
+        rules = {name: rule for found in find_episodes(paths) for name, rule in found.rules.items()}
+        reading = from_mapping(ReadOptions, stream.parameters.get("read", {}), f"{stream.id}: read")
+        # What was wrong with the files was said when they were encoded.
+        return read_episode(EpisodeFiles(stream.id, paths, rules), reading, problems.append)
+    except PantokError as error:
+        job.run.problem("; ".join([*problems, f"{stream.id}: {error}; only its rates are reported"]))
+        return None
+
+
+def _quality(job: Job, stream: TokenStream, tokens: TrackTokens, track: Track) -> tuple[TrackQuality, Exhibit | None]:
+    from pantok import tokenizers
+    from pantok.evaluate import evaluate, measured_samples, some_prefixes
+
+    samples = measured_samples(tokens, job.limit_seconds)
+    whole = len(tokens.levels)
+    prefixes = tuple(k for k in job.levels if k < whole) + (whole,) if job.levels else some_prefixes(whole)
+    exhibit = _exhibit(tokens, samples) if job.exhibit and len(job.found) < REPORTED else None
+    settings = stream.parameters.get(tokens.modality, {})
+    watch: Callable[[int, np.ndarray, Sequence[np.ndarray]], None] = exhibit or _look_away
+    quality = evaluate(
+        track,
+        tokens,
+        job.codec.tokenizer(tokens.modality),
+        prefixes=prefixes,
+        samples=samples,
+        others=_others(tokens, track, samples, prefixes, job.codec) if job.reference else (),
+        options=tokenizers.options_of(tokens.modality, settings),
+        watch=watch,
+    )
+    return quality, exhibit
+
+
+def _look_away(at: int, original: np.ndarray, versions: Sequence[np.ndarray]) -> None:
+    """The `watch` of a run without a page."""
+
+
+def _exhibit(tokens: TrackTokens, samples: int) -> Exhibit | None:
+    from pantok.formats.report_exhibits import Pictures, Rows, Sound
+
+    if tokens.modality == "video":
+        return Pictures(tokens.info, (samples // 6, samples // 2, samples * 5 // 6))
+    if tokens.modality == "audio":
+        return Sound(int(tokens.info["sample_rate"]))
+    return Rows() if tokens.modality == "numeric" else None
+
+
+def _others(
+    tokens: TrackTokens, track: Track, samples: int, prefixes: tuple[int, ...], codec: Codec
+) -> tuple[Other, ...]:
+    """x264's or Opus's versions of the first `samples`; the one at the rate nearest to all levels comes first."""
+    from pantok.evaluate import Other, first, rates
+    from pantok.formats import reference
+
+    if tokens.modality not in ("video", "audio"):
+        return ()
+    rated = rates(tokens, codec.vocabulary.levels(tokens.modality), -(-samples // tokens.tick))
+    step = max(1, math.ceil(len(prefixes) / CURVE_POINTS))
+    targets = [sum(level.bits for level in rated.levels[:k]) for k in prefixes[::-1][::step]]
+    targets = [bits for bits in targets if bits > 0]
+    if not targets:
+        return ()
+
+    def blocks() -> Iterator[Block]:
+        return first(track.blocks(), samples)
+
+    if tokens.modality == "video":
+        points = reference.x264_points(
+            blocks, int(tokens.info["height"]), int(tokens.info["width"]), tokens.clock.rate or track.rate, targets
+        )
+    else:
+        points = reference.opus_points(
+            blocks,
+            int(tokens.info["sample_rate"]),
+            max(len(tokens.channels), 1),
+            [bits / rated.seconds for bits in targets],
+        )
+    return tuple(
+        Other(codec=p.codec, setting=p.setting, bits=p.bits, encode_seconds=p.encode_seconds, blocks=p.blocks)
+        for p in points
+    )
+
+
+def _certificate(tokens: TrackTokens, quality: TrackQuality | None) -> tuple[str, bool] | None:
+    return None
+
+
+def _write_page(job: Job, store: Path, opened: Store, part: str, html: Path) -> None:
+    import time
+
+    from pantok.formats.report import Page, render
+
+    facts = {
+        "measured": part,
+        "episodes": str(len({t.episode for t in job.found})),
+        "vocabulary": opened.vocabulary_id[:16],
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    text = render(Page(title=str(store), facts=facts, tracks=job.found, problems=job.run.problems))
+    html.parent.mkdir(parents=True, exist_ok=True)
+    staged = html.with_name(f".{html.name}.part")
+    staged.write_text(text, encoding="utf-8")
+    staged.replace(html)
+    job.run.say(
+        f"Wrote {html}: {common.human_bytes(len(text.encode()))}. Open it in a browser; it needs no other file."
+    )
