@@ -1,0 +1,184 @@
+"""Learning the books from sound, in closed form: k-means of loudness, then of shapes divided by decoded loudness.
+
+What is unusual: each stage is learned on exactly the vectors that the allocation would send to it, so that no code
+is spent on what is never coded; and each code keeps the mean of what it leaves over, from which the depth is derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pantok.quantizers.kmeans import kmeans, nearest
+from pantok.tokenizers.audio_bands import AMPLITUDES, HIGH_UNITS, LOUDEST, LOW_UNITS, OCTAVE, UNIT_BINS, Bands
+from pantok.tokenizers.audio_code import (
+    GAINS,
+    HIGHS,
+    SHAPE_UNIT,
+    STAGES,
+    WIDEST,
+    Books,
+    Rows,
+    gain_codes,
+    grouped,
+    means,
+)
+from pantok.tokenizers.base import Report
+
+LOW, HIGH = len(LOW_UNITS), len(HIGH_UNITS)
+MOST_VECTORS = 40_000  # of a k-means; more changed no figure by more than 0.01 dB
+ITERATIONS = 12
+LATENT_WIDTH = 24
+WATER = 24
+"""Shapes are learned on what stands out above this (eighths of an octave): about 25 kbit/s of speech."""
+FILL = (0.6, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Frames of one recording to learn from: rows of whole ticks, coefficients (R, B)."""
+
+    bands: Bands
+    rows: Rows
+    frames: np.ndarray
+
+
+def perception(
+    own: float = 0.3, near: float = 0.3, spread: float = 2.0, slope: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """mask int64 (25, 25) and tilt int64 (25,), see Books.
+
+    A band's error is covered by `own` of its loudness and `near` of the weighted mean of all (weights falling by half
+    every `spread` bands), in decibels; each band is `slope` eighths of an octave less important than the one below.
+    """
+    n = LOW + HIGH
+    weights = 0.5 ** (np.abs(np.arange(n)[:, None] - np.arange(n)) / spread)
+    weights /= weights.sum(0)
+    mask = np.rint(256 * (own * np.eye(n) + near * weights)).astype(np.int64)
+    return mask, np.rint(256 * slope * np.arange(n)).astype(np.int64)
+
+
+def learn(samples: Sequence[Sample], size: int, tick_size: int, *, seed: int, report: Report) -> Books:
+    """Books of `size` codes (`tick_size` for gain.tick), or fewer where the sound has too few vectors for them."""
+    mask, tilt = perception()
+    gain = _loudness_books(samples, GAINS, {"tick": tick_size}, size, seed, low=True)
+    report("loudness", 0.3)
+    high = _loudness_books(samples, HIGHS, {}, size, seed + 100, low=False)
+    report("loudness", 0.4)
+    books = Books(gain, high, [], [], mask, tilt, np.array(FILL), *_latent_basis(samples))
+    shape, left = _shape_books(books, samples, size, seed, report)
+    return replace(books, shape=shape, left=left)
+
+
+def loudness_known(books: Books, sample: Sample) -> np.ndarray:
+    """The loudness (R, G) that all levels of loudness decode to."""
+    bands, rows = sample.bands, sample.rows
+    loudness = bands.loudness(sample.frames)
+    _, low = gain_codes(books.gain, GAINS, rows, loudness[:, : bands.low])
+    known = low[-1]
+    if bands.high:
+        _, high = gain_codes(books.high, HIGHS, rows, loudness[:, bands.low :])
+        known = np.concatenate([known, high[-1]], axis=1)
+    return np.clip(known, 0, LOUDEST)
+
+
+def _loudness_books(
+    samples: Sequence[Sample], names: Sequence[str], sizes: dict[str, int], size: int, seed: int, *, low: bool
+) -> dict[str, np.ndarray]:
+    """Residual k-means, each stage over its own grouping of frames. Integers as float32 (K, bands)."""
+    width = LOW if low else HIGH
+    left, rows = [], []
+    for sample in samples:
+        q = sample.bands.loudness(sample.frames)
+        q = q[:, : sample.bands.low] if low else q[:, sample.bands.low :]
+        if q.shape[1]:
+            left.append(_widened(q, width))
+            rows.append(sample.rows)
+    if not left:
+        return _unheard(names, width)
+    books = {}
+    for k, name in enumerate(names):
+        targets = []
+        for q, r in zip(left, rows, strict=True):
+            group, count = grouped(r, name)
+            sounding = np.zeros(count, bool)
+            sounding[group] = True
+            targets.append(means(q, group, count)[sounding])
+        x = _some(np.concatenate(targets).astype(np.float64), seed + k)
+        books[name] = _book(x, sizes.get(name, size), seed + k)
+        for i, (q, r) in enumerate(zip(left, rows, strict=True)):
+            group, count = grouped(r, name)
+            codes, _ = nearest(means(q, group, count).astype(np.float32), books[name])
+            left[i] = q - books[name].astype(np.int64)[codes][group]
+    return books
+
+
+def _shape_books(
+    books: Books, samples: Sequence[Sample], size: int, seed: int, report: Report
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    vectors, needs = [], []
+    for sample in samples:
+        bands = sample.bands
+        known = loudness_known(books, sample)
+        need = books.need(known)[:, bands.band_U]
+        r, u = np.nonzero(need > WATER)
+        x = bands.to_units(sample.frames)[r, u] / AMPLITUDES[known[r, bands.band_U[u]]][:, None]
+        vectors.append(np.clip(np.rint(x * SHAPE_UNIT), -WIDEST, WIDEST))
+        needs.append(need[r, u])
+    left, need = np.concatenate(vectors), np.concatenate(needs)
+    shape, over = [], []
+    for stage in range(STAGES):
+        if not len(left):  # nothing stands out, or all of it is said already
+            left, need = np.zeros((1, UNIT_BINS)), np.zeros(1, np.int64)
+        book = _book(_some(left, seed + stage), size, seed + stage)
+        codes, distance = nearest(left.astype(np.float32), book)
+        energy = np.bincount(codes, distance, len(book)) / np.maximum(np.bincount(codes, minlength=len(book)), 1)
+        share = np.clip(energy / (UNIT_BINS * SHAPE_UNIT**2), 2.0**-16, 1.0)
+        shape.append(book)
+        over.append(np.rint(OCTAVE * np.log2(share)).astype(np.int64))
+        keep = need + over[-1][codes] > WATER
+        left = left - book[codes]
+        if keep.sum() > 8 * size:  # fewer would be learned by heart
+            left, need = left[keep], need[keep]
+        report("shapes", 0.4 + 0.6 * (stage + 1) / STAGES)
+    return shape, over
+
+
+def _latent_basis(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean int64 (2 LOW,) and whitened principal axes int64 (2 LOW, LATENT_WIDTH), in 4096ths."""
+    parts = []
+    for s in samples:
+        q = _widened(s.bands.loudness(s.frames)[:, : s.bands.low], LOW)
+        parts.append(means(q, s.rows.pair, 2 * s.rows.ticks * s.rows.channels).reshape(-1, 2 * LOW))
+    x = np.concatenate(parts).astype(np.float64)
+    mean = np.rint(x.mean(0))
+    power, axes = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    power, axes = power[::-1][:LATENT_WIDTH], axes[:, ::-1][:, :LATENT_WIDTH]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    basis = np.rint(4096 * axes / np.sqrt(np.maximum(power, 1.0)))
+    return mean.astype(np.int64), basis.astype(np.int64)
+
+
+def _book(vectors: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Integers as float32; at most a code for every 8 vectors, so that few seconds of sound give fewer codes."""
+    size = max(1, min(size, len(vectors) // 8))
+    return np.rint(kmeans(vectors, size, seed=seed, iterations=ITERATIONS)).astype(np.float32)
+
+
+def _some(vectors: np.ndarray, seed: int) -> np.ndarray:
+    if len(vectors) <= MOST_VECTORS:
+        return vectors
+    return vectors[np.sort(np.random.default_rng(seed).permutation(len(vectors))[:MOST_VECTORS])]
+
+
+def _widened(loudness: np.ndarray, width: int) -> np.ndarray:
+    """(R, width): bands that the sample rate does not have are as loud as the last that it has."""
+    return np.pad(loudness, ((0, 0), (0, width - loudness.shape[1])), mode="edge")
+
+
+def _unheard(names: Sequence[str], width: int) -> dict[str, np.ndarray]:
+    """Books for bands that no recording had: even loudness in steps of an octave of energy, and no refinement."""
+    steps = np.arange(0, LOUDEST + 1, OCTAVE)[:, None].repeat(width, 1)
+    return {n: (steps if k == 0 else np.zeros((1, width))).astype(np.float32) for k, n in enumerate(names)}
