@@ -126,7 +126,7 @@ class SoundMeter(Meter):
 
     Segments keep memory bounded and give PESQ the length that it is meant for (ITU-T P.862.3: 6 to 30 s). A last
     piece shorter than half a segment joins the one before it. Segments where a measure has no value (PESQ and STOI
-    of silence) are left out of its mean.
+    of silence) are left out of its mean, and so are those where it is infinite, unless all are.
     """
 
     KEYS = ("si_sdr_db", "mel_distance", "pesq_wb", "stoi")
@@ -137,6 +137,7 @@ class SoundMeter(Meter):
         self._length = 0
         self._sums = np.zeros((versions, len(self.KEYS)))
         self._weights = np.zeros((versions, len(self.KEYS)))
+        self._endless = np.zeros((versions, len(self.KEYS)))
 
     def update(self, original: np.ndarray, decoded: Sequence[np.ndarray]) -> None:
         for parts, values in zip(self._held, (original, *decoded), strict=True):
@@ -149,7 +150,8 @@ class SoundMeter(Meter):
         while self._length:
             self._measure(self._length if self._length < self._size + self._size // 2 else self._size)
         with np.errstate(invalid="ignore"):
-            means = np.where(self._weights > 0, self._sums / np.maximum(self._weights, 1), np.nan)
+            none_finite = np.where(self._endless, self._endless, np.nan)
+            means = np.where(self._weights > 0, self._sums / np.maximum(self._weights, 1), none_finite)
         return tuple(dict(zip(self.KEYS, map(float, row), strict=True)) for row in means)
 
     def _measure(self, count: int) -> None:
@@ -167,6 +169,8 @@ class SoundMeter(Meter):
                 audio.stoi(original, version, self._rate),
             )
             for k, value in enumerate(values):
-                if value is not None and not math.isnan(value):
+                if value is not None and math.isinf(value):
+                    self._endless[i, k] = value
+                elif value is not None and not math.isnan(value):
                     self._sums[i, k] += value * count
                     self._weights[i, k] += count
