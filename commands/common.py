@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pantok.commands.cli import SOME_SKIPPED
-from pantok.errors import OptionError
+from pantok.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from pantok.experience import Episode
+    from pantok.formats.folder import EpisodeFiles, ReadOptions
+    from pantok.vocabulary import Vocabulary
 
 MODALITIES = ("video", "audio", "numeric", "text")
 
@@ -43,6 +49,141 @@ config_file = click.option(
 
 def output(help_: str, required: bool = True) -> Callable[[Any], Any]:
     return click.option("-o", "--output", required=required, type=click.Path(path_type=Path), help=help_)
+
+
+_size = click.option("--size", type=int, help="Resample video: shorter side in pixels.  [default: as it is]")
+_fps = click.option("--fps", help="Resample video: frames a second (30, 30000/1001).  [default: as it is]")
+
+
+def resampling(function: Any) -> Any:
+    """`--size` and `--fps`."""
+    return _size(_fps(function))
+
+
+class _Seconds(click.ParamType):
+    """`12.5` or `1:02.5` as integer nanoseconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            *large, seconds = str(value).split(":")
+            whole = 0
+            for part in large:
+                whole = whole * 60 + int(part)
+            return int((whole * 60 + Fraction(seconds)) * 1_000_000_000)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a time, such as 12.5 or 1:02.5", param, ctx)
+
+
+SECONDS = _Seconds()
+
+
+def pairs(values: Iterable[str], flag: str, convert: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+    """`NAME=VALUE` or `VALUE` (then the name is ''), converted. Raises OptionError."""
+    for text in values:
+        name, equals, value = text.rpartition("=")
+        try:
+            yield name, convert(value if equals else text)
+        except ValueError as error:
+            raise OptionError(flag, f"cannot be {text!r}", "e.g. 0.01, or NAME=0.01") from error
+
+
+def rate_bits(text: str) -> float:
+    """`300k`, `1.5M`, `9200` as bits a second."""
+    scale = {"k": 1e3, "m": 1e6}.get(text[-1:].lower(), 1.0)
+    return float(text[:-1] if scale != 1.0 else text) * scale
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Before any work. Raises OptionError."""
+    if not force and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OptionError(path, "is there already", "--force overwrites it, -o names another")
+
+
+def read_bytes(path: Path) -> bytes:
+    from pantok.formats.files import read_bytes as read
+
+    return read(path)
+
+
+def tree_bytes(path: Path) -> int:
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+
+
+def reading(settings: Mapping[str, Mapping[str, Any]], size: int | None, fps: str | None) -> ReadOptions:
+    """How recordings are resampled on the way in: flags over the [read] table. Raises OptionError."""
+    from pantok.config import from_mapping
+    from pantok.formats.folder import ReadOptions
+
+    given = {k: v for k, v in (("size", size), ("fps", fps)) if v is not None}
+    return from_mapping(ReadOptions, {**settings.get("read", {}), **given}, "read")
+
+
+def find_episodes(run: Run, sources: Iterable[Path]) -> list[EpisodeFiles]:
+    from pantok.formats import folder
+
+    return folder.find_episodes(sources, run.problem)
+
+
+def episodes(run: Run, found: Iterable[EpisodeFiles], options: ReadOptions) -> list[Episode]:
+    """The episodes opened; one that cannot be is a problem line. Raises InputError if none can."""
+    from pantok.formats.folder import read_episode
+
+    opened = []
+    for files in found:
+        try:
+            opened.append(read_episode(files, options, run.problem))
+        except InputError as error:
+            run.problem(error)
+    if not opened:
+        raise InputError("recordings", "none can be read", "see the lines above")
+    return opened
+
+
+def vocabulary_for(store: Path, path: Path | None) -> Vocabulary:
+    """The vocabulary that was named, else the store's own. Raises OptionError, VocabularyError."""
+    from pantok.formats.vocab import load_vocabulary
+
+    if path is not None:
+        return load_vocabulary(path)
+    if (store / "vocabulary").is_dir():
+        return load_vocabulary(store / "vocabulary")
+    raise OptionError("--vocab", "is missing", "name a vocabulary; `pantok fit-vocab` makes one")
+
+
+def check_settings(settings: Mapping[str, Mapping[str, Any]], kinds: Iterable[str]) -> None:
+    """Raises OptionError for a setting of `encode` that there is not, before any work."""
+    from pantok import tokenizers
+
+    for kind in kinds:
+        tokenizers.options_of(kind, settings.get(kind, {}))
+
+
+def choose(available: Iterable[str], wanted: Sequence[str], what: str) -> list[str]:
+    """All, or those named; a name may be a pattern (`kitchen-*`). Raises OptionError for one that fits nothing."""
+    from fnmatch import fnmatchcase
+
+    names = list(available)
+    for pattern in wanted:
+        if not any(fnmatchcase(n, pattern) for n in names):
+            near = get_close_matches(pattern, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names[:8])}"
+            raise OptionError(f"{what} {pattern}", "is not there", hint)
+    return [n for n in names if not wanted or any(fnmatchcase(n, p) for p in wanted)]
+
+
+def plan_document(found: Sequence[EpisodeFiles]) -> dict[str, Any]:
+    return {"episodes": [{"id": f.id, "files": [str(p) for p in f.paths]} for f in found]}
+
+
+def show_plan(run: Run, found: Sequence[EpisodeFiles]) -> None:
+    """The episodes and their files, as a table."""
+    rows = [[f.id, ", ".join(p.name for p in f.paths), human_bytes(sum(p.stat().st_size for p in f.paths))]
+            for f in found]  # fmt: skip
+    run.table(f"{len(found)} episodes", ["episode", "files", "size"], rows)
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:

@@ -13,15 +13,18 @@ from pantok.commands import common
 from pantok.errors import OptionError
 
 if TYPE_CHECKING:
-    from pantok.experience import Episode
     from pantok.vocabulary import TokenizerState
 
 
 @click.command("fit-vocab")
 @common.sources
 @common.output("The vocabulary to write, a directory such as home.vocab.")
-@click.option("--text-model", type=click.Path(path_type=Path), help="Keep this text model: SentencePiece or tokenizer.json.")
-@click.option("--text-corpus", type=click.Path(path_type=Path), multiple=True, help="Train the text model on these files.")
+@click.option(
+    "--text-model", type=click.Path(path_type=Path), help="Keep this text model: SentencePiece or tokenizer.json."
+)
+@click.option(
+    "--text-corpus", type=click.Path(path_type=Path), multiple=True, help="Train the text model on these files."
+)
 @click.option("--text-size", type=int, help="Pieces of a text model trained here.  [default: 4096]")
 @click.option("--only", multiple=True, type=click.Choice(common.MODALITIES), help="Fit these alone; may be repeated.")
 @common.resampling
@@ -38,7 +41,7 @@ def command(
     text_corpus: tuple[Path, ...],
     text_size: int | None,
     only: tuple[str, ...],
-    size: str | None,
+    size: int | None,
     fps: str | None,
     config_path: Path | None,
     seed: int,
@@ -67,10 +70,11 @@ def command(
     if text_model and text_corpus:
         raise OptionError("--text-model", "and --text-corpus exclude each other", "give one of them")
 
-    episodes = common.episodes(run, sources, reading)
+    found = common.find_episodes(run, sources)
     if dry_run:
-        common.show_plan(run, episodes)
-        run.end({"episodes": [e.id for e in episodes]})
+        common.show_plan(run, found)
+        run.end(common.plan_document(found))
+    episodes = common.episodes(run, found, reading)
     text = _text(text_model, text_corpus, settings.get("text", {}))
     began = time.monotonic()
     with run.progress() as bar:
@@ -136,5 +140,3 @@ def _quality(state: TokenizerState) -> str:
     held_out = state.metrics.get("held_out") or {}
     facts = [f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in held_out.items()]
     return f", held out: {', '.join(facts)}" if facts else ""
-
-

@@ -34,27 +34,7 @@ def show(vocabulary: Path, as_json: bool) -> None:
     Example:
       pantok vocab show home.vocab
     """
-    from pantok.formats.vocab import load_vocabulary
-
-    run = common.Run(as_json=as_json)
-    loaded = load_vocabulary(vocabulary, lazy=True)
-    rows = []
-    for e in loaded.extents:
-        level = loaded.levels(e.modality)[e.level] if e.modality else None
-        stride = "x".join(map(str, level.stride)) if level and level.stride else ""
-        rows.append([e.modality or e.kind, str(e.level) if e.kind == "code" else "", e.name, f"{e.start}", f"{e.stop - 1}",
-                     f"{e.length}", level.role if level else e.kind, stride])  # fmt: skip
-    columns = ["of", "level", "name", "first id", "last id", "ids", "role", "stride"]
-    run.table(f"{vocabulary}: {loaded.size} ids, {loaded.id[:16]}", columns, rows)
-    run.end(
-        {
-            "vocabulary": str(vocabulary),
-            "id": loaded.id,
-            "ids": loaded.size,
-            "extents": [dict(zip(("of", *columns[1:]), row, strict=True)) for row in rows],
-            "tokenizers": {m: {"digest": s.digest, "metrics": s.metrics} for m, s in loaded.states.items()},
-        }
-    )
+    show_vocabulary(common.Run(as_json=as_json), vocabulary)
 
 
 @command.command("merge")
@@ -97,3 +77,28 @@ def merge(parts: tuple[Path, ...], output: Path, force: bool, as_json: bool, qui
         f"Ids are unchanged from {', '.join(kept)}." if kept else "Ids are new; stores keep reading, they hold codes."
     )
     run.end({"vocabulary": str(output), "id": merged.id, "ids": merged.size, "ids_unchanged_from": kept})
+
+
+def show_vocabulary(run: common.Run, vocabulary: Path) -> None:
+    """The map of ids as a table or as JSON; ends the run."""
+    from pantok.formats.vocab import load_vocabulary
+
+    loaded = load_vocabulary(vocabulary, lazy=True)
+    rows = []
+    for e in loaded.extents:
+        level = loaded.levels(e.modality)[e.level] if e.modality else None
+        stride = "x".join(map(str, level.stride)) if level and level.stride else ""
+        number = str(e.level) if e.kind == "code" else ""
+        ids = [str(e.start), str(e.stop - 1), str(e.length)]
+        rows.append([e.modality or e.kind, number, e.name, *ids, level.role if level else e.kind, stride])
+    columns = ["of", "level", "name", "first id", "last id", "ids", "role", "stride"]
+    run.table(f"{vocabulary}: {loaded.size} ids, {loaded.id[:16]}", columns, rows)
+    run.end(
+        {
+            "vocabulary": str(vocabulary),
+            "id": loaded.id,
+            "ids": loaded.size,
+            "extents": [dict(zip(("of", *columns[1:]), row, strict=True)) for row in rows],
+            "tokenizers": {m: {"digest": s.digest, "metrics": s.metrics} for m, s in loaded.states.items()},
+        }
+    )

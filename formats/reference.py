@@ -25,7 +25,7 @@ from pantok.experience import Block
 Open = Callable[[], Iterator[Block]]
 X264_CRF = (0.0, 51.0)
 OPUS_BITS_PER_SECOND = (6_000, 256_000)
-"""For each channel. Below, Opus is no longer what it is known for; above, nothing is gained."""
+"""The least of a stream, the most of a channel. Below, Opus is no longer what it is known for; above, nothing is gained."""
 OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -166,7 +166,7 @@ def opus_points(
     """
     if channels not in (1, 2):
         return ()
-    low, high = (edge * channels for edge in OPUS_BITS_PER_SECOND)
+    low, high = OPUS_BITS_PER_SECOND[0], OPUS_BITS_PER_SECOND[1] * channels
     tried: dict[int, _Opus] = {}
 
     def encode(bits_per_second: float) -> _Opus:

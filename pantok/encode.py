@@ -40,12 +40,14 @@ class Codec:
         episode: Episode,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         *,
+        parameters: Mapping[str, Any] | None = None,
         progress: Progress = lambda track, samples: None,
         skipped: Skipped = lambda track, why: None,
     ) -> TokenStream:
         """All tracks for which the vocabulary has a tokenizer; the others are reported to `skipped`.
 
         settings: a table for each modality, see the Options class of its tokenizer.
+        parameters: what the caller did beyond that (resampling, say), kept in the stream; the settings if None.
         Raises InputError if no track of the episode can be encoded.
         """
         settings = settings or {}
@@ -70,7 +72,8 @@ class Codec:
             done[track.name] = tokens
         if not done:
             raise InputError(episode.id, "has no track that can be encoded", "see the messages above it")
-        parameters = {m: dict(s) for m, s in settings.items() if s}
+        if parameters is None:
+            parameters = {m: dict(s) for m, s in settings.items() if s}
         return TokenStream(episode.id, done, self.vocabulary.id, episode.sources, parameters)
 
     def decode(

@@ -1,0 +1,210 @@
+"""`pantok decode`: token streams back into files that a person can open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pantok.commands import common
+from pantok.errors import OptionError, PantokError
+
+if TYPE_CHECKING:
+    from pantok.encode import Codec
+    from pantok.experience import Clock
+    from pantok.formats.media_out import Signal
+    from pantok.stream import TokenStream, TrackTokens
+
+
+@click.command("decode")
+@click.argument("store", type=click.Path(path_type=Path))
+@common.output("The folder to write to.")
+@click.option("--episode", "episodes", multiple=True, help="Decode this episode (or pattern) alone; may be repeated.")
+@click.option("--track", "tracks", multiple=True, help="Decode this track (or pattern) alone; may be repeated.")
+@click.option("--levels", type=click.IntRange(min=1), help="Use the first LEVELS levels of each track only.")
+@click.option("--start", "start_ns", type=common.SECONDS, help="Begin at this time (12.5 or 1:02.5).")
+@click.option("--end", "end_ns", type=common.SECONDS, help="End before this time.")
+@click.option("--lossless", is_flag=True, help="FFV1 and WAV instead of H.264 and AAC, so that others can measure.")
+@common.force
+@common.dry_run
+@common.as_json
+@common.quiet
+def command(
+    store: Path,
+    output: Path,
+    episodes: tuple[str, ...],
+    tracks: tuple[str, ...],
+    levels: int | None,
+    start_ns: int | None,
+    end_ns: int | None,
+    lossless: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Turn token streams back into video, sound, motion and text.
+
+    Each episode becomes EPISODE.mp4 with its sound (or .wav), .parquet of its numbers, and .txt or .srt of its
+    text. Times are those of the recording; --start and --end decode that range without the rest.
+
+    \b
+    Example:
+      pantok decode home.zarr --episode kitchen-03 -o out/
+    """
+    from pantok.encode import Codec
+    from pantok.formats.store import Store
+
+    run = common.Run(quiet, as_json)
+    if start_ns is not None and end_ns is not None and start_ns >= end_ns:
+        raise OptionError("--start", "is not before --end", "give a range of time")
+    source = Store.open(store)
+    wanted = common.choose(source.episodes, episodes, "--episode")
+    names = common.choose({t for e in wanted for t in source.episodes[e].tracks}, tracks, "--track")
+    codec = Codec(source.vocabulary)
+    written: list[str] = []
+    with run.progress() as bar:
+        task = bar.add_task("decode", total=len(wanted), note="")
+        for episode in wanted:
+            bar.update(task, note=episode)
+            try:
+                present = [t for t in source.episodes[episode].tracks if t in names]
+                stream = source.read(episode, present)
+                plan = Plan(codec, stream, output, levels, (start_ns, end_ns), lossless)
+                for path in plan.outputs:
+                    common.refuse_existing(path, force or dry_run)
+                for path, write in plan.outputs.items():
+                    if not dry_run:
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        write(path)
+                    written.append(str(path))
+            except OptionError:
+                raise
+            except PantokError as error:
+                run.problem(error)
+            bar.advance(task)
+    for line in written[:20]:
+        run.say(f"{'Would write' if dry_run else 'Wrote'} {line}")
+    if len(written) > 20:
+        run.say(f"… and {len(written) - 20} more in {output}")
+    if not written and not run.problems:
+        run.problem(f"{store}: holds nothing in that range (see `pantok info {store}`)")
+    run.end({"store": str(store), "written": written})
+
+
+class Plan:
+    """What one episode becomes: for each file, the function that writes it."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        stream: TokenStream,
+        folder: Path,
+        levels: int | None,
+        range_ns: tuple[int | None, int | None],
+        lossless: bool,
+    ) -> None:
+        self._codec, self._levels, self._range, self._lossless = codec, levels, range_ns, lossless
+        self._stem = folder / stream.id
+        self.outputs: dict[Path, Callable[[Path], None]] = {}
+        tracks = [t for t in stream.tracks.values() if self._clock(t).count]
+        sounds = [t for t in tracks if t.modality == "audio"]
+        pictures = [t for t in tracks if t.modality == "video"]
+        # A picture takes the sound of its own container along; in lossless form sound is a .wav of its own.
+        voice = sounds[0] if sounds and pictures and not lossless else None
+        for number, picture in enumerate(pictures):
+            self._add_video(picture, voice if number == 0 else None)
+        for sound in sounds:
+            if sound is not voice:
+                self._add_sound(sound)
+        self._add_numbers([t for t in tracks if t.modality == "numeric"])
+        for text in (t for t in tracks if t.modality == "text"):
+            self._add_text(text)
+
+    def _clock(self, track: TrackTokens) -> Clock:
+        return track.clock.cut(*track.clock.span(*self._range))
+
+    def _path(self, track: TrackTokens | None, suffix: str) -> Path:
+        """EPISODE.suffix, or EPISODE.label.suffix for a track with a label or where the plain name is taken."""
+        label = track.name.partition(".")[2] if track is not None else ""
+        plain = self._stem.with_name(self._stem.name + (f".{label}" if label else "") + suffix)
+        if plain in self.outputs and track is not None:
+            plain = self._stem.with_name(f"{self._stem.name}.{track.name}{suffix}")
+        return plain
+
+    def _signal(self, track: TrackTokens) -> Signal:
+        from pantok.formats.media_out import Signal
+
+        start, end = self._range
+        blocks = self._codec.decode(track, levels=self._levels, start_ns=start, end_ns=end)
+        return Signal(blocks, self._clock(track), {**track.info, **track.header}, max(1, len(track.channels)))
+
+    def _add_video(self, picture: TrackTokens, voice: TrackTokens | None) -> None:
+        def write(path: Path) -> None:
+            from pantok.formats.media_out import write_media
+
+            sound = self._signal(voice) if voice is not None else None
+            write_media(path, self._signal(picture), sound, lossless=self._lossless)
+
+        self.outputs[self._path(picture, ".mov" if self._lossless else ".mp4")] = write
+
+    def _add_sound(self, sound: TrackTokens) -> None:
+        def write(path: Path) -> None:
+            from pantok.formats.soundfiles import write_wav
+
+            signal = self._signal(sound)
+            assert signal.clock.rate is not None
+            write_wav(path, signal.blocks, int(signal.clock.rate), signal.channels, signal.info.get("dtype", "int16"))
+
+        self.outputs[self._path(sound, ".wav")] = write
+
+    def _add_numbers(self, tracks: list[TrackTokens]) -> None:
+        """One table for the tracks that share a clock; the first takes the episode's name."""
+        groups: list[list[TrackTokens]] = []
+        for track in tracks:
+            mine = self._clock(track)
+            for group in groups:
+                theirs = self._clock(group[0])
+                if mine.count == theirs.count and (mine.times_ns == theirs.times_ns).all():
+                    group.append(track)
+                    break
+            else:
+                groups.append([track])
+        for number, group in enumerate(groups):
+            self.outputs[self._path(None if number == 0 else group[0], ".parquet")] = self._table_writer(group)
+
+    def _table_writer(self, group: list[TrackTokens]) -> Callable[[Path], None]:
+        def write(path: Path) -> None:
+            import numpy as np
+
+            from pantok.formats.tables import write_parquet
+
+            tables = {}
+            for track in group:
+                values = np.concatenate([b.values for b in self._signal(track).blocks])
+                values = values.reshape(len(values), -1)
+                channels = track.channels or tuple(str(i) for i in range(values.shape[1]))
+                tables[track.name] = (values, channels)
+            write_parquet(path, self._clock(group[0]), tables)
+
+        return write
+
+    def _add_text(self, text: TrackTokens) -> None:
+        spans = self._clock(text)
+        timed = spans.count > 1 or spans.start_ns != 0 or bool(text.info.get("ends_ns"))
+
+        def write(path: Path) -> None:
+            from pantok.formats.texts import write_texts
+
+            write_texts(path, list(self._spans(text)))
+
+        self.outputs[self._path(text, ".srt" if timed else ".txt")] = write
+
+    def _spans(self, text: TrackTokens) -> Iterator[tuple[int, int | None, str]]:
+        first, last = text.clock.span(*self._range)
+        ends = (text.info.get("ends_ns") or [None] * text.clock.count)[first:last]
+        signal = self._signal(text)
+        values = [str(v) for block in signal.blocks for v in block.values]
+        yield from zip(self._clock(text).times_ns.tolist(), ends, values, strict=True)

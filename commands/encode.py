@@ -1,0 +1,160 @@
+"""`pantok encode`: recordings in, a store of aligned token streams out; run again, it goes on where it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pantok.commands import common
+from pantok.commands.workers import Done, Job, encode_episode, encode_in_processes
+from pantok.errors import OptionError
+
+if TYPE_CHECKING:
+    from pantok.formats.folder import EpisodeFiles
+
+
+@click.command("encode")
+@common.sources
+@click.option("--vocab", "vocabulary_path", type=click.Path(path_type=Path), help="The vocabulary to encode with.")
+@common.output("The store to write, a directory such as home.zarr; one that exists is added to.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes; same store with any.")
+@click.option(
+    "--bits-per-second", "rates", multiple=True, metavar="KIND=RATE", help="Rate, e.g. video=300k, audio=9.2k."
+)
+@click.option("--target-psnr", type=float, help="Quality of video in dB, instead of a rate.")
+@click.option(
+    "--max-error", "bounds", multiple=True, metavar="[TRACK=]E", help="Guaranteed bound, in the track's units."
+)
+@click.option(
+    "--latents", type=click.Choice(["none", "video", "audio", "all"]), help="Continuous vectors beside codes."
+)
+@common.resampling
+@common.config_file
+@click.option("-f", "--force", is_flag=True, help="Encode anew what the store already holds.")
+@common.dry_run
+@common.as_json
+@common.quiet
+def command(
+    sources: tuple[Path, ...],
+    vocabulary_path: Path | None,
+    output: Path,
+    workers: int,
+    rates: tuple[str, ...],
+    target_psnr: float | None,
+    bounds: tuple[str, ...],
+    latents: str | None,
+    size: int | None,
+    fps: str | None,
+    config_path: Path | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Turn recordings into a store of time-aligned token streams.
+
+    Each episode is committed as soon as it is encoded. After an interruption, the same command goes on with what
+    is missing; nothing is encoded twice.
+
+    \b
+    Example:
+      pantok encode recordings/ --vocab home.vocab -o home.zarr --workers 2
+    """
+    from pantok.formats.store import Store
+
+    run = common.Run(quiet, as_json)
+    settings = common.read_config(config_path)
+    for kind, rate in common.pairs(rates, "--bits-per-second", common.rate_bits):
+        if kind not in ("video", "audio"):
+            raise OptionError("--bits-per-second", f"cannot be given for {kind or 'all'}", "video=RATE or audio=RATE")
+        common.override(settings, kind, bits_per_second=rate)
+    common.override(settings, "video", target_psnr=target_psnr)
+    common.override(settings, "numeric", max_error=_bounds(bounds))
+    for kind in ("video", "audio"):
+        common.override(settings, kind, latents=latents and latents in (kind, "all"))
+    reading = common.reading(settings, size, fps)
+    settings = {m: settings[m] for m in common.MODALITIES if m in settings}
+
+    found = common.find_episodes(run, sources)
+    vocabulary = common.vocabulary_for(output, vocabulary_path)
+    common.check_settings(settings, vocabulary.states)
+    if dry_run:
+        common.show_plan(run, found)
+        run.end(common.plan_document(found))
+    Store.create_or_open(output, vocabulary).sweep()
+    job = Job(str(output), reading, settings, force)
+    began = time.monotonic()
+    done = _encode(run, job, found, workers)
+    seconds = time.monotonic() - began
+    _summary(run, sources, output, done, seconds)
+
+
+def _encode(run: common.Run, job: Job, found: list[EpisodeFiles], workers: int) -> list[Done]:
+    done: list[Done] = []
+    with run.progress() as bar:
+        task = bar.add_task("encode", total=len(found), note="")
+
+        def finished(result: Done) -> None:
+            for line in result.problems:
+                run.problem(line)
+            done.append(result)
+            bar.update(task, advance=1, note=result.episode)
+
+        if workers == 1:
+            for files in found:
+                inner = bar.add_task(f"  {files.id}", total=None, note="")
+                finished(encode_episode(job, files, _ticker(bar, inner)))
+                bar.remove_task(inner)
+        else:
+            encode_in_processes(job, found, workers, finished)
+    return done
+
+
+def _ticker(bar: Any, task: Any) -> Callable[[str, float], None]:
+    """Progress inside one episode: the track and the seconds of experience taken in."""
+
+    def tick(track: str, seconds: float) -> None:
+        bar.update(task, note=f"{track} {common.human_seconds(seconds)}")
+
+    return tick
+
+
+def _bounds(bounds: tuple[str, ...]) -> float | dict[str, float] | None:
+    """`--max-error 0.01` for all tracks, `--max-error proprio=0.002` for one."""
+    if not bounds:
+        return None
+    given = dict(common.pairs(bounds, "--max-error", float))
+    if "" in given:
+        if len(given) > 1:
+            raise OptionError("--max-error", "is given for all tracks and for one", "name a track each time, or none")
+        return given[""]
+    return given
+
+
+def _summary(run: common.Run, sources: tuple[Path, ...], output: Path, done: list[Done], seconds: float) -> None:
+    new = [d for d in done if d.encoded]
+    kept = sum(1 for d in done if d.kept)
+    experience = sum(d.duration_s for d in new)
+    document: Mapping[str, Any] = {
+        "store": str(output),
+        "encoded": [d.episode for d in new],
+        "already_there": kept,
+        "failed": [d.episode for d in done if not (d.encoded or d.kept)],
+        "experience_seconds": round(experience, 3),
+        "seconds": round(seconds, 3),
+        "codes": sum(d.codes for d in new),
+        "bytes": common.tree_bytes(output),
+    }
+    speed = f", {experience / seconds:.1f}x real time" if new and seconds > 0 else ""
+    also = f", {kept} were there already" if kept else ""
+    run.say(
+        f"Wrote {output}: {len(new)} episodes{also}; {common.human_seconds(experience)} of experience in "
+        f"{common.human_seconds(seconds)}{speed}; {document['codes']} codes; {common.human_bytes(document['bytes'])}."
+        f"\nNext: pantok info {output} · pantok verify {output} · pantok eval {output}"
+    )
+    nothing = not new and not kept
+    run.end(document, 1 if nothing else 0)

@@ -1,0 +1,155 @@
+"""`pantok info`: what is in a store, a vocabulary or a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pantok.commands import common
+
+if TYPE_CHECKING:
+    from pantok.formats.store import Store, TrackSize
+    from pantok.vocabulary import Vocabulary
+
+
+@click.command("info")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--episode", help="Show this episode of a store.")
+@common.as_json
+def command(path: Path, episode: str | None, as_json: bool) -> None:
+    """Show what a store, a vocabulary, a recording or a folder of recordings holds.
+
+    \b
+    Example:
+      pantok info home.zarr
+    """
+    run = common.Run(as_json=as_json)
+    if (path / "zarr.json").exists():
+        _store(run, path, episode)
+    elif (path / "manifest.json").exists():
+        from pantok.commands.vocab import show_vocabulary
+
+        show_vocabulary(run, path)
+    else:
+        found = common.find_episodes(run, (path,))
+        common.show_plan(run, found)
+        run.end(common.plan_document(found))
+
+
+def _store(run: common.Run, path: Path, episode: str | None) -> None:
+    from pantok.formats.store import Store
+
+    store = Store.open(path)
+    if episode is not None:
+        _episode(run, store, episode)
+        return
+    vocabulary, size = store.vocabulary, store.sizes()
+    rows, tracks = [], []
+    for track in size.tracks:
+        facts = _track(vocabulary, track)
+        tracks.append(facts)
+        for k, level in enumerate(facts["levels"]):
+            first = k == 0
+            rows.append(
+                [
+                    track.name if first else "",
+                    f"{track.episodes}" if first else "",
+                    common.human_seconds(facts["seconds"]) if first else "",
+                    f"{k} {level['name']}",
+                    f"{level['cardinality']}",
+                    f"{level['codes']}",
+                    f"{level['tokens_per_second']:.1f}",
+                    f"{level['bits_per_second'] / 1000:.2f}",
+                ]
+            )
+        rows.append(["", "", "", "all levels", "", f"{facts['codes']}", f"{facts['tokens_per_second']:.1f}",
+                     f"{facts['bits_per_second'] / 1000:.2f}"])  # fmt: skip
+        if facts["latent_bytes"]:
+            rows.append(["", "", "", "latents", "", "", "", common.human_bytes(facts["latent_bytes"])])
+    seconds = sum(e.duration_ns for e in store.episodes.values()) / 1e9
+    title = (
+        f"{path}: {len(store)} episodes, {common.human_seconds(seconds)}, {common.human_bytes(size.bytes)}, "
+        f"vocabulary {store.vocabulary_id[:12]} of {vocabulary.size} ids"
+    )
+    columns = ["track", "episodes", "duration", "level", "codes of", "codes", "tokens/s", "kbit/s"]
+    run.table(title, columns, rows)
+    names = list(store.episodes)
+    run.table("", ["episodes"], [[n] for n in names[:20]] + ([[f"… and {len(names) - 20} more"]] if names[20:] else []))
+    run.end(
+        {
+            "store": str(path),
+            "vocabulary_id": store.vocabulary_id,
+            "ids": vocabulary.size,
+            "bytes": size.bytes,
+            "seconds": seconds,
+            "episodes": names,
+            "tracks": tracks,
+        }
+    )
+
+
+def _track(vocabulary: Vocabulary, track: TrackSize) -> dict[str, Any]:
+    """Rates of one track over all episodes, per second of experience."""
+    from math import log2
+
+    seconds = max(track.duration_ns / 1e9, 1e-9)
+    levels = []
+    for spec, codes, size in zip(vocabulary.levels(track.modality), track.codes, track.code_bytes, strict=True):
+        levels.append(
+            {
+                "name": spec.name,
+                "role": spec.role,
+                "cardinality": spec.cardinality,
+                "codes": codes,
+                "bytes": size,
+                "tokens_per_second": codes / seconds,
+                "bits_per_second": codes * log2(spec.cardinality) / seconds,
+            }
+        )
+    return {
+        "track": track.name,
+        "modality": track.modality,
+        "episodes": track.episodes,
+        "seconds": track.duration_ns / 1e9,
+        "samples": track.samples,
+        "ticks": track.ticks,
+        "codes": sum(track.codes),
+        "tokens_per_second": sum(track.codes) / seconds,
+        "bits_per_second": sum(lv["bits_per_second"] for lv in levels),
+        "latent_bytes": track.latent_bytes,
+        "levels": levels,
+    }
+
+
+def _episode(run: common.Run, store: Store, name: str) -> None:
+    stream = store.read(name)
+    rows, tracks = [], []
+    for track in stream.tracks.values():
+        rate = f"{float(track.clock.rate):.6g}" if track.clock.rate else "irregular"
+        counts = [len(level.codes) for level in track.levels]
+        rows.append(
+            [track.name, f"{track.clock.count}", rate, f"{track.clock.start_ns / 1e9:.3f}",
+             common.human_seconds(track.clock.duration_ns / 1e9), f"{track.ticks}", " ".join(map(str, counts))]
+        )  # fmt: skip
+        tracks.append(
+            {
+                "track": track.name,
+                "modality": track.modality,
+                "samples": track.clock.count,
+                "rate_hz": str(track.clock.rate) if track.clock.rate else None,
+                "start_ns": track.clock.start_ns,
+                "duration_ns": track.clock.duration_ns,
+                "ticks": track.ticks,
+                "codes": counts,
+                "header": dict(track.header),
+                "info": dict(track.info),
+                "latents": list(track.latents.values.shape) if track.latents else None,
+            }
+        )
+    columns = ["track", "samples", "rate, Hz", "start, s", "duration", "ticks", "codes by level"]
+    run.table(f"{name} of {store.path}", columns, rows)
+    sources = [{"path": s.path, "bytes": s.size_bytes, "sha256": s.sha256} for s in stream.sources]
+    run.table("", ["made from", "bytes"], [[s["path"], str(s["bytes"])] for s in sources])
+    run.end({"episode": name, "sources": sources, "parameters": dict(stream.parameters), "tracks": tracks})

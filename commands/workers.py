@@ -1,0 +1,134 @@
+"""One episode after another, in this process or in several: each worker reads, encodes and commits on its own.
+
+Segments are immutable and one episode each, so workers share nothing and the store's content does not depend on
+how many there are. What goes between processes is a list of files one way and a few numbers the other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pantok.errors import PantokError, StoreError
+
+if TYPE_CHECKING:
+    from pantok.encode import Codec
+    from pantok.formats.folder import EpisodeFiles, ReadOptions
+    from pantok.formats.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every episode of a run shares; small enough to send to a process."""
+
+    store: str
+    reading: ReadOptions
+    settings: Mapping[str, Mapping[str, Any]]
+    force: bool
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What, beside sources and vocabulary, decides the codes: kept with each episode, so that a change is seen."""
+        from pantok.config import to_mapping
+
+        tables = {"read": to_mapping(self.reading), **{m: dict(t) for m, t in self.settings.items() if t}}
+        return {name: table for name, table in tables.items() if any(v is not None for v in table.values())}
+
+
+@dataclass
+class Done:
+    """What became of one episode."""
+
+    episode: str
+    encoded: bool = False
+    kept: bool = False
+    duration_s: float = 0.0
+    codes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@lru_cache(maxsize=1)
+def _open(path: str) -> tuple[Store, Codec]:
+    """The store and its tokenizers, once in each process."""
+    from pantok.encode import Codec
+    from pantok.formats.store import Store
+
+    store = Store.open(path)
+    return store, Codec(store.vocabulary)
+
+
+def encode_episode(job: Job, files: EpisodeFiles, tick: Callable[[str, float], None] = lambda *_: None) -> Done:
+    """Reads, encodes and commits one episode. What is wrong with its files comes back as problems, not as an error.
+
+    Raises StoreError where the store itself cannot be written: no other episode would fare better.
+    """
+    from pantok.formats.folder import read_episode
+
+    done = Done(files.id)
+    store, codec = _open(job.store)
+    try:
+        episode = read_episode(files, job.reading, done.problems.append)
+        parameters = job.parameters
+        if not job.force and store.has(episode.id, episode.sources, parameters):
+            done.kept = True
+            return done
+        taken: dict[str, int] = {}
+
+        def progress(name: str, samples: int) -> None:
+            taken[name] = taken.get(name, 0) + samples
+            rate = episode.tracks[name].rate
+            tick(name, float(taken[name] / rate) if rate else 0.0)
+
+        stream = codec.encode(
+            episode,
+            job.settings,
+            parameters=parameters,
+            progress=progress,
+            skipped=lambda name, why: done.problems.append(f"{files.id}: {name}: {why}"),
+        )
+        store.write([stream])
+    except StoreError:
+        raise
+    except PantokError as error:
+        done.problems.append(str(error))
+        return done
+    done.encoded = True
+    spans = [(t.clock.start_ns, t.clock.start_ns + t.clock.duration_ns) for t in stream.tracks.values()]
+    done.duration_s = (max(e for _, e in spans) - min(s for s, _ in spans)) / 1e9
+    done.codes = sum(len(level.codes) for t in stream.tracks.values() for level in t.levels)
+    return done
+
+
+def encode_in_processes(
+    job: Job, found: Sequence[EpisodeFiles], workers: int, finished: Callable[[Done], None]
+) -> None:
+    """All episodes by `workers` processes; `finished` is called here, in the order in which they end."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(threads,)) as pool:
+        futures = [pool.submit(encode_episode, job, files) for files in found]
+        try:
+            for future in as_completed(futures):
+                finished(future.result())
+        except BrokenProcessPool as error:
+            raise StoreError(
+                job.store, "a worker process was killed", "what was committed stays; run again, with fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(threads: int) -> None:
+    """In a new worker: its share of the cores, and no reaction to Ctrl-C, which the parent handles."""
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)

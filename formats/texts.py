@@ -1,0 +1,128 @@
+"""Text files: .txt (one span at the start), .srt, .vtt and .jsonl (spans with times), and the way back.
+
+A line of .jsonl is an object with `text` and one of `start_ns`, `start_s`, `start`, `time`, `t` (the last three in
+seconds), and an end under the same names if it has one. Times in subtitles are exact milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pantok.errors import InputError
+from pantok.experience import NS, Clock, Track
+from pantok.formats.files import read_text, replaced
+
+SUFFIXES = frozenset({".txt", ".srt", ".vtt", ".jsonl"})
+_CUE = re.compile(r"^\s*((?:\d+:)?\d+:\d\d[.,]\d{1,3})\s*-->\s*((?:\d+:)?\d+:\d\d[.,]\d{1,3})(?:\s.*)?$")
+Span = tuple[int, int | None, str]
+"""start ns, end ns if it has one, text"""
+
+
+def read_texts(path: Path, name: str = "text") -> Track:
+    """A text track: values are an object array of str; info["ends_ns"] where spans have ends. Raises InputError."""
+    content = read_text(path)
+    if path.suffix.lower() == ".txt":
+        spans: list[Span] = [(0, None, content)]
+    elif path.suffix.lower() == ".jsonl":
+        spans = list(_json_lines(path, content))
+    else:
+        spans = list(_cues(content))
+    if not any(text for _, _, text in spans):
+        raise InputError(path, "holds no text", "remove it, or give it content")
+    spans.sort(key=lambda span: span[0])
+    values = np.empty(len(spans), object)
+    values[:] = [text for _, _, text in spans]
+    clock = Clock.irregular(np.array([start for start, _, _ in spans], np.int64))
+    ends = [end for _, end, _ in spans]
+    info = {"ends_ns": ends} if any(end is not None for end in ends) else {}
+    return Track.of_array(name, values, clock, info=info)
+
+
+def read_corpus(paths: Iterable[Path]) -> Iterator[str]:
+    """Every text in files, and in the text files of folders, to train a text model on. Raises InputError."""
+    for path in paths:
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        for file in files:
+            if file.suffix.lower() in SUFFIXES - {".txt"}:
+                yield from (str(text) for text in read_texts(file).read()[0])
+            else:
+                yield read_text(file)
+
+
+def _cues(content: str) -> Iterator[Span]:
+    """The cues of .srt and .vtt: what follows a line of times, up to the next blank line."""
+    lines = content.splitlines()
+    at = 0
+    while at < len(lines):
+        found = _CUE.match(lines[at])
+        at += 1
+        if not found:
+            continue
+        text = []
+        while at < len(lines) and lines[at].strip() and not _CUE.match(lines[at]):
+            text.append(lines[at])
+            at += 1
+        yield _clock_ns(found[1]), _clock_ns(found[2]), "\n".join(text)
+
+
+def _clock_ns(stamp: str) -> int:
+    *large, seconds = stamp.replace(",", ".").split(":")
+    whole = 0
+    for part in large:
+        whole = whole * 60 + int(part)
+    return int((whole * 60 + Fraction(seconds)) * NS)
+
+
+def _json_lines(path: Path, content: str) -> Iterator[Span]:
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text, start = row["text"], _json_ns(row, ("start_ns", "start_s", "start", "time", "t"))
+            if not isinstance(text, str) or start is None:
+                raise KeyError("text or start")
+            yield start, _json_ns(row, ("end_ns", "end_s", "end")), text
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+            raise InputError(
+                f"{path} line {number}", "is not an object with text and a start", 'e.g. {"start": 1.5, "text": "go"}'
+            ) from error
+
+
+def _json_ns(row: dict[str, Any], names: Sequence[str]) -> int | None:
+    for name in names:
+        if row.get(name) is not None:
+            return int(row[name]) if name.endswith("_ns") else round(Fraction(str(row[name])) * NS)
+    return None
+
+
+def write_texts(path: Path, spans: Sequence[Span]) -> None:
+    """By suffix: .txt (the texts, one after another), .srt (whole milliseconds), .jsonl (exact nanoseconds)."""
+    if path.suffix == ".txt":
+        content = "\n".join(text for _, _, text in spans)
+    elif path.suffix == ".srt":
+        cues = []
+        for number, (start, end, text) in enumerate(spans, 1):
+            until = end if end is not None else start + NS
+            cues.append(f"{number}\n{_srt(start)} --> {_srt(until)}\n{text}\n")
+        content = "\n".join(cues)
+    else:
+        rows = ({"start_ns": s, **({"end_ns": e} if e is not None else {}), "text": t} for s, e, t in spans)
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with replaced(path) as temporary:
+        temporary.write_text(content, encoding="utf-8", newline="")
+
+
+def _srt(time_ns: int) -> str:
+    ms = (time_ns + 500_000) // 1_000_000
+    seconds, ms = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d},{ms:03d}"
