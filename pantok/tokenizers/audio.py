@@ -66,7 +66,8 @@ class AudioOptions:
     """How deep to code.
 
     bits_per_second: held by a causal controller over about 2 s, channels together; None for constant quality.
-    quality: 0 to 1, each 1/31 is about 1.5 dB; with bits_per_second the finest that it may choose (0.75 then).
+    quality: 0 to 1, each 1/31 is about 1.5 dB; with bits_per_second the finest that it may choose, so that quiet
+        passages are left cheap.
     latents: also keep continuous vectors beside the codes: for each channel of a tick 24 decorrelated loudnesses.
     """
 
@@ -84,7 +85,7 @@ class AudioOptions:
     def water(self) -> int:
         quality = self.quality
         if quality is None:
-            quality = 0.45 if self.bits_per_second is None else 0.75
+            quality = 0.45 if self.bits_per_second is None else 1.0
         return round((1 - quality) * (WATERS - 1))
 
 
@@ -153,7 +154,12 @@ class AudioTokenizer(Tokenizer):
         tensors |= {f"shape.{s + 1}": b.shape[s] for s in range(STAGES)}
         tensors = {name: book.astype(np.int16) for name, book in tensors.items()}
         tensors |= {f"left.{s + 1}": b.left[s].astype(np.int16) for s in range(STAGES)}
-        tensors |= {"mask": b.mask.astype(np.int32), "tilt": b.tilt.astype(np.int32), "fill": b.fill}
+        tensors |= {
+            "mask": b.mask.astype(np.int32),
+            "tilt": b.tilt.astype(np.int32),
+            "fill": b.fill,
+            "rates": b.rates.astype(np.int32),
+        }
         tensors |= {"latent.mean": b.latent_mean.astype(np.int32), "latent.basis": b.latent_basis.astype(np.int32)}
         config = {"format": FORMAT, **to_mapping(self.config)}
         return TokenizerState("audio", config, self.levels, tensors, {}, self.metrics)
@@ -176,6 +182,7 @@ class AudioTokenizer(Tokenizer):
             t["mask"].astype(np.int64),
             t["tilt"].astype(np.int64),
             np.asarray(t["fill"], np.float64),
+            t["rates"].astype(np.int64),
             t["latent.mean"].astype(np.int64),
             t["latent.basis"].astype(np.int64),
         )
@@ -206,12 +213,12 @@ class _AudioEncoder(Encoder):
         if options.bits_per_second is None:
             self._water: Constant | Controller = Constant(options.water)
         else:
-            seconds = float(self._hop / self._rate)
+            seconds = float(self._tick / self._rate)
             self._water = Controller(books, options.bits_per_second, options.water, seconds)
         self._count = self._ticks = 0  # samples taken in, ticks encoded
         self._dtype = ""
         self._start_ns: int | None = None
-        self._channels = len(track.channels)
+        self._channels = len(track.channels) or 1
         self._held: list[np.ndarray] = []  # from the hop before the first tick that is not encoded
         self._codes: list[list[np.ndarray]] = [[] for _ in books.levels]
         self._counts: list[np.ndarray] = []

@@ -37,6 +37,8 @@ STAGES = 6
 DEPTHS = 3
 ENOUGH = 36
 """Mean squared error of loudness that ends its coding: (2.3 dB)^2, about the least change that is heard."""
+FAINT = 44
+"""What stands out no further, such as even noise of -60 dB of full scale, is not followed from frame to frame."""
 WATERS = 32
 WATER_STEP = 4  # eighths of an octave: 1.5 dB
 GAINS = ("tick", "pair", "frame", "fine")
@@ -56,7 +58,9 @@ class Books:
     gain, high: by name (K, bands). shape: STAGES of (K, 8). left: STAGES of int64 (K,), eighths of an octave, what a
     code leaves over on average, in energy, relative to the loudness. mask: int64 (25, 25), 256ths: loudness @ mask
     is what covers a band's error. tilt: int64 (25,), 256ths, added. fill: the amplitude of noise in place of shapes
-    that are not coded, by the number of stages coded (STAGES + 1,). latent_mean, latent_basis: int64 (38,) and
+    that are not coded, by the number of stages coded (STAGES + 1,).
+    rates: int64 (WATERS,), bits a second that a channel of the sound learned from costs at each water level.
+    latent_mean, latent_basis: int64 (38,) and
     (38, D) in 4096ths: decorrelated loudness of both halves of a tick, see `latents`.
     """
 
@@ -67,6 +71,7 @@ class Books:
     mask: np.ndarray
     tilt: np.ndarray
     fill: np.ndarray
+    rates: np.ndarray
     latent_mean: np.ndarray
     latent_basis: np.ndarray
 
@@ -178,7 +183,7 @@ def encode_rows(
 
     low, high = loudness[:, : bands.low], loudness[:, bands.low :]
     codes, decoded = gain_codes(books.gain, GAINS, rows, low)
-    depths = _depths(low, decoded, rows, cells)
+    depths = _depths(books, low, decoded, rows, cells)
     high_codes, high_decoded = gain_codes(books.high, HIGHS, rows, high) if bands.high else ({}, [])
     heard = sounding[rows.cell]
     pairs = np.unique(rows.pair)
@@ -245,12 +250,15 @@ def gain_codes(
     return codes, decoded
 
 
-def _depths(loudness: np.ndarray, decoded: Sequence[np.ndarray], rows: Rows, cells: int) -> np.ndarray:
-    """int64 (cells,): 1 where the tick's loudness says enough, 2 where the frames' does, else 3."""
+def _depths(
+    books: Books, loudness: np.ndarray, decoded: Sequence[np.ndarray], rows: Rows, cells: int
+) -> np.ndarray:
+    """int64 (cells,): 1 where the tick's loudness says enough of what is not faint, 2 where the frames' does, else 3."""
+    plain = books.need(decoded[0]) > FAINT
     size = np.maximum(np.bincount(rows.cell, minlength=cells) * loudness.shape[1], 1)
 
     def error(known: np.ndarray) -> np.ndarray:
-        return np.bincount(rows.cell, ((loudness - known) ** 2).sum(1), cells) // size
+        return np.bincount(rows.cell, (plain * (loudness - known) ** 2).sum(1), cells) // size
 
     return np.where(error(decoded[0]) <= ENOUGH, 1, np.where(error(decoded[2]) <= ENOUGH, 2, 3))
 

@@ -18,6 +18,7 @@ from pantok.tokenizers.audio_code import (
     HIGHS,
     SHAPE_UNIT,
     STAGES,
+    WATERS,
     WIDEST,
     Books,
     Rows,
@@ -25,6 +26,8 @@ from pantok.tokenizers.audio_code import (
     grouped,
     means,
 )
+from pantok.tokenizers.audio_rate import predicted
+from pantok.tokenizers.audio_transform import FRAMES_PER_SECOND, TICK_FRAMES
 from pantok.tokenizers.base import Report
 
 LOW, HIGH = len(LOW_UNITS), len(HIGH_UNITS)
@@ -67,9 +70,10 @@ def learn(samples: Sequence[Sample], size: int, tick_size: int, *, seed: int, re
     report("loudness", 0.3)
     high = _loudness_books(samples, HIGHS, {}, size, seed + 100, low=False)
     report("loudness", 0.4)
-    books = Books(gain, high, [], [], mask, tilt, np.array(FILL), *_latent_basis(samples))
+    books = Books(gain, high, [], [], mask, tilt, np.array(FILL), np.zeros(WATERS, np.int64), *_latent_basis(samples))
     shape, left = _shape_books(books, samples, size, seed, report)
-    return replace(books, shape=shape, left=left)
+    books = replace(books, shape=shape, left=left)
+    return replace(books, rates=_rates(books, samples))
 
 
 def loudness_known(books: Books, sample: Sample) -> np.ndarray:
@@ -159,6 +163,17 @@ def _latent_basis(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
     basis = np.rint(4096 * axes / np.sqrt(np.maximum(power, 1.0)))
     return mean.astype(np.int64), basis.astype(np.int64)
+
+
+def _rates(books: Books, samples: Sequence[Sample]) -> np.ndarray:
+    """Bits a second and channel at each water level, shapes as `predicted`, loudness at its full depth."""
+    total, cells = np.zeros(WATERS, np.int64), 0
+    for s in samples:
+        need = books.need(loudness_known(books, s))[:, s.bands.band_U]
+        total += predicted(books, need, s.rows).sum(0)
+        cells += s.rows.ticks * s.rows.channels
+    loudness = int(books.costs[0] + books.costs[1] + 2 * books.costs[2] + TICK_FRAMES * books.costs[3:5].sum())
+    return np.rint((total / cells + loudness) / 256 * FRAMES_PER_SECOND / TICK_FRAMES).astype(np.int64)
 
 
 def _book(vectors: np.ndarray, size: int, seed: int) -> np.ndarray:
