@@ -25,7 +25,7 @@ from pantok.experience import Block
 Open = Callable[[], Iterator[Block]]
 X264_CRF = (0.0, 51.0)
 OPUS_BITS_PER_SECOND = (6_000, 256_000)
-"""The least of a stream, the most of a channel. Below, Opus is no longer what it is known for; above, nothing is gained."""
+"""The least of a stream, the most of a channel. Below, Opus is not what it is known for; above, nothing is gained."""
 OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
 
 

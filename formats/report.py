@@ -153,7 +153,8 @@ def _tiles(track: TrackReport) -> str:
         for key in HEADLINE[rate.modality]:
             note = ""
             if beside is not None:
-                note = f"{beside.codec} {number(beside.quality[key])} at {number(beside.bits / quality.seconds)} bits/s"
+                rate_of, unit_of_rate = _per(quality)
+                note = f"{beside.codec} {number(beside.quality[key])} at {number(rate_of(beside))} {unit_of_rate}"
             tiles.append((LABELS[key], number(best.quality[key]), note))
         if track.certificate:
             tiles.append(("guaranteed", escape(track.certificate[0]), _certificate(track)))

@@ -316,7 +316,7 @@ def evaluate(
     encode_speed = math.nan
     if encoder is not None:
         encoder.finish()
-        encode_speed = tokens.clock.cut(0, encoder.samples).duration_ns / NS / encoder.seconds
+        encode_speed = _speed(tokens.clock.cut(0, encoder.samples).duration_ns / NS, encoder.seconds)
 
     scores = meter.scores()
     points = [
@@ -359,8 +359,13 @@ def evaluate(
         prefixes=tuple(points),
         references=tuple(references),
         encode_speed=encode_speed,
-        decode_speed=rated.seconds / points[-1].decode_seconds if points[-1].decode_seconds else math.nan,
+        decode_speed=_speed(rated.seconds, points[-1].decode_seconds),
     )
+
+
+def _speed(seconds: float, work_seconds: float) -> float:
+    """Seconds of recording per second of work; nan for a track that lasts no time, such as a single caption."""
+    return seconds / work_seconds if seconds and work_seconds else math.nan
 
 
 def _which(count: int, whole: int) -> str:
