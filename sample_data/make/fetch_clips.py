@@ -90,7 +90,7 @@ def videos(cache: Path) -> None:
 def clip(
     source: bytes, out: Path, start: Fraction, seconds: int, size: tuple[int, int], crf: int, sound: bool = True
 ) -> None:
-    """Every frame and sample of [start, start + seconds), both from time 0; H.264, and AAC at the rate of the source."""
+    """Every frame and sample of [start, start + seconds), both from time 0, as H.264 and AAC."""
     end = start + seconds
     with av.open(io.BytesIO(source)) as media, av.open(out, "w", options={"movflags": "+faststart"}) as made:
         stream = media.streams.video[0]
@@ -161,9 +161,7 @@ def camera_motion(cache: Path) -> None:
         streams = gpmf_streams(member.read())
     (time, accel), (_, gyro), (slow, turn), (_, down) = (streams[k] for k in ("ACCL", "GYRO", "CORI", "GRAV"))
     lines = ["time_s,az,ax,ay,wz,wx,wy"]
-    lines += [
-        f"{t:.6f}," + ",".join(f"{x:.4f}" for x in (*a, *w)) for t, a, w in zip(time, accel, gyro, strict=True)
-    ]
+    lines += [f"{t:.6f}," + ",".join(f"{x:.4f}" for x in (*a, *w)) for t, a, w in zip(time, accel, gyro, strict=True)]
     (DATA / "imu/gopro.csv").write_text("\n".join(lines) + "\n")
     names = ("q0", "q1", "q2", "q3", "gravity_0", "gravity_1", "gravity_2")
     columns = dict(zip(names, np.column_stack([turn, down]).astype(np.float32).T, strict=True))
