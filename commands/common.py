@@ -258,11 +258,13 @@ class Run:
 
         out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for i, name in enumerate(columns):
             table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
         for row in rows:
             table.add_row(*row)
+        if title:
+            out.print(title, style="bold", soft_wrap=True)
         out.print(table)
 
     def end(self, document: Mapping[str, Any] | None = None, code: int = 0) -> None:

@@ -136,7 +136,12 @@ def _levels(state: TokenizerState) -> str:
 
 
 def _quality(state: TokenizerState) -> str:
-    """What was measured on held-out samples while fitting, in one phrase."""
-    held_out = state.metrics.get("held_out") or {}
-    facts = [f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in held_out.items()]
-    return f", held out: {', '.join(facts)}" if facts else ""
+    """What was measured while fitting, in one phrase; lists and tables are left to --json."""
+    facts = []
+    for name, value in state.metrics.items():
+        inner = value if isinstance(value, dict) else {name: value}
+        if name in ("held_out", "psnr_db", "bits_per_pixel"):
+            total = sum(inner.values()) if name == "bits_per_pixel" else None
+            shown = {name: total} if total is not None else inner
+            facts += [f"{k} {v:.3g}" for k, v in shown.items() if type(v) in (int, float)]
+    return f"; held out: {', '.join(facts)}" if facts else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pantok.errors import PantokError, StoreError
+from pantok.errors import InputError, StoreError, TokenError
 
 if TYPE_CHECKING:
     from pantok.encode import Codec
@@ -93,9 +93,7 @@ def encode_episode(job: Job, files: EpisodeFiles, tick: Callable[[str, float], N
             skipped=lambda name, why: done.problems.append(f"{files.id}: {name}: {why}"),
         )
         store.write([stream])
-    except StoreError:
-        raise
-    except PantokError as error:
+    except (InputError, TokenError) as error:  # of this recording alone; any other error would meet all of them
         done.problems.append(str(error))
         return done
     done.encoded = True

@@ -7,7 +7,7 @@ from typing import Any
 
 from pantok import tokenizers
 from pantok.errors import InputError
-from pantok.experience import MODALITIES, Episode, Track
+from pantok.experience import MODALITIES, Episode
 from pantok.vocabulary import TokenizerState, Vocabulary
 
 Progress = Callable[[str, str, float], None]
@@ -32,12 +32,13 @@ def fit_vocabulary(
     Raises InputError if the episodes hold nothing that can be fitted, OptionError for an unknown setting.
     """
     settings = settings or {}
-    configs = {m: tokenizers.config_of(m, settings.get(m, {})) for m in modalities}  # a wrong setting fails first
+    held = {m: [t for e in episodes for t in e.of_modality(m)] for m in modalities}
+    # A wrong setting fails before any work; a modality that nobody asks for is not even imported.
+    configs = {m: tokenizers.config_of(m, settings.get(m, {})) for m in modalities if held[m] or m in settings}
     states: dict[str, TokenizerState] = {}
     if text is not None:
         states["text"] = text
-    for modality in modalities:
-        tracks: list[Track] = [t for e in episodes for t in e.of_modality(modality)]
+    for modality, tracks in held.items():
         if not tracks or modality in states:
             continue
         tokenizer = tokenizers.of_modality(modality).fit(

@@ -1,0 +1,230 @@
+"""The command line as a user meets it: the whole path, exit codes, one-line errors, resume, pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pyarrow.parquet
+import pytest
+
+from pantok.commands.cli import COMMANDS
+from pantok.formats.store import Store
+
+
+def test_every_command_helps_with_an_example(pantok) -> None:
+    for name in COMMANDS:
+        shown = pantok(name, "--help")
+        assert shown.code == 0
+        assert "Example:" in shown.out, name
+        assert f"pantok {name}" in shown.out
+
+
+def test_wrong_usage_is_two_and_says_what_to_do(pantok, recordings: Path, vocabulary: Path, tmp_path: Path) -> None:
+    for args, expected in (
+        (("encod",), "did you mean encode"),
+        (("encode", recordings, "-o", tmp_path / "x.zarr"), "--vocab: is missing"),
+        (("fit-vocab", recordings, "-o", vocabulary), "is there already"),
+        (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--bits-per-second", "text=1k"), "text"),
+        (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--size", "3"), "out of range"),
+    ):
+        done = pantok(*args)
+        assert done.code == 2, (args, done)
+        assert expected in done.err
+        assert "Traceback" not in done.err
+        assert done.out == ""
+
+
+def test_missing_things_are_one_line(pantok, tmp_path: Path) -> None:
+    for args in (
+        ("info", tmp_path / "nothing"),
+        ("verify", tmp_path / "nothing.zarr"),
+        ("decode", tmp_path / "nothing.zarr", "-o", tmp_path / "out"),
+        ("vocab", "show", tmp_path / "nothing.vocab"),
+        ("fit-vocab", tmp_path, "-o", tmp_path / "x.vocab"),
+    ):
+        done = pantok(*args)
+        assert done.code == 1, (args, done)
+        assert len(done.err.strip().splitlines()) == 1, done.err
+        assert done.err.startswith("Error: ")
+
+
+def test_recordings_come_back(pantok, recordings: Path, store: Path, tmp_path: Path) -> None:
+    done = pantok("decode", store, "-o", tmp_path, "--json")
+    assert done.code == 0, done.err
+    written = {str(Path(p).relative_to(tmp_path)) for p in json.loads(done.out)["written"]}
+    assert written == {"film-01.mp4", "film-01.parquet", "film-01.srt", "street/walk.mp4"}
+    for name, frames in (("film-01", 24), ("street/walk", 12)):
+        with av.open(str(tmp_path / f"{name}.mp4")) as out, av.open(str(recordings / f"{name}.mp4")) as original:
+            times = [[f.time for f in c.decode(video=0)] for c in (out, original)]
+            assert len(times[0]) == frames
+            assert times[0] == pytest.approx(times[1], abs=1e-6)
+            assert bool(out.streams.audio) == bool(original.streams.audio)
+    assert (tmp_path / "film-01.srt").read_text() == (recordings / "film-01.srt").read_text()
+    table = pyarrow.parquet.read_table(tmp_path / "film-01.parquet").to_pydict()
+    assert table["time_ns"] == [i * 20_000_000 for i in range(50)]
+    assert any(k.endswith("action_grip") for k in table)
+
+
+def test_part_of_a_recording(pantok, store: Path, tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    for folder, args in ((whole, ()), (part, ("--start", "0.5", "--end", "0:00.75"))):
+        done = pantok("decode", store, "-o", folder, "--episode", "film-01", "--track", "video", "--lossless", *args)
+        assert done.code == 0, done.err
+    pictures = {}
+    for folder in (whole, part):
+        (path,) = folder.iterdir()
+        with av.open(str(path)) as container:
+            pictures[folder] = [(f.time, f.to_ndarray()) for f in container.decode(video=0)]
+    assert len(pictures[part]) == 6
+    first = pictures[part][0][0]
+    assert first == pytest.approx(0.5, abs=1e-3)
+    for (t, picture), (t_whole, picture_whole) in zip(pictures[part], pictures[whole][12:18], strict=True):
+        assert t == pytest.approx(t_whole, abs=1e-3)
+        assert (picture == picture_whole).all()
+
+
+def test_fewer_levels_decode(pantok, store: Path, tmp_path: Path) -> None:
+    done = pantok("decode", store, "-o", tmp_path, "--levels", "4", "--episode", "street/*")
+    assert done.code == 0, done.err
+    assert (tmp_path / "street" / "walk.mp4").exists()
+
+
+def test_info_shows_stores_vocabularies_and_folders(pantok, recordings: Path, vocabulary: Path, store: Path) -> None:
+    told = json.loads(pantok("info", store, "--json").out)
+    assert told["episodes"] == ["film-01", "street/walk"]
+    video = next(t for t in told["tracks"] if t["track"] == "video")
+    assert video["bits_per_second"] == pytest.approx(sum(lv["bits_per_second"] for lv in video["levels"]))
+    assert json.loads(pantok("info", vocabulary, "--json").out)["ids"] == told["ids"]
+    assert len(json.loads(pantok("info", recordings, "--json").out)["episodes"]) == 2
+    one = json.loads(pantok("info", store, "--episode", "film-01", "--json").out)
+    assert {t["track"] for t in one["tracks"]} >= {"video", "audio", "text"}
+    assert "film-01" in pantok("info", store).out
+
+
+def test_dry_runs_write_nothing(pantok, recordings: Path, vocabulary: Path, store: Path, tmp_path: Path) -> None:
+    for args in (
+        ("fit-vocab", recordings, "-o", tmp_path / "a", "-n"),
+        ("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "b", "-n"),
+        ("decode", store, "-o", tmp_path / "c", "-n"),
+    ):
+        assert pantok(*args).code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_encodes_nothing_and_workers_change_nothing(
+    pantok, recordings: Path, vocabulary: Path, store: Path, tmp_path: Path
+) -> None:
+    again = json.loads(pantok("encode", recordings, "--vocab", vocabulary, "-o", store, "--json").out)
+    assert (again["encoded"], again["already_there"]) == ([], 2)
+    other = tmp_path / "two.zarr"
+    done = pantok("encode", recordings, "--vocab", vocabulary, "-o", other, "--workers", "2")
+    assert done.code == 0, done.err
+    assert Store.open(other).digest() == Store.open(store).digest()
+
+
+def test_killed_and_run_again(recordings: Path, vocabulary: Path, store: Path, pantok, tmp_path: Path) -> None:
+    target = tmp_path / "killed.zarr"
+    command = [sys.executable, "-m", "pantok", "encode", str(recordings), "--vocab", str(vocabulary), "-o", str(target)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if target.exists() and len(Store.open(target)) == 1:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = json.loads(pantok(*command[3:], "--json").out)
+    assert done["already_there"] >= 1
+    assert Store.open(target).digest() == Store.open(store).digest()
+    assert pantok("verify", target).code == 0
+
+
+def test_a_flipped_bit_is_found(pantok, store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store, copy)
+    assert pantok("verify", copy).code == 0
+    codes = max(copy.glob("segments/*/**/c/*"), key=lambda p: p.stat().st_size)
+    content = bytearray(codes.read_bytes())
+    content[len(content) // 3] ^= 4
+    codes.write_bytes(content)
+    found = pantok("verify", copy)
+    assert found.code == 3
+    assert "episode" in found.out
+    told = json.loads(pantok("verify", copy, "--json").out)
+    assert told["ok"] is False
+    assert told["faults"][0]["track"]
+
+
+def test_bad_files_are_named_and_the_others_go_on(pantok, recordings: Path, vocabulary: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(recordings, mixed)
+    (mixed / "empty.mp4").touch()
+    (mixed / "words.mp4").write_text("this is not a film")
+    (mixed / "cut.mp4").write_bytes((recordings / "film-01.mp4").read_bytes()[:2000])
+    (mixed / "clockless.csv").write_text("a,b\n1,2\n3,4\n")
+    (mixed / "street" / "walk.csv").write_text("t,a\n0.0,1\n0.2,2\n0.1,3\n")
+    done = pantok("encode", mixed, "--vocab", vocabulary, "-o", tmp_path / "mixed.zarr", "--json")
+    assert done.code == 4, done.err
+    told = json.loads(done.out)
+    assert told["encoded"] == ["film-01", "street/walk"]
+    for name in ("empty.mp4", "words.mp4", "cut.mp4", "clockless.csv", "walk.csv"):
+        lines = [line for line in done.err.splitlines() if name in line]
+        assert len(lines) == 1, (name, done.err)
+        assert lines[0].startswith("Skipped: ")
+        assert lines[0].endswith(")"), f"no remedy: {lines[0]}"
+    assert "Traceback" not in done.err
+
+
+def test_merging_vocabularies(pantok, vocabulary: Path, recordings: Path, tiny_config: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.vocab"
+    assert pantok("fit-vocab", recordings, "-o", text, "--only", "text", "--config", tiny_config).code == 0
+    done = pantok("vocab", "merge", vocabulary, text, "-o", tmp_path / "both.vocab", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["ids_unchanged_from"][0] == str(vocabulary)
+    model = text / "text" / "model"
+    done = pantok("vocab", "merge", vocabulary, model, "-o", tmp_path / "worded.vocab", "--json")
+    assert done.code == 0, done.err
+    shown = json.loads(pantok("vocab", "show", tmp_path / "worded.vocab", "--json").out)
+    assert shown["extents"][0]["of"] == "text"
+
+
+def test_a_store_of_another_vocabulary_is_refused(
+    pantok, recordings: Path, store: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.vocab"
+    assert pantok("fit-vocab", recordings, "-o", other, "--only", "text", "--config", tiny_config).code == 0
+    done = pantok("encode", recordings, "--vocab", other, "-o", store)
+    assert done.code == 1
+    assert "vocabulary" in done.err
+
+
+def test_a_closed_pipe_is_quiet(store: Path) -> None:
+    shown = subprocess.run(
+        f"{sys.executable} -m pantok info {store} | head -1", shell=True, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.count("\n") == 1
+    assert shown.stderr == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted by root alone")
+def test_a_full_disk_ends_with_one_line(pantok, recordings: Path, vocabulary: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        done = pantok("encode", recordings, "--vocab", vocabulary, "-o", disk / "full.zarr")
+        assert done.code == 1, done
+        assert done.err.strip().splitlines()[-1].startswith("Error: ")
+        assert "Traceback" not in done.err
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
