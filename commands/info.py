@@ -151,5 +151,5 @@ def _episode(run: common.Run, store: Store, name: str) -> None:
     columns = ["track", "samples", "rate, Hz", "start, s", "duration", "ticks", "codes by level"]
     run.table(f"{name} of {store.path}", columns, rows)
     sources = [{"path": s.path, "bytes": s.size_bytes, "sha256": s.sha256} for s in stream.sources]
-    run.table("", ["made from", "bytes"], [[s["path"], str(s["bytes"])] for s in sources])
+    run.table("", ["made from", "bytes"], [[s.path, str(s.size_bytes)] for s in stream.sources])
     run.end({"episode": name, "sources": sources, "parameters": dict(stream.parameters), "tracks": tracks})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pantok import tokenizers
@@ -42,7 +43,7 @@ def fit_vocabulary(
         if not tracks or modality in states:
             continue
         tokenizer = tokenizers.of_modality(modality).fit(
-            tracks, configs[modality], seed=seed, report=lambda what, done, m=modality: progress(m, what, done)
+            tracks, configs[modality], seed=seed, report=partial(progress, modality)
         )
         states[modality] = tokenizer.state()
         fitted(states[modality])
