@@ -59,11 +59,18 @@ def nearest(vectors: Any, codebook: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kmeans(
-    vectors: Any, size: int, *, seed: int, iterations: int = 10, weights: np.ndarray | None = None
+    vectors: Any,
+    size: int,
+    *,
+    seed: int,
+    iterations: int = 10,
+    weights: np.ndarray | None = None,
+    start: np.ndarray | None = None,
 ) -> np.ndarray:
     """A codebook (size, D) float64 of `vectors` (N, D); fewer codes if there are fewer distinct vectors.
 
     weights: non-negative (N,), the count of each vector; one each by default.
+    start: a codebook (size, D) to improve, in place of random seeds.
     Every code is the nearest one of at least one vector unless vectors coincide on the integer grid.
     """
     assert size > 0 and iterations >= 0, (size, iterations)
@@ -82,7 +89,7 @@ def kmeans(
         return grid / scale + centre
     points = torch.from_numpy(grid.astype(np.float32))
     rng = np.random.default_rng(seed)
-    book = _seeds(points, mass, size, rng)
+    book = _seeds(points, mass, size, rng) if start is None else np.rint((np.asarray(start) - centre) * scale)
     for _ in range(iterations):
         codes, distance = nearest(points, np.rint(book))
         book = _centroids(grid, mass, codes, distance, book)

@@ -22,7 +22,7 @@ from pantok.errors import InputError, OptionError, TokenError, VocabularyError
 from pantok.experience import Block, Clock, Track
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
-from pantok.tokenizers.video_choose import Chooser, Drawn, residual
+from pantok.tokenizers.video_choose import GREY, Chooser, Drawn, residual
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import TICK, Run, code_run, grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
@@ -64,9 +64,9 @@ class VideoConfig:
 
     size: int = 1024
     sample_megabytes: int = 160
-    vectors: int = 60_000
+    vectors: int = 40_000
     rounds: int = 2
-    dims: int = 24
+    dims: int = 40
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -86,7 +86,7 @@ class VideoConfig:
 class VideoOptions:
     """How a track is encoded.
 
-    quality: 0 to 10; each step up is worth about twice the error reduction per bit. Ignored with a target.
+    quality: at each step up a bit has to take away half as much error. 5 gives film about 0.07 bits a pixel.
     target_psnr: decibels of RGB that every tick should reach.
     bits_per_second: rate that is not exceeded over any two seconds.
     key_seconds: a tick that needs no other comes at least this often.
@@ -113,8 +113,8 @@ class VideoOptions:
 
 
 def lambda_of(quality: float) -> float:
-    """Squared error of a grey level that a bit must take away: 2^(9 - quality), on a grid of 1/1024."""
-    return round(2.0 ** (9.0 - quality) * 1024) / 1024
+    """Squared error of a grey level that a bit must take away: 2^(11.5 - quality), on a grid of 1/1024."""
+    return round(2.0 ** (11.5 - quality) * 1024) / 1024
 
 
 class VideoTokenizer(Tokenizer):
@@ -167,7 +167,7 @@ class VideoTokenizer(Tokenizer):
         for tick in range(start // TICK // every * every, -(-stop // TICK)):
             if tick % every == 0:
                 past = None
-            plan = unpack([lv.of_tick(tick) for lv in tokens.levels], grid, past is None, wanted)
+            plan = unpack([lv.of_tick(tick) for lv in tokens.levels], self.books, grid, past is None, wanted)
             first = tick * TICK
             sites, past = draw(plan, self.books, past, grid, min(TICK, count - first))
             lo, hi = max(start - first, 0), min(stop - first, TICK)
@@ -176,7 +176,10 @@ class VideoTokenizer(Tokenizer):
                 yield Block(grid.to_frames(sites[lo:hi]), times)
 
     def state(self) -> TokenizerState:
-        tensors = {}
+        tensors = {
+            "patterns": self.books.patterns.astype(np.uint8),
+            "inner_patterns": self.books.inner_patterns.astype(np.uint8),
+        }
         for name, book in self.books.by_name.items():
             tensors[f"{name}.basis"] = book.basis
             for stage, codes in enumerate(book.codes):
@@ -192,13 +195,15 @@ class VideoTokenizer(Tokenizer):
                 f"is {state.modality} of format {state.config.get('format')}; this version reads video of {FORMAT}",
                 "fit it anew, or use the version of pantok that wrote it",
             )
-        made = {}
-        for name, stages in zip(Books.NAMES, (1, 1, 1, DEPTH, INNER_DEPTH), strict=True):
-            try:
+        made: dict[str, Any] = {}
+        try:
+            for name, stages in zip(Books.NAMES, Books.STAGES, strict=True):
                 codes = tuple(np.asarray(state.tensors[f"{name}.{k}"], np.int16) for k in range(stages))
                 made[name] = Book(np.asarray(state.tensors[f"{name}.basis"], np.int16), codes)
-            except KeyError as missing:
-                raise VocabularyError("video tokenizer", f"lacks the tensor {missing}", "fit it anew") from None
+            for name in ("patterns", "inner_patterns"):
+                made[name] = np.asarray(state.tensors[name], np.int64)
+        except KeyError as missing:
+            raise VocabularyError("video tokenizer", f"lacks the tensor {missing}", "fit it anew") from None
         config = from_mapping(VideoConfig, {k: v for k, v in state.config.items() if k != "format"}, "video tokenizer")
         return cls(Books(**made), config, dict(state.metrics))
 
@@ -286,7 +291,7 @@ class VideoEncoder(Encoder):
             self._codes[level].append(part.astype(smallest_dtype(self._sizes[level])))
             self._counts[level].append(len(part))
         if self._options.latents:
-            wanted = residual(sites[-1], np.uint8(128)).reshape(self._grid.blocks, -1)
+            wanted = residual(sites[-1], GREY).reshape(self._grid.blocks, -1)
             values = self._coarse.project(wanted)[:, :-1] * self._coarse.unit
             self._latents.append(values.astype(np.float16))
         self._ticks += 1

@@ -17,9 +17,11 @@ import numpy as np
 
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_grid import SITE, WEIGHTS, Grid, Reference
-from pantok.tokenizers.video_motion import find_palette
+from pantok.tokenizers.video_motion import find_palette, squared_gap
 from pantok.tokenizers.video_tick import (
     AFRESH,
+    BETWEEN,
+    BETWEEN_PATTERN,
     COARSE,
     DEPTH,
     FINE,
@@ -27,19 +29,25 @@ from pantok.tokenizers.video_tick import (
     INNER,
     INNER_DEPTH,
     MOVED,
+    PATTERN,
     Books,
     Plan,
-    base_of,
     coarse_pixels,
     draw_between,
     draw_end,
     ends_of,
+    from_one_end,
     mixed,
 )
 
 Tap = Callable[[str, np.ndarray], None]
 """Receives the residuals that a Book was asked to describe (its name; float32 (n, V)); used to learn from them."""
 
+GREY = np.full(1, 128, np.uint8)
+KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
+"""Lambda of keys, of the last frames of other ticks and of the frames between, relative to the one given."""
+HOPE = 2.0
+_NEVER = -1e12
 _WORTH = 40.0
 """Bits that the detail of a 16x16 quad costs at the error where a further bit pays about lambda; shapes `_worth`."""
 
@@ -64,19 +72,18 @@ class Chooser:
         """frames: sites uint8 (count, N, 96). past: None on a key tick. before: last tick's displacements."""
         plan = Plan.blank(self.grid, past is None)
         target, count = frames[-1], len(frames)
+        inner_lam, lam = INNER_TRADE * lam, (KEY_TRADE if past is None else END_TRADE) * lam
         if past is not None:
             self._move(plan, target, past, before, lam)
-        self._refresh(plan, target, past, lam)
-        base = base_of(plan, self.books, past, self.grid)
-        self._detail(plan, target, base, lam)
+        base, left, energy = self._refresh(plan, target, past, lam)
+        self._detail(plan, target, base, left, energy, lam)
         end = Reference(self.grid, draw_end(plan, base, self.books))
         out = np.empty_like(frames)
         out[-1] = end.sites
         if count > 1:
             if past is None and not self._still(frames, lam):
                 self._move_from_key(plan, frames, end, before, lam)
-            between = self._between(plan, frames, past, end, lam)
-            out[:-1] = between.transpose(1, 0, 2)
+            out[:-1] = self._between(plan, frames, past, end, inner_lam)
         return Drawn(plan, out, end)
 
     def _still(self, frames: np.ndarray, lam: float) -> bool:
@@ -89,20 +96,17 @@ class Chooser:
             return
         plan.vectors = vectors
         b = self.grid.blocks
-        luma = target[:, :64].astype(np.int16)
+        luma = self.grid.luma_rows(target)
 
         def errors(kind: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-            """float64 (m, 4): of the quads of `blocks` under one displacement each."""
-            which = (blocks[:, None] * 16 + np.arange(16)).ravel()
-            gap = past.fetch_luma(np.repeat(vectors[kind], 16, 0), which) - luma[which]
-            return np.einsum("ij,ij->i", gap, gap, dtype=np.int64).reshape(-1, 4, 4).sum(2).astype(np.float64)
+            """float64 (m, 4): of the quads of `blocks` under one displacement each; half the rows stand for all."""
+            which = (blocks[:, None] * 4 + np.arange(4)).ravel()
+            return 2 * squared_gap(past.fetch_luma(np.repeat(vectors[kind], 4, 0), which), luma[which]).reshape(-1, 4)
 
         best_kind, best = np.zeros(b, np.int64), np.full(b, np.inf)
         own = np.full((b, 4), np.inf)
-        everywhere = np.arange(b)
-        for choice in (*owner.T, np.zeros(b, np.int64)):
-            fresh = everywhere if choice is owner.T[0] else None
-            blocks = everywhere if fresh is not None else np.flatnonzero(choice != best_kind)
+        for number, choice in enumerate((*owner.T, np.zeros(b, np.int64))):
+            blocks = np.flatnonzero(choice != best_kind) if number else np.arange(b)
             if not len(blocks):
                 continue
             error = errors(choice[blocks], blocks)
@@ -120,56 +124,69 @@ class Chooser:
         knee = _WORTH * lam
         return np.where(error < knee, error, 2 * np.sqrt(error * knee) - knee)
 
-    def _refresh(self, plan: Plan, target: np.ndarray, past: Reference | None, lam: float) -> None:
-        """Quads that are better drawn afresh than displaced."""
+    def _refresh(
+        self, plan: Plan, target: np.ndarray, past: Reference | None, lam: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws quads afresh where that is better than to displace them.
+
+        Returns the frame before detail uint8 (N, 96), what it leaves over float32 (N, 96), and its energy (N,).
+        """
         b = self.grid.blocks
         if past is None:
             blocks, moved = np.arange(b), None
+            base, left = np.empty_like(target), np.empty(target.shape, np.float32)
+            energy = np.empty(len(target))
         else:
-            gap = residual(target, past.fetch(plan.moves))
-            moved = _squared(gap).reshape(b, 4, 4).sum(2)
+            base = past.fetch(plan.moves)
+            left = residual(target, base)
+            energy = _squared(left)
+            moved = energy.reshape(b, 4, 4).sum(2)
             blocks = np.flatnonzero(self._worth(moved, lam).sum(1) > 2 * _WORTH * lam)
             if not len(blocks):
-                return
-        wanted = residual(target.reshape(b, 16, SITE)[blocks], np.uint8(128)).reshape(len(blocks), -1)
+                return base, left, energy
+        part = target.reshape(b, 16, SITE)[blocks]
+        wanted = residual(part, GREY).reshape(len(blocks), -1)
         if self.tap:
             self.tap("coarse", wanted)
         codes, _ = self.books.coarse.search(0, self.books.coarse.project(wanted))
-        plan.coarse[blocks] = codes
-        if moved is None:
-            return
         drawn = coarse_pixels(self.books, codes)
-        gap = residual(target.reshape(b, 16, SITE)[blocks], drawn)
-        fresh = self._worth(_squared(gap.reshape(-1, SITE)).reshape(-1, 4, 4).sum(2), lam)
-        old = self._worth(moved[blocks], lam)
-        bits = self.bits[COARSE]
-        whole = fresh.sum(1) + bits * lam
-        some = np.minimum(fresh, old).sum(1) + (bits + 24) * lam
-        keep = old.sum(1) + 24 * lam * plan.split[blocks]
-        entire = (whole <= some) & (whole < keep)
-        partly = (some < whole) & (some < keep)
-        plan.split[blocks[entire]] = False
-        plan.kind[blocks[entire]] = AFRESH
-        plan.split[blocks[partly]] = True
-        at = blocks[partly]
-        plan.kind[at] = np.where((fresh < old)[partly], AFRESH, plan.kind[at])
-        same = (plan.kind == plan.kind[:, :1]).all(1)
-        plan.split &= ~same
-        plan.coarse[~plan.afresh.any(1)] = 0
+        gap = residual(part, drawn)
+        error = _squared(gap).reshape(-1, 16)
+        plan.coarse[blocks] = codes
+        if moved is not None:
+            fresh = self._worth(error.reshape(-1, 4, 4).sum(2), lam)
+            old = self._worth(moved[blocks], lam)
+            bits = self.bits[COARSE]
+            whole = fresh.sum(1) + bits * lam
+            some = np.minimum(fresh, old).sum(1) + (bits + 24) * lam
+            keep = old.sum(1) + 24 * lam * plan.split[blocks]
+            entire = (whole <= some) & (whole < keep)
+            partly = (some < whole) & (some < keep)
+            at = blocks[partly]
+            plan.kind[at] = np.where((fresh < old)[partly], AFRESH, plan.kind[at])
+            plan.kind[blocks[entire]] = AFRESH
+            plan.split[at] = True
+            plan.split &= ~(plan.kind == plan.kind[:, :1]).all(1)
+            plan.coarse[~plan.afresh.any(1)] = 0
+        anew = np.repeat(plan.afresh[blocks].ravel(), 4)
+        sites = (blocks[:, None] * 16 + np.arange(16)).ravel()[anew]
+        base[sites], left[sites] = drawn.reshape(-1, SITE)[anew], gap.reshape(-1, SITE)[anew]
+        energy[sites] = error.ravel()[anew]
+        return base, left, energy
 
-    def _detail(self, plan: Plan, target: np.ndarray, base: np.ndarray, lam: float) -> None:
-        """Wide and fine codes of the last frame."""
+    def _detail(
+        self, plan: Plan, target: np.ndarray, base: np.ndarray, left: np.ndarray, energy: np.ndarray, lam: float
+    ) -> None:
+        """Wide and fine codes of the last frame. left, energy: as of `_refresh`; both are spoiled."""
         b = self.grid.blocks
-        left = residual(target, base)
         gain = np.zeros(4 * b)
         wide = np.zeros(4 * b, bool)
-        energy = _squared(left).reshape(-1, 4).sum(1)
-        tables = np.zeros((0,))
+        of_quad = energy.reshape(-1, 4).sum(1)
         for book, level, here in (
             (self.books.fresh, FRESH, plan.afresh.ravel()),
             (self.books.moved, MOVED, ~plan.afresh.ravel()),
         ):
-            quads = np.flatnonzero(here & (energy > self.bits[level] * lam))
+            quads = np.flatnonzero(here & (of_quad > HOPE * self.bits[level] * lam))
             if not len(quads):
                 continue
             wanted = left.reshape(-1, 4 * SITE)[quads]
@@ -183,20 +200,23 @@ class Chooser:
             sites = (quads[:, None] * 4 + np.arange(4)).ravel()
             tables = book.pixels[0][codes].reshape(-1, SITE)
             plan_base = base[sites].astype(np.int16) + ((tables + 4) >> 3)
-            left[sites] = residual(target[sites], np.clip(plan_base, 0, 255))
-        depth, fine_gain = self._deepen("fine", self.books.fine, FINE, DEPTH, left, plan.fine, lam)
-        gain += fine_gain.reshape(-1, 4).sum(1)
-        gain = gain.reshape(b, 4) - 9 * lam
-        some = np.maximum(gain, 0).sum(1)
-        at_once = np.maximum(gain, -9 * lam).sum(1)  # a block that is not split gives all quads a pattern, or none
+            left[sites] = again = residual(target[sites], np.clip(plan_base, 0, 255))
+            energy[sites] = _squared(again)
+        gains = self._deepen("fine", self.books.fine, FINE, DEPTH, left, energy, plan.fine, lam)
+        pattern, fine_gain = best_patterns(gains, self.books.patterns, wide)
+        cost = float(np.rint(self.bits[PATTERN] * lam))
+        gain = (gain + fine_gain).reshape(b, 4)
+        some = np.maximum(gain - cost, 0).sum(1)
+        at_once = np.maximum(gain, 0).sum(1) - 4 * cost  # a block that is not split gives all quads a pattern, or none
         apart = some - 24 * lam
         none = (~plan.split) & (at_once <= 0) & (apart <= 0)
         split = plan.split | (~none & (apart > at_once))
-        plan.detail = np.where(split[:, None], gain > 0, ~none[:, None])
+        plan.detail = np.where(split[:, None], gain > cost, ~none[:, None])
         plan.split = split & ~_uniform(plan.kind, plan.detail)
-        used = gain > -9 * lam
-        plan.wide = wide.reshape(b, 4) & plan.detail & used
-        plan.depth = depth.reshape(b, 4, 4) * (plan.detail & used)[:, :, None]
+        used = plan.detail & (gain > 0)
+        plan.pattern = np.where(used, pattern.reshape(b, 4), 0)
+        said = self.books.patterns[plan.pattern]
+        plan.wide, plan.depth = said[..., 0] == 1, said[..., 1:]
 
     def _deepen(
         self,
@@ -205,24 +225,27 @@ class Chooser:
         level: int,
         stages: int,
         left: np.ndarray,
+        energy: np.ndarray,
         out: list[np.ndarray],
         lam: float,
-        skip: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Depth (N,) of each site and what it gains over none, in squared error less lambda * bits."""
-        n = len(left)
-        depth, gain = np.zeros(n, np.int64), np.zeros(n)
-        energy = np.zeros(n)
-        width = left.shape[1] // SITE
-        for k in range(width):
-            energy += _squared(left[:, k * SITE : (k + 1) * SITE]) if width > 1 else _squared(left)
-        open_ = (energy > self.bits[level] * lam) & self.grid.inside
-        if skip is not None:
-            open_ &= ~skip
-        active = np.flatnonzero(open_)
+    ) -> np.ndarray:
+        """What each depth of each site gains over none: squared error less lambda * bits, float64 (N, stages + 1).
+
+        Rounded to whole numbers, so that sums do not depend on their order.
+
+        Depths that were not looked at, for want of hope, have a very negative gain.
+        left: float32 (N, V), or (frames, N, 96) which is put together for the sites that matter only.
+        """
+        gains = np.full((len(energy), stages + 1), _NEVER)
+        gains[:, 0] = 0
+        active = np.flatnonzero((energy > HOPE * self.bits[level] * lam) & self.grid.inside)
         if not len(active):
-            return depth, gain
-        wanted = left[active]
+            return gains
+        if left.ndim == 2:
+            wanted = left[active]
+        else:
+            wanted = np.zeros((len(active), book.width), np.float32)
+            wanted[:, : len(left) * SITE] = left[:, active].transpose(1, 0, 2).reshape(len(active), -1)
         if self.tap:
             self.tap(name, wanted)
         y = book.project(wanted)
@@ -230,19 +253,17 @@ class Chooser:
         for stage in range(stages):
             cost = self.bits[level + stage] * lam
             norms = _squared(y[:, :-1]) * float(book.unit**2)
-            alive = np.flatnonzero(norms > cost)
+            alive = np.flatnonzero(norms > HOPE * cost)
             active, y, total = active[alive], y[alive], total[alive]
             if not len(active):
                 break
             codes, saved = book.search(stage, y)
             out[stage][active] = codes
             total = total + saved - cost
-            better = total > gain[active]
-            depth[active[better]] = stage + 1
-            gain[active[better]] = total[better]
+            gains[active, stage + 1] = np.rint(total)
             if stage + 1 < stages:
                 y = book.without(stage, y, codes)
-        return depth, gain
+        return gains
 
     def _move_from_key(self, plan: Plan, frames: np.ndarray, end: Reference, before: np.ndarray, lam: float) -> None:
         """On a key tick the frames between come from its own end, displaced backwards: found from its first frame."""
@@ -265,40 +286,62 @@ class Chooser:
     def _between(
         self, plan: Plan, frames: np.ndarray, past: Reference | None, end: Reference, lam: float
     ) -> np.ndarray:
-        """The frames between: where they come from, and their detail. uint8 (N, count - 1, 96)."""
-        b, count = self.grid.blocks, len(frames)
-        inner = np.ascontiguousarray(frames[:-1].transpose(1, 0, 2))
+        """The frames between: where they come from, and their detail. uint8 (count - 1, N, 96)."""
+        b, count, inner = self.grid.blocks, len(frames), frames[:-1]
         earlier, later = ends_of(plan, past, end, count)
+        base = mixed(plan, earlier, later)
+        left = residual(inner, base)
+        energy = _squared(left).reshape(count - 1, -1)
         if earlier is not None:
-            per_frame = [
-                [_squared(residual(inner[:, k], e[:, k])).reshape(b, 16).sum(1) for k in range(count - 1)]
+            # Half of the sites, on the diagonals, are enough to tell where a block should come from.
+            half = np.array([0, 3, 5, 6, 9, 10, 12, 15])
+            mine = 2 * energy.reshape(count - 1, b, 16)[:, :, half].sum((0, 2))
+            unsure = np.flatnonzero(mine > 2 * _WORTH * lam)
+            sites = (unsure[:, None] * 16 + half).ravel()
+            wanted = inner[:, sites]
+            first, last = (
+                2 * _squared(residual(wanted, e[:, sites])).reshape(count - 1, -1, len(half)).sum(2)
                 for e in (earlier, later)
-            ]
-            first, last = np.array(per_frame)
-            both = mixed(plan, earlier, later)
-            errors = [_squared(residual(inner[:, k], both[:, k])).reshape(b, 16).sum(1) for k in range(count - 1)]
-            options = np.stack(
-                [
-                    np.sum(errors, 0),
-                    first.sum(0) + 7 * lam,
-                    last.sum(0) + 7 * lam,
-                    first[:1].sum(0) + last[1:].sum(0) + 7 * lam,
-                    first[:2].sum(0) + last[2:].sum(0) + 7 * lam,
-                ]
             )
-            plan.source = options.argmin(0)
-            base = mixed(plan, earlier, later) if plan.source.any() else both
-        else:
-            base = later
-        left = np.zeros((self.grid.sites, 3, SITE), np.float32)
-        left[:, : count - 1] = residual(inner, base)
-        left = left.reshape(self.grid.sites, -1)
-        depth, gain = self._deepen("inner", self.books.inner, INNER, INNER_DEPTH, left, plan.inner, lam)
-        quads = gain.reshape(b, 4, 4).sum(2) - np.log2(81) * lam
-        more = np.maximum(quads, 0).sum(1) > 6.4 * lam * (plan.source == 0)
+            options = [first, last, np.concatenate([first[:1], last[1:]]), np.concatenate([first[:2], last[2:]])]
+            costs = np.stack([mine[unsure], *(o.sum(0) + 7 * lam for o in options)])
+            plan.source[unsure] = costs.argmin(0)
+            if plan.source.any():
+                sites = from_one_end(plan, earlier, later, base)
+                left[:, sites] = again = residual(inner[:, sites], base[:, sites])
+                energy[:, sites] = _squared(again).reshape(count - 1, -1)
+        gains = self._deepen("inner", self.books.inner, INNER, INNER_DEPTH, left, energy.sum(0), plan.inner, lam)
+        pattern, gain = best_patterns(gains, self.books.inner_patterns)
+        quads = gain.reshape(b, 4) - self.bits[BETWEEN_PATTERN] * lam
+        more = np.maximum(quads, 0).sum(1) > self.bits[BETWEEN] * lam * (plan.source == 0)
         plan.inner_detail = (quads > 0) & more[:, None]
-        plan.inner_depth = depth.reshape(b, 4, 4) * plan.inner_detail[:, :, None]
+        plan.inner_pattern = np.where(plan.inner_detail, pattern.reshape(b, 4), 0)
+        plan.inner_depth = self.books.inner_patterns[plan.inner_pattern]
         return draw_between(plan, base, self.books)
+
+
+def best_patterns(
+    gains: np.ndarray, patterns: np.ndarray, wide: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each quad the best entry of a table of patterns, int64 (Q,), and its gain, float64 (Q,).
+
+    gains: whole float64 (4 Q, depths), see `Chooser._deepen`. wide: bool (Q,), which entries a quad may take;
+    None where patterns are depths only. Sums of whole numbers are exact in any order.
+    """
+    depths = patterns if wide is None else patterns[:, 1:]
+    chosen = np.zeros(len(gains) // 4, np.int64)
+    best = np.zeros(len(chosen))
+    deeper = (gains[:, 1:].max(1) > 0).reshape(-1, 4).any(1)
+    todo = np.flatnonzero(deeper if wide is None else deeper | wide)
+    if not len(todo):
+        return chosen, best
+    mine = gains.reshape(-1, 4, gains.shape[1])[todo]
+    total = np.sum([mine[:, s, :][:, depths[:, s]] for s in range(4)], 0)
+    if wide is not None:
+        total = np.where(wide[todo, None] == (patterns[:, 0] == 1), total, _NEVER)
+    chosen[todo] = pick = total.argmax(1)
+    best[todo] = total[np.arange(len(pick)), pick]
+    return chosen, best
 
 
 def residual(target: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -8,21 +8,24 @@ book is trained on what it will be asked to describe.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from pantok.errors import InputError
 from pantok.experience import Track
-from pantok.quantizers.kmeans import kmeans
+from pantok.quantizers.kmeans import kmeans, nearest
 from pantok.tokenizers.base import Report
-from pantok.tokenizers.video_choose import Chooser, residual
-from pantok.tokenizers.video_exact import make_book
+from pantok.tokenizers.video_choose import END_TRADE, GREY, HOPE, INNER_TRADE, KEY_TRADE, Chooser, residual
+from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import SITE, Grid, Reference
 from pantok.tokenizers.video_tick import DEPTH, INNER_DEPTH, Books
 
 TICK = 4
+PATTERNS, INNER_PATTERNS = 256, 32
+ROWS_PER_CODE = 12
 RUN = 6
 """Ticks of a run: a key and what follows it."""
 
@@ -131,27 +134,54 @@ def directions(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: float, seed: int) -> list[np.ndarray]:
-    """Codebooks in grey levels: each describes what is left over where that is more than `least` in squared norm."""
-    left = np.concatenate(
-        [rows[i : i + 8192] @ basis.T for i in range(0, len(rows), 8192)] or [np.zeros((0, len(basis)))]
-    )
-    left = np.rint(left)
+    """Codebooks in grey levels of int16 rows (n, V) in the space of `basis` (D, V), each for what is left over.
+
+    least: squared error that a code must take away. A stage learns from the rows that have more than that left, first
+    all of them, then those whose code pays: the others will not be given one. A stage with little to learn from has
+    fewer codes.
+    """
+    parts = [rows[i : i + 8192] @ basis.T for i in range(0, len(rows), 8192)]
+    left = np.rint(np.concatenate([*parts, np.zeros((0, len(basis)))]))
     books = []
     for stage, size in enumerate(sizes):
-        alive = left[(left**2).sum(1) > least]
-        if len(alive) < size // 4 and len(alive) < len(left):
+        alive = left[(left**2).sum(1) > HOPE * least]
+        if len(alive) < ROWS_PER_CODE * 4:
             alive = left
         if not len(alive):
             books.append(np.zeros((1, len(basis))))
             continue
-        book = np.rint(kmeans(alive, size, seed=seed + stage, iterations=10))
+        room = 1 << max(0, (len(alive) // ROWS_PER_CODE).bit_length() - 1)
+        book = np.rint(kmeans(alive, min(size, room), seed=seed + stage, iterations=5))
+        for _ in range(2):
+            codes, error = nearest(alive.astype(np.float32), book)
+            pays = (alive**2).sum(1) - error > least
+            if pays.sum() < ROWS_PER_CODE * len(book):
+                break
+            book = np.rint(kmeans(alive[pays], len(book), seed=seed + stage, iterations=4, start=book))
         books.append(book)
-        if stage + 1 < len(sizes):
-            from pantok.quantizers.kmeans import nearest
-
-            codes, _ = nearest(alive.astype(np.float32), book)
-            left = alive - book[codes]
+        codes, _ = nearest(alive.astype(np.float32), book)
+        left = alive - book[codes]
     return books
+
+
+def table_of(seen: np.ndarray, most: int, depth: int, wide: bool) -> np.ndarray:
+    """The `most` patterns that serve best, int64 (P, 4 or 5), all zero first.
+
+    seen: patterns in use (n, 4 or 5). A pattern counts with its three mirror images; even patterns, which any rate
+    may need, are always there; what room is left goes to shallow ones.
+    """
+    bases = ([2] if wide else []) + [depth + 1] * 4
+    every = np.stack(np.meshgrid(*(np.arange(b) for b in bases), indexing="ij"), -1).reshape(-1, len(bases))
+    place = np.array([int(np.prod(bases[i + 1 :])) for i in range(len(bases))])
+    count = np.zeros(len(every))
+    first = len(bases) - 4
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]):
+        mirrored = np.concatenate([seen[:, :first], seen[:, first:][:, order]], 1)
+        count += np.bincount(mirrored @ place, minlength=len(every))
+    even = (every[:, first:] == every[:, first : first + 1]).all(1)
+    worth = count + np.where(even, 1e12, 0) - every.sum(1) * 1e-3
+    kept = np.sort(np.argsort(-worth, kind="stable")[:most])
+    return every[kept].astype(np.int64)
 
 
 def learn(
@@ -170,11 +200,22 @@ def learn(
     books = _books(pool, None, size, dims, lam, seed, lambda f: report("first books", f))
     for k in range(rounds):
         pool = Pool(most)
+        seen, inner_seen = [np.zeros((0, 5), np.int64)], [np.zeros((0, 4), np.int64)]
         for n, (run, part) in enumerate(zip(runs, _trades(lam), strict=False)):
-            for _ in code_run(run, books, part, pool.tap):
-                pass
+            for drawn in code_run(run, books, part, pool.tap):
+                plan = drawn.plan
+                seen.append(books.patterns[plan.pattern[plan.detail]])
+                inner_seen.append(books.inner_patterns[plan.inner_pattern[plan.inner_detail]])
             report(f"round {k + 1}: coding", (n + 1) / len(runs))
-        books = _books(pool, books, size, dims, lam, seed, lambda f, k=k: report(f"round {k + 1}: books", f))
+        name = f"round {k + 1}: books"
+        books = _books(pool, books, size, dims, lam, seed, partial(report, name))
+        if k == rounds - 1:
+            patterns = table_of(np.concatenate(seen), PATTERNS, DEPTH, True)
+            books = replace(
+                books,
+                patterns=patterns,
+                inner_patterns=table_of(np.concatenate(inner_seen), INNER_PATTERNS, INNER_DEPTH, False),
+            )
     return books
 
 
@@ -204,7 +245,7 @@ def _open_loop(runs: Iterable[Run], pool: Pool) -> None:
         b = run.grid.blocks
         for number, frames in enumerate(run.ticks):
             end = frames[-1]
-            pool.tap("coarse", residual(end, np.uint8(128)).reshape(b, -1))
+            pool.tap("coarse", residual(end, GREY).reshape(b, -1))
             if number:
                 pool.tap("moved", residual(end, run.ticks[number - 1][-1]).reshape(4 * b, -1))
             inner = np.zeros((len(end), 3, SITE), np.float32)
@@ -221,29 +262,33 @@ def _books(
     seed: int,
     done: Callable[[float], None],
 ) -> Books:
-    least = lam * np.log2(size)
-    made: dict[str, object] = {}
-    widths = {"coarse": 16, "fresh": 4, "moved": 4, "fine": 1, "inner": 3}
-    stages = {"coarse": 1, "fresh": 1, "moved": 1, "fine": DEPTH, "inner": INNER_DEPTH}
-    for step, name in enumerate(Books.NAMES):
-        width = widths[name] * SITE
-        rows = pool.rows(name, width)
+    trades = dict(zip(Books.NAMES, (KEY_TRADE, KEY_TRADE, END_TRADE, END_TRADE, INNER_TRADE), strict=True))
+    made: dict[str, Book] = {}
+    for step, (name, stages, sites) in enumerate(zip(Books.NAMES, Books.STAGES, Books.SITES, strict=True)):
+        rows = pool.rows(name, sites * SITE)
         if before is None and name == "fresh":
             rows = _after_coarse(pool, made["coarse"])
         if before is None and name == "fine":
             rows = np.concatenate([_after_coarse(pool, made["coarse"]), pool.rows("moved", 384)]).reshape(-1, SITE)[::4]
-        if before is not None and len(rows) < size:
+        if before is not None and len(rows) < ROWS_PER_CODE * len(before.by_name[name].codes[0]):
             made[name] = before.by_name[name]  # too little was asked of it to learn anew
         else:
             if not len(rows):
-                rows = np.zeros((1, width), np.int16)
+                rows = np.zeros((1, sites * SITE), np.int16)
             basis = directions(rows, dims[name])
-            made[name] = make_book(basis, staged(rows, basis, [size] * stages[name], least, seed + 10 * step))
+            least = trades[name] * lam * np.log2(size)
+            made[name] = make_book(basis, staged(rows, basis, [size] * stages, least, seed + 10 * step))
         done((step + 1) / len(Books.NAMES))
-    return Books(**made)  # type: ignore[arg-type]
+    none = np.zeros((0, 5), np.int64)
+    tables = (
+        (table_of(none, 1250, DEPTH, True), table_of(none[:, 1:], 256, INNER_DEPTH, False))
+        if before is None
+        else (before.patterns, before.inner_patterns)
+    )
+    return Books(**made, patterns=tables[0], inner_patterns=tables[1])
 
 
-def _after_coarse(pool: Pool, coarse) -> np.ndarray:
+def _after_coarse(pool: Pool, coarse: Book) -> np.ndarray:
     rows = pool.rows("coarse", 16 * SITE)
     codes, _ = coarse.search(0, coarse.project(rows.astype(np.float32)))
     drawn = coarse.pixels[0][codes].reshape(len(rows), -1).astype(np.int32)

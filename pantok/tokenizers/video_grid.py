@@ -57,16 +57,15 @@ class Grid:
     @cached_property
     def inside(self) -> np.ndarray:
         """bool (N,): sites that hold at least one pixel of the picture."""
-        y, x = self._corners
+        y, x = (np.repeat(c, 4) for c in self._corners)
+        y, x = y + np.tile([0, 0, 8, 8], 4 * self.blocks), x + np.tile([0, 8, 0, 8], 4 * self.blocks)
         return (y < self.height) & (x < self.width)
 
     @cached_property
     def _corners(self) -> tuple[np.ndarray, np.ndarray]:
-        """Luma row and column of the upper left sample of each site, int64 (N,)."""
-        block, quad, site = np.meshgrid(np.arange(self.blocks), np.arange(4), np.arange(4), indexing="ij")
-        y = block // self.columns * 32 + quad // 2 * 16 + site // 2 * 8
-        x = block % self.columns * 32 + quad % 2 * 16 + site % 2 * 8
-        return y.ravel(), x.ravel()
+        """Luma row and column of the upper left sample of each quad, int64 (4 B,)."""
+        block, quad = np.divmod(np.arange(4 * self.blocks), 4)
+        return block // self.columns * 32 + quad // 2 * 16, block % self.columns * 32 + quad % 2 * 16
 
     def to_sites(self, frames: np.ndarray) -> np.ndarray:
         """uint8 (n, N, 96) of frames uint8 (n, frame_bytes)."""
@@ -111,14 +110,23 @@ class Grid:
 
     @cached_property
     def _fetch(self) -> tuple[np.ndarray, int, int, int, int]:
-        """Offsets (N, 12) of each site's words in a Reference, its strides and the sizes of one phase."""
+        """Offsets (4 B, 24) of each quad's rows in a Reference, its strides and the sizes of one phase."""
         y, x = self._corners
         stride, cstride = self.columns * BLOCK + 2 * _PAD, self.columns * BLOCK + 4 * _CPAD
         size = (self.rows * BLOCK + 2 * _PAD) * stride
         csize = (self.rows * BLOCK // 2 + 2 * _CPAD) * cstride
-        luma = (y + _PAD)[:, None] * stride + (x + _PAD)[:, None] + np.arange(8) * stride
-        chroma = (y // 2 + _CPAD)[:, None] * cstride + (x + 2 * _CPAD)[:, None] + np.arange(4) * cstride
+        luma = (y + _PAD)[:, None] * stride + (x + _PAD)[:, None] + np.arange(16) * stride
+        chroma = (y // 2 + _CPAD)[:, None] * cstride + (x + 2 * _CPAD)[:, None] + np.arange(8) * cstride
         return np.concatenate([luma, chroma + 4 * size], 1), stride, cstride, size, csize
+
+    @cached_property
+    def _luma_rows(self) -> np.ndarray:
+        return np.ascontiguousarray(self._fetch[0][:, :16:2])
+
+    def luma_rows(self, sites: np.ndarray) -> np.ndarray:
+        """int16 (4 B, 128): every other luma row of each quad, as `Reference.fetch_luma` gives them."""
+        words = sites.view(np.uint64).reshape(-1, 2, 2, 12)[..., :8:2].transpose(0, 1, 3, 2)
+        return np.ascontiguousarray(words).view(np.uint8).reshape(-1, 128).astype(np.int16)
 
 
 class Reference:
@@ -147,35 +155,46 @@ class Reference:
         cphases[1, :, :-2] = _mean(pairs[:, :-2], pairs[:, 2:])
         cphases[2, :-1] = _mean(pairs[:-1], pairs[1:])
         cphases[3, :-1] = _mean(cphases[1, :-1], cphases[1, 1:])
-        # A view of the 8 bytes that begin at each byte.
-        self._words = np.ndarray((len(self._buffer) - 7,), np.uint64, self._buffer, 0, (1,))
+        # A view of the 16 bytes that begin at each byte: a row of a quad.
+        self._rows = np.ndarray((len(self._buffer) - 15,), "V16", self._buffer, 0, (1,))
 
     def fetch(self, vectors: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
-        """uint8 (m, 96): the sites `which` (all by default) displaced by `vectors` int (m, 2), (y, x) half samples."""
-        still = ~vectors.any(1)
-        if which is None:
-            which = np.arange(len(self._offsets))
-        if still.all():
-            return self.sites[which]
-        _, stride, cstride, size, csize = self.grid._fetch
-        out = np.empty((len(which), 12), np.uint64)
-        rest = np.flatnonzero(~still)
-        out[still] = self.sites[which[still]].view(np.uint64)
-        v, which = vectors[rest].astype(np.int64), which[rest]
-        at = self._offsets[which]
-        y, x = v[:, 0], v[:, 1]
-        at[:, :8] += (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
-        y, x = y >> 1, x >> 1
-        at[:, 8:] += (((y & 1) * 2 + (x & 1)) * csize + (y >> 1) * cstride + (x >> 1) * 2)[:, None]
-        out[rest] = self._words[at]
-        return out.view(np.uint8)
+        """uint8 (4 m, 96): the sites of the quads `which` int (m,) (all by default), displaced.
 
-    def fetch_luma(self, vectors: np.ndarray, which: np.ndarray) -> np.ndarray:
-        """uint8 (m, 64): as `fetch`, without chroma."""
+        vectors: int (m, 2), (y, x) in half samples of luma, at most REACH.
+        """
+        moving = vectors.any(1)
+        quads = self.sites.view(np.uint64).reshape(-1, 4, 12)
+        if not moving.any():
+            return (self.sites if which is None else quads[which].view(np.uint8)).reshape(-1, SITE)
+        out = quads.copy() if which is None else quads[which]
+        rest = np.flatnonzero(moving)
+        v = vectors[rest].astype(np.int64)
+        offsets, stride, cstride, size, csize = self.grid._fetch
+        at = offsets[rest if which is None else which[rest]]
+        y, x = v[:, 0], v[:, 1]
+        at[:, :16] += (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
+        y, x = y >> 1, x >> 1
+        at[:, 16:] += (((y & 1) * 2 + (x & 1)) * csize + (y >> 1) * cstride + (x >> 1) * 2)[:, None]
+        words = self._rows[at].view(np.uint64).reshape(len(at), 24, 2)
+        luma = words[:, :16].reshape(-1, 2, 8, 2).transpose(0, 1, 3, 2)
+        chroma = words[:, 16:].reshape(-1, 2, 4, 2).transpose(0, 1, 3, 2)
+        moved = np.empty((len(at), 2, 2, 12), np.uint64)
+        moved[..., :8] = luma
+        moved[..., 8:] = chroma
+        out[rest] = moved.reshape(-1, 4, 12)
+        return out.view(np.uint8).reshape(-1, SITE)
+
+    def fetch_luma(self, vectors: np.ndarray, which: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+        """uint8 (m, 128): every other luma row of the quads `which`, from the first, displaced by `vectors` (m, 2).
+
+        rows: a selection of those 8 rows.
+        """
         _, stride, _, size, _ = self.grid._fetch
         y, x = vectors[:, 0].astype(np.int64), vectors[:, 1].astype(np.int64)
-        at = self._offsets[which, :8] + (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
-        return self._words[at].view(np.uint8)
+        at = self.grid._luma_rows[:, rows][which]
+        at += (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
+        return self._rows[at].view(np.uint8).reshape(len(at), -1)
 
 
 def _fill(out: np.ndarray, plane: np.ndarray) -> None:

@@ -63,7 +63,7 @@ def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndar
     cost = gap.reshape(len(steps), grid.rows, 4, grid.columns, 4).sum((2, 4), dtype=np.int32)
     zero = cost[len(steps) // 2].ravel()
     vectors = steps[cost.argmin(0).ravel()] * 2
-    near = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 2)
+    near = np.array([(0, 0), (-1, 0), (0, -1), (0, 1), (1, 0)])
     for now, then, size, reach in ((now4, then4, 8, 9), (now2, then2, 16, 18)):
         vectors = _around(grid, now, then, vectors, near, size, reach)
         if size == 8:
@@ -72,12 +72,12 @@ def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndar
     weight = zero + 16
     unique, inverse = np.unique(vectors, axis=0, return_inverse=True)
     votes = np.bincount(inverse.ravel(), weight)
-    unique = unique[np.argsort(-votes, kind="stable")[:20]]
+    unique = unique[np.argsort(-votes, kind="stable")[:14]]
     rounded = np.clip((before + 2) // _STEP, -15, 15) * _STEP
     both = np.concatenate([unique, rounded])
     both = both[both.any(1)]
     _, first = np.unique(both, axis=0, return_index=True)
-    return both[np.sort(first)][:24]
+    return both[np.sort(first)][:18]
 
 
 def _around(
@@ -92,7 +92,7 @@ def _around(
     blocks = windows[(by * size + reach)[:, None] + tried[..., 0], (bx * size + reach)[:, None] + tried[..., 1]]
     mine = now.reshape(grid.rows, size, grid.columns, size).transpose(0, 2, 1, 3).reshape(grid.blocks, 1, size, size)
     cost = np.abs(blocks - mine).sum((2, 3), dtype=np.int32)
-    cost[:, 4] -= size  # stay unless it is better
+    cost[:, 0] -= size  # stay unless it is better
     return tried[np.arange(grid.blocks), cost.argmin(1)]
 
 
@@ -112,25 +112,27 @@ def _refined(
     reference: Reference, sites: np.ndarray, vectors: np.ndarray, owner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each displacement moved to the best half sample for the blocks that it owns; zero stays. owner: (B, 4)."""
-    moving = owner.ravel() > 0
-    if not moving.any():
+    which = np.flatnonzero(owner.ravel() > 0)
+    if not len(which):
         return vectors[:1], owner
-    # Two of the four sites of a block, on its diagonal, are enough to tell.
-    which = (np.flatnonzero(moving)[:, None] * 4 + np.array([0, 3])).ravel()
-    mine = np.repeat(owner.ravel()[moving], 2)
-    target = sites[which, :64].astype(np.int16)
-    near = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 2)
+    mine = owner.ravel()[which]
+    target = reference.grid.luma_rows(sites)[which]
+    rows = slice(None, None, 2)
+    target = np.ascontiguousarray(target.reshape(-1, 8, 16)[:, rows]).reshape(len(which), -1)
+
+    def cost(tried: np.ndarray) -> np.ndarray:
+        """Of each displacement, over the quads that it owns; a quarter of their rows is enough to tell."""
+        error = squared_gap(reference.fetch_luma(tried[mine], which, rows), target)
+        return np.bincount(mine, error, minlength=len(vectors))
+
+    best = cost(vectors)
     for step in (2, 1):
-        costs = []
-        for move in near:
-            tried = np.clip(vectors + move * step, -60, 60)
-            gap = reference.fetch_luma(tried[mine], which) - target
-            error = np.einsum("ij,ij->i", gap, gap, dtype=np.int64)
-            costs.append(np.bincount(mine, error, minlength=len(vectors)))
-        best = np.stack(costs)
-        best[4] -= 1
-        moved = np.clip(vectors + near[best.argmin(0)] * step, -60, 60)
-        vectors = np.concatenate([vectors[:1], moved[1:]])
+        tried = [np.clip(vectors + step * np.array(move), -60, 60) for move in ((-1, 0), (1, 0), (0, -1), (0, 1))]
+        errors = np.stack([best, *(cost(t) for t in tried)])
+        pick = errors.argmin(0)
+        pick[0] = 0
+        vectors = np.stack([vectors, *tried])[pick, np.arange(len(vectors))]
+        best = errors[pick, np.arange(len(vectors))]
     _, first, copy_of = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
     original = first[copy_of.ravel()]  # the first of equal displacements; zero is displacement 0 and owns its copies
     used = np.bincount(original[owner.ravel()], minlength=len(vectors)) > 0
@@ -138,6 +140,12 @@ def _refined(
     kept = np.flatnonzero(used & (original == np.arange(len(vectors))))
     owner = np.searchsorted(kept, original)[owner]
     return vectors[kept], owner
+
+
+def squared_gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """float64 (m,): squared distance of rows of at most 256 samples; exact in float32, so in any order of summation."""
+    gap = np.subtract(a, b, dtype=np.int16).astype(np.float32)
+    return np.einsum("ij,ij->i", gap, gap).astype(np.float64)
 
 
 def _to_quads(raster: np.ndarray, grid: Grid) -> np.ndarray:

@@ -12,13 +12,13 @@ Levels, coarse first (`B` blocks of 32x32, quads of 16x16, sites of 8x8):
                     the quads differ, 31 that the block is drawn afresh. No block codes at all: nothing has changed
     quad            per quad of a kind-30 block: 2 kind + detail
     coarse          per block that is afresh or holds a quad that is
-    pattern         per quad with detail: 256 wide + sum of depth_s 4^s, where wide says that the quad has a code of
-                    its own and depth_s is how many of the fine codes site s has
+    pattern         per quad with detail: an entry of a learned table of (wide, depth of each site), where wide says
+                    that the quad has a code of its own and depth how many fine codes a site has
     fresh, moved    per quad with a wide code: of quads drawn afresh, of displaced ones
-    fine1..3        per site, as deep as its pattern says
+    fine1..4        per site, as deep as its pattern says
     between         per block with that bit: 16 source + which quads have detail; see SOURCES
-    between_pattern per quad with detail there: sum of depth_s 3^s
-    between1..2     per site, as deep as its pattern says
+    between_pattern per quad with detail there: an entry of a learned table of depths
+    between1..3     per site, as deep as its pattern says
 
 Sources: prediction from both ends in the direct mode of H.264 (ITU-T H.264, 8.4.1.2); residual quantisation in
 stages, Juang and Gray, ICASSP 1982.
@@ -35,20 +35,16 @@ from pantok.tokenizers.video_exact import FRACTION, Book
 from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
 from pantok.tokenizers.video_motion import PALETTE
 
-MOTION, BLOCK, QUAD, COARSE, PATTERN, FRESH, MOVED, FINE, BETWEEN, BETWEEN_PATTERN, INNER = (
-    *range(8),
-    10,
-    11,
-    12,
-)
-LEVELS = 14
-DEPTH, INNER_DEPTH = 3, 2
+DEPTH, INNER_DEPTH = 4, 3
+MOTION, BLOCK, QUAD, COARSE, PATTERN, FRESH, MOVED, FINE = range(8)
+BETWEEN = FINE + DEPTH
+BETWEEN_PATTERN = BETWEEN + 1
+INNER = BETWEEN + 2
+LEVELS = INNER + INNER_DEPTH
 SPLIT, AFRESH = 30, 31
 CENTRE = 64
-CARDINALITY = {MOTION: 128, BLOCK: 128, QUAD: 64, PATTERN: 512, BETWEEN: 80, BETWEEN_PATTERN: 81}
+CARDINALITY = {MOTION: 128, BLOCK: 128, QUAD: 64, BETWEEN: 80}
 SOURCES = ("both ends", "past", "end", "one from the past", "two from the past")
-_DEPTHS = np.arange(256)[:, None] // 4 ** np.arange(4) % 4
-_INNER_DEPTHS = np.arange(81)[:, None] // 3 ** np.arange(4) % 3
 
 
 @dataclass(eq=False)
@@ -59,7 +55,8 @@ class Plan:
     vectors: np.ndarray  # int64 (m, 2), the first (0, 0)
     kind: np.ndarray  # (B, 4): of the quads, never SPLIT
     split: np.ndarray  # bool (B,)
-    wide: np.ndarray  # bool (B, 4)
+    pattern: np.ndarray  # (B, 4)
+    wide: np.ndarray  # bool (B, 4): as the pattern says, and so is `depth`
     depth: np.ndarray  # (B, 4, 4)
     detail: np.ndarray  # bool (B, 4): a pattern code is given
     coarse: np.ndarray  # (B,)
@@ -67,6 +64,7 @@ class Plan:
     fine: list[np.ndarray]  # each (N,)
     source: np.ndarray  # (B,)
     inner_detail: np.ndarray  # bool (B, 4)
+    inner_pattern: np.ndarray  # (B, 4)
     inner_depth: np.ndarray  # (B, 4, 4)
     inner: list[np.ndarray]  # each (N,)
 
@@ -85,6 +83,7 @@ class Plan:
             zeros(1, 2),
             zeros(b, 4),
             no(b),
+            zeros(b, 4),
             no(b, 4),
             zeros(b, 4, 4),
             no(b, 4),
@@ -93,6 +92,7 @@ class Plan:
             [zeros(16 * b) for _ in range(DEPTH)],
             zeros(b),
             no(b, 4),
+            zeros(b, 4),
             zeros(b, 4, 4),
             [zeros(16 * b) for _ in range(INNER_DEPTH)],
         )
@@ -104,9 +104,8 @@ class Plan:
 
     @property
     def moves(self) -> np.ndarray:
-        """int64 (N, 2): the displacement of each site; zero where drawn afresh within a tick that has a past."""
-        index = np.where(self.kind < len(self.vectors), self.kind, 0)
-        return np.repeat(self.vectors[index.ravel()], 4, 0)
+        """int64 (4 B, 2): the displacement of each quad; zero where drawn afresh within a tick that has a past."""
+        return self.vectors[np.where(self.kind < len(self.vectors), self.kind, 0).ravel()]
 
     @property
     def between(self) -> np.ndarray:
@@ -116,7 +115,6 @@ class Plan:
 
 def pack(plan: Plan) -> list[np.ndarray]:
     """The codes of a tick, for each level int64 (count,). Nothing at all where nothing has changed."""
-    depth_code = (plan.depth * 4 ** np.arange(4)).sum(2) + 256 * plan.wide
     whole = plan.kind[:, 0]
     kind = np.where(plan.split, SPLIT, whole)
     detail = plan.detail.any(1) & ~plan.split
@@ -131,17 +129,17 @@ def pack(plan: Plan) -> list[np.ndarray]:
         block,
         (2 * plan.kind + plan.detail)[plan.split].ravel(),
         plan.coarse[plan.afresh.any(1)],
-        depth_code[plan.detail],
+        plan.pattern[plan.detail],
         plan.quad[plan.wide & plan.afresh],
         plan.quad[plan.wide & ~plan.afresh],
         *(plan.fine[k][deep > k] for k in range(DEPTH)),
         (16 * plan.source + (plan.inner_detail * 2 ** np.arange(4)).sum(1))[between],
-        (plan.inner_depth * 3 ** np.arange(4)).sum(2)[plan.inner_detail],
+        plan.inner_pattern[plan.inner_detail],
         *(plan.inner[k][inner_deep > k] for k in range(INNER_DEPTH)),
     ]
 
 
-def unpack(codes: Sequence[np.ndarray], grid: Grid, key: bool, levels: int) -> Plan:
+def unpack(codes: Sequence[np.ndarray], books: Books, grid: Grid, key: bool, levels: int) -> Plan:
     """The plan that the first `levels` levels of `codes` state. Total: see the module's docstring."""
     plan = Plan.blank(grid, key)
     given = [np.asarray(c, np.int64) if k < levels else np.zeros(0, np.int64) for k, c in enumerate(codes)]
@@ -149,7 +147,7 @@ def unpack(codes: Sequence[np.ndarray], grid: Grid, key: bool, levels: int) -> P
     plan.vectors = np.concatenate([plan.vectors, np.clip(pairs - CENTRE, -REACH, REACH)])
     block = _placed(given[BLOCK], np.ones(grid.blocks, bool))
     kind = block // 4
-    plan.split = kind == SPLIT
+    plan.split = np.asarray(kind == SPLIT)
     plan.kind[:] = np.where(plan.split, 0, kind)[:, None]
     plan.detail[:] = (block // 2 % 2 == 1)[:, None] & ~plan.split[:, None]
     quads = _placed(given[QUAD], np.repeat(plan.split[:, None], 4, 1))
@@ -158,9 +156,9 @@ def unpack(codes: Sequence[np.ndarray], grid: Grid, key: bool, levels: int) -> P
     plan.detail |= plan.split[:, None] & (quads % 2 == 1)
     if levels > COARSE:
         plan.coarse = _placed(given[COARSE], plan.afresh.any(1))
-    pattern = _placed(given[PATTERN], plan.detail)
-    plan.wide = pattern >= 256
-    plan.depth = _DEPTHS[pattern % 256]
+    plan.pattern = _placed(given[PATTERN], plan.detail)
+    said = books.patterns[plan.pattern] * plan.detail[..., None]
+    plan.wide, plan.depth = said[..., 0] == 1, said[..., 1:]
     for level, which in ((FRESH, plan.wide & plan.afresh), (MOVED, plan.wide & ~plan.afresh)):
         if levels > level:
             plan.quad = np.where(which, _placed(given[level], which), plan.quad)
@@ -169,12 +167,12 @@ def unpack(codes: Sequence[np.ndarray], grid: Grid, key: bool, levels: int) -> P
     plan.depth = np.minimum(plan.depth, max(levels - FINE, 0))
     for k in range(DEPTH):
         plan.fine[k] = _placed(given[FINE + k], plan.depth.ravel() > k)
-    between = _placed(given[BETWEEN], block % 2 == 1)
+    between = _placed(given[BETWEEN], np.asarray(block % 2 == 1))
     plan.source = between // 16
     plan.inner_detail = (between[:, None] // 2 ** np.arange(4) % 2) == 1
-    plan.inner_depth = np.minimum(
-        _INNER_DEPTHS[_placed(given[BETWEEN_PATTERN], plan.inner_detail)], max(levels - INNER, 0)
-    )
+    plan.inner_pattern = _placed(given[BETWEEN_PATTERN], plan.inner_detail)
+    said = books.inner_patterns[plan.inner_pattern] * plan.inner_detail[..., None]
+    plan.inner_depth = np.minimum(said, max(levels - INNER, 0))
     for k in range(INNER_DEPTH):
         plan.inner[k] = _placed(given[INNER + k], plan.inner_depth.ravel() > k)
     return plan
@@ -194,6 +192,7 @@ class Books:
 
     coarse: 32x32, afresh. fresh: 16x16 after coarse. moved: 16x16 after displacement. fine: 8x8, DEPTH stages.
     inner: three frames of 8x8 between, INNER_DEPTH stages.
+    patterns: int64 (P, 5), wide and the depths of four sites; inner_patterns: int64 (Q, 4). Their first is all zero.
     """
 
     coarse: Book
@@ -201,16 +200,23 @@ class Books:
     moved: Book
     fine: Book
     inner: Book
+    patterns: np.ndarray
+    inner_patterns: np.ndarray
     by_name: Mapping[str, Book] = field(init=False, repr=False)
 
     NAMES = ("coarse", "fresh", "moved", "fine", "inner")
+    STAGES = (1, 1, 1, DEPTH, INNER_DEPTH)
+    SITES = (16, 4, 4, 1, 3)
 
     def __post_init__(self) -> None:
+        assert not self.patterns[0].any() and not self.inner_patterns[0].any()
+        assert self.patterns.max() <= DEPTH and self.inner_patterns.max() <= INNER_DEPTH
         object.__setattr__(self, "by_name", {n: getattr(self, n) for n in self.NAMES})
 
     def cardinalities(self) -> tuple[int, ...]:
         sizes = dict(CARDINALITY)
         sizes[COARSE], sizes[FRESH], sizes[MOVED] = (len(b.codes[0]) for b in (self.coarse, self.fresh, self.moved))
+        sizes[PATTERN], sizes[BETWEEN_PATTERN] = len(self.patterns), len(self.inner_patterns)
         sizes |= {FINE + k: len(c) for k, c in enumerate(self.fine.codes)}
         sizes |= {INNER + k: len(c) for k, c in enumerate(self.inner.codes)}
         return tuple(sizes[k] for k in range(LEVELS))
@@ -218,21 +224,19 @@ class Books:
 
 def base_of(plan: Plan, books: Books, past: Reference | None, grid: Grid) -> np.ndarray:
     """uint8 (N, 96): the last frame before detail: displaced past, or the coarse code where drawn afresh."""
-    afresh = np.repeat(plan.afresh.ravel(), 4)
-    moved = np.flatnonzero(~afresh)
-    out = np.empty((grid.sites, SITE), np.uint8)
-    if len(moved):
+    afresh = plan.afresh.ravel()
+    if not afresh.any():
         assert past is not None
-        if len(moved) == grid.sites:
-            out = past.fetch(plan.moves)
-        else:
-            out[moved] = past.fetch(plan.moves[moved], moved)
-    if afresh.any():
-        blocks = np.flatnonzero(plan.afresh.any(1))
-        drawn = coarse_pixels(books, plan.coarse[blocks]).reshape(-1, SITE)
-        mine = afresh.reshape(-1, 16)[blocks].ravel()
-        out[afresh] = drawn[mine]
-    return out
+        return past.fetch(plan.moves)
+    out = np.empty((len(afresh), 4, SITE), np.uint8)
+    if not afresh.all():
+        assert past is not None
+        moved = np.flatnonzero(~afresh)
+        out[moved] = past.fetch(plan.moves[moved], moved).reshape(-1, 4, SITE)
+    blocks = np.flatnonzero(plan.afresh.any(1))
+    drawn = coarse_pixels(books, plan.coarse[blocks]).reshape(-1, 4, SITE)
+    out[afresh] = drawn[plan.afresh[blocks].ravel()]
+    return out.reshape(grid.sites, SITE)
 
 
 def coarse_pixels(books: Books, codes: np.ndarray) -> np.ndarray:
@@ -273,33 +277,37 @@ def draw_end(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
 
 
 def ends_of(plan: Plan, past: Reference | None, end: Reference, count: int) -> tuple[np.ndarray | None, np.ndarray]:
-    """The frames between as each end predicts them: uint8 (N, count - 1, 96) from the past (None on a key), the end."""
+    """The frames between as each end predicts them: uint8 (count - 1, N, 96) from the past (None on a key), the end."""
     moves = plan.moves
-    shape = (end.grid.sites, count - 1, SITE)
-    later = np.empty(shape, np.uint8)
-    earlier = None if past is None or plan.key else np.empty(shape, np.uint8)
+    later = np.empty((count - 1, end.grid.sites, SITE), np.uint8)
+    earlier = None if past is None or plan.key else np.empty_like(later)
     for k in range(count - 1):
         step = (2 * moves * (k + 1) + count) // (2 * count)
         if earlier is not None and past is not None:
-            earlier[:, k] = past.fetch(step)
-        later[:, k] = end.fetch(step - moves)
+            earlier[k] = past.fetch(step)
+        later[k] = end.fetch(step - moves)
     return earlier, later
 
 
 def mixed(plan: Plan, earlier: np.ndarray | None, later: np.ndarray) -> np.ndarray:
-    """uint8 (N, count - 1, 96): the frames between before detail."""
+    """uint8 (count - 1, N, 96): the frames between before detail."""
     if earlier is None:
         return later
-    source = default_source(plan)
-    both = source == 0
-    out = later.copy()
-    if both.all():
-        return blend(earlier, later)
-    out[both] = blend(earlier[both], later[both])
-    for k in range(later.shape[1]):
-        past = (source == 1) | ((source == 3) & (k < 1)) | ((source == 4) & (k < 2))
-        out[past, k] = earlier[past, k]
+    out = blend(earlier, later)
+    from_one_end(plan, earlier, later, out)
     return out
+
+
+def from_one_end(plan: Plan, earlier: np.ndarray, later: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Writes into `out` the sites that do not come from both ends, and returns which they are."""
+    source = default_source(plan)
+    sites = np.flatnonzero(source)
+    if len(sites):
+        source = source[sites]
+        for k in range(len(out)):
+            past = (source == 1) | ((source == 3) & (k < 1)) | ((source == 4) & (k < 2))
+            out[k, sites] = np.where(past[:, None], earlier[k, sites], later[k, sites])
+    return sites
 
 
 def default_source(plan: Plan) -> np.ndarray:
@@ -311,22 +319,26 @@ def default_source(plan: Plan) -> np.ndarray:
 
 def blend(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Mean, rounded up."""
-    return ((a.astype(np.uint16) + b + 1) >> 1).astype(np.uint8)
+    total = np.add(a, b, dtype=np.uint16)
+    total += 1
+    total >>= 1
+    return total.astype(np.uint8)
 
 
 def draw_between(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
-    """uint8 (N, count - 1, 96): the frames between, with their detail."""
+    """uint8 (count - 1, N, 96): the frames between, with their detail."""
     deep = plan.inner_depth.ravel()
     sites = np.flatnonzero(deep > 0)
     if not len(sites):
         return base
-    count = base.shape[1]
-    total = np.zeros((len(sites), count, SITE), np.int16)
-    for k in range(INNER_DEPTH):
-        here = deep[sites] > k
-        total[here] += books.inner.pixels[k][plan.inner[k][sites[here]], :count]
+    count = len(base)
+    total = books.inner.pixels[0][plan.inner[0][sites]]
+    for k in range(1, INNER_DEPTH):
+        here = np.flatnonzero(deep[sites] > k)
+        total[here] += books.inner.pixels[k][plan.inner[k][sites[here]]]
     out = base.copy()
-    out[sites] = added(base[sites], total)
+    for k in range(count):
+        out[k, sites] = added(base[k, sites], total[:, k])
     return out
 
 
@@ -336,6 +348,5 @@ def draw(plan: Plan, books: Books, past: Reference | None, grid: Grid, count: in
     out = np.empty((count, grid.sites, SITE), np.uint8)
     out[-1] = end.sites
     if count > 1:
-        between = draw_between(plan, mixed(plan, *ends_of(plan, past, end, count)), books)
-        out[:-1] = between.transpose(1, 0, 2)
+        out[:-1] = draw_between(plan, mixed(plan, *ends_of(plan, past, end, count)), books)
     return out, end
