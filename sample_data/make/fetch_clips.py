@@ -1,4 +1,4 @@
-"""Makes all of sample_data/ but robot/ from the packages that hold the recordings. Run again, it makes the same.
+"""Makes what was recorded elsewhere, from the packages that hold it. A second run differs in the serial of the .ogg.
 
     pip install av numpy pyarrow soundfile
     python sample_data/make/fetch_clips.py
