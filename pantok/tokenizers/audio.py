@@ -42,14 +42,17 @@ from pantok.vocabulary import Level, TokenizerState
 
 FORMAT = 1
 _BLOCK_TICKS = 64  # of sound decoded at a time: 5 s
+_BLOCK_SAMPLES = 1 << 18  # taken in at a time, so that an hour in one block needs no more memory
+_SEGMENT_TICKS, _SEGMENT_SECONDS = 50, 4.0
+_HELD_OUT = 10  # every tenth segment is not learned from
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig:
     """size: codes of a book. tick_size: codes of the coarsest loudness. seconds: of sound to learn from, spread over
-    the recordings."""
+    the recordings; a tenth of it is held out."""
 
-    size: int = 256
+    size: int = 1024
     tick_size: int = 1024
     seconds: float = 240.0
 
@@ -66,8 +69,8 @@ class AudioOptions:
     """How deep to code.
 
     bits_per_second: held by a causal controller over about 2 s, channels together; None for constant quality.
-    quality: 0 to 1, each 1/31 is about 1.5 dB; with bits_per_second the finest that it may choose, so that quiet
-        passages are left cheap.
+    quality: 0 to 1, each 1/39 is about 1.5 dB; by default 0.4, about 9 kbit/s of speech. With bits_per_second the
+        finest that it may choose, so that quiet passages stay cheap.
     latents: also keep continuous vectors beside the codes: for each channel of a tick 24 decorrelated loudnesses.
     """
 
@@ -85,7 +88,7 @@ class AudioOptions:
     def water(self) -> int:
         quality = self.quality
         if quality is None:
-            quality = 0.45 if self.bits_per_second is None else 1.0
+            quality = 0.4 if self.bits_per_second is None else 1.0
         return round((1 - quality) * (WATERS - 1))
 
 
@@ -111,7 +114,11 @@ class AudioTokenizer(Tokenizer):
         samples = list(_samples(tracks, config.seconds))
         if not samples:
             raise InputError("recordings", "hold no sound to learn from", "give one that is not silent")
-        return cls(config, audio_fit.learn(samples, config.size, config.tick_size, seed=seed, report=report))
+        held_out = samples[_HELD_OUT - 1 :: _HELD_OUT]
+        learned = [s for i, s in enumerate(samples) if i % _HELD_OUT != _HELD_OUT - 1]
+        books = audio_fit.learn(learned, config.size, config.tick_size, seed=seed, report=report)
+        metrics = audio_fit.measured(books, learned, held_out or samples, AudioOptions().water)
+        return cls(config, books, {"held_out": bool(held_out), **metrics})
 
     def encoder(self, track: Track, options: Any = None) -> Encoder:
         return _AudioEncoder(self.books, track, options or AudioOptions())
@@ -235,6 +242,10 @@ class _AudioEncoder(Encoder):
             self._held = [np.zeros((self._hop, self._channels))]
         if values.shape[1] != self._channels:
             raise InputError(self._track.name, f"changes from {self._channels} to {values.shape[1]} channels")
+        for at in range(0, len(values), _BLOCK_SAMPLES):
+            self._take(values[at : at + _BLOCK_SAMPLES])
+
+    def _take(self, values: np.ndarray) -> None:
         self._held.append(to_mid_side(to_integers(values, self._count)))
         self._count += len(values)
         # The last tick may hold five frames: a group is encoded once it is known that another tick follows.
@@ -302,26 +313,41 @@ class _AudioEncoder(Encoder):
 
 
 def _samples(tracks: Sequence[Track], seconds: float) -> Iterator[audio_fit.Sample]:
-    """Up to `seconds` of what sounds, an equal share of each recording where they are long."""
-    share = seconds / max(len(tracks), 1)
+    """Up to `seconds` of sound in segments of 4 s, an equal share of each recording, spread over its length."""
+    most = max(1, int(seconds / len(tracks) / _SEGMENT_SECONDS)) if tracks else 0
     for track in tracks:
-        rate, hop = _facts(track)
-        size = TICK_FRAMES * hop * max(1, int(share * rate) // (TICK_FRAMES * hop))
-        held: list[np.ndarray] = []
-        count = 0
-        for block in track.blocks():
-            held.append(to_integers(np.asarray(block.values).reshape(len(block), -1), count)[: size - count])
-            count += len(held[-1])
-            if count >= size:
-                break
-        if not count:
-            continue
-        sound = to_mid_side(np.concatenate(held))
-        hops = -(-count // hop)
-        sound = np.pad(sound, ((hop, (hops + 1) * hop - count), (0, 0)))
-        transform = lapped(hop)
-        by_channel = np.stack([transform.forward(np.ascontiguousarray(c)) for c in sound.T])
-        rows = Rows.of(0, -(-count // (TICK_FRAMES * hop)), sound.shape[1], by_channel.shape[1])
-        frames = by_channel[rows.channel, rows.frame]
-        if frames.any():
-            yield audio_fit.Sample(bands_of(transform.bins), rows, frames)
+        hop = _facts(track)[1]
+        for sound in _spread(track, most, TICK_FRAMES * hop * _SEGMENT_TICKS):
+            sample = _sample(sound, hop)
+            if sample.frames.any():
+                yield sample
+
+
+def _spread(track: Track, most: int, size: int) -> list[np.ndarray]:
+    """At most `most` segments of `size` samples, evenly spread, however long the track turns out to be."""
+    kept: list[np.ndarray] = []
+    number, step, count = 0, 1, 0
+    held: list[np.ndarray] = []
+    for block in track.blocks(size):
+        held.append(np.asarray(block.values).reshape(len(block), -1))
+        count += len(block)
+        while count >= size:
+            whole = np.concatenate(held)
+            if number % step == 0:
+                kept.append(whole[:size])
+                if len(kept) > most:
+                    kept, step = kept[::2], 2 * step
+            held, count, number = [whole[size:]], count - size, number + 1
+    if not kept and count:
+        kept.append(np.concatenate(held))
+    return [to_mid_side(to_integers(values)) for values in kept]
+
+
+def _sample(sound: np.ndarray, hop: int) -> audio_fit.Sample:
+    """Frames of samples (n, C) that stand alone."""
+    hops = -(-len(sound) // hop)
+    padded = np.pad(sound, ((hop, (hops + 1) * hop - len(sound)), (0, 0)))
+    transform = lapped(hop)
+    by_channel = np.stack([transform.forward(np.ascontiguousarray(c)) for c in padded.T])
+    rows = Rows.of(0, -(-len(sound) // (TICK_FRAMES * hop)), sound.shape[1], hops + 1)
+    return audio_fit.Sample(bands_of(transform.bins), rows, by_channel[rows.channel, rows.frame])

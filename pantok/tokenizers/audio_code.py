@@ -39,8 +39,9 @@ ENOUGH = 36
 """Mean squared error of loudness that ends its coding: (2.3 dB)^2, about the least change that is heard."""
 FAINT = 44
 """What stands out no further, such as even noise of -60 dB of full scale, is not followed from frame to frame."""
-WATERS = 32
+WATERS = 40
 WATER_STEP = 4  # eighths of an octave: 1.5 dB
+WATER_LOWEST = -32
 GAINS = ("tick", "pair", "frame", "fine")
 HIGHS = ("tick", "frame")
 NAMES = ("mode", *(f"gain.{g}" for g in GAINS), *(f"high.{h}" for h in HIGHS)) + tuple(
@@ -48,7 +49,7 @@ NAMES = ("mode", *(f"gain.{g}" for g in GAINS), *(f"high.{h}" for h in HIGHS)) +
 )
 SHAPE = NAMES.index("shape.1")
 SHAPE_UNIT = 256.0  # a shape vector's own root mean square, on the integer grid of `nearest`
-WIDEST = 1400.0  # sqrt(8) * 1400 < 4000: products stay below 2^24
+WIDEST, LONGEST = 1300.0, 2000.0  # a vector's entries, a code's norm: 1300 sqrt(8) * 2100 < 2^23, what `nearest` asks
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +210,7 @@ def encode_rows(
     modes = np.where(sounding, 1 + DEPTHS * waters + depths - 1, 0)
     sink.put(0, modes[spoken], tick_of_cell[spoken])
 
-    level_R = WATER_STEP * waters[rows.cell]
+    level_R = WATER_LOWEST + WATER_STEP * waters[rows.cell]
     r, u = np.nonzero(need > level_R[:, None])
     units = bands.to_units(frames)[r, u] / AMPLITUDES[known[r, bands.band_U[u]]][:, None]
     left = np.clip(np.rint(units * SHAPE_UNIT), -WIDEST, WIDEST)
@@ -220,7 +221,7 @@ def encode_rows(
         chosen, _ = nearest(left.astype(np.float32), books.shape[s])
         sink.put(SHAPE + s, chosen, rows.tick[r])
         keep = base + books.left[s][chosen] > level_R[r]
-        left = (left - books.shape[s][chosen])[keep]
+        left = np.clip(left - books.shape[s][chosen], -WIDEST, WIDEST)[keep]
         r, base = r[keep], base[keep]
     return sink.codes, sink.counts
 
@@ -250,11 +251,9 @@ def gain_codes(
     return codes, decoded
 
 
-def _depths(
-    books: Books, loudness: np.ndarray, decoded: Sequence[np.ndarray], rows: Rows, cells: int
-) -> np.ndarray:
-    """int64 (cells,): 1 where the tick's loudness says enough of what is not faint, 2 where the frames' does, else 3."""
-    plain = books.need(decoded[0]) > FAINT
+def _depths(books: Books, loudness: np.ndarray, decoded: Sequence[np.ndarray], rows: Rows, cells: int) -> np.ndarray:
+    """int64 (cells,): 1 where the tick's code says enough of what is not faint, 2 where the frames' do, else 3."""
+    plain = (books.need(loudness) > FAINT) | (books.need(decoded[0]) > FAINT)
     size = np.maximum(np.bincount(rows.cell, minlength=cells) * loudness.shape[1], 1)
 
     def error(known: np.ndarray) -> np.ndarray:
@@ -316,7 +315,7 @@ def decode_rows(books: Books, bands: Bands, rows: Rows, levels: Sequence[LevelCo
 
     need = books.need(known)[:, bands.band_U]
     need[~heard] = -(1 << 20)
-    level_R = WATER_STEP * waters[rows.cell]
+    level_R = WATER_LOWEST + WATER_STEP * waters[rows.cell]
     shape = np.zeros((len(rows.cell), bands.units, UNIT_BINS))
     stages = np.zeros((len(rows.cell), bands.units), np.int64)
     r, u = np.nonzero(need > level_R[:, None])

@@ -8,25 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from pantok.quantizers.kmeans import kmeans, nearest
+from pantok.stream import LevelCodes
 from pantok.tokenizers.audio_bands import AMPLITUDES, HIGH_UNITS, LOUDEST, LOW_UNITS, OCTAVE, UNIT_BINS, Bands
 from pantok.tokenizers.audio_code import (
+    FAINT,
     GAINS,
     HIGHS,
+    LONGEST,
+    NAMES,
+    SHAPE,
     SHAPE_UNIT,
     STAGES,
     WATERS,
     WIDEST,
     Books,
     Rows,
+    decode_rows,
+    encode_rows,
     gain_codes,
     grouped,
     means,
 )
-from pantok.tokenizers.audio_rate import predicted
+from pantok.tokenizers.audio_rate import Constant, predicted
 from pantok.tokenizers.audio_transform import FRAMES_PER_SECOND, TICK_FRAMES
 from pantok.tokenizers.base import Report
 
@@ -34,9 +42,11 @@ LOW, HIGH = len(LOW_UNITS), len(HIGH_UNITS)
 MOST_VECTORS = 40_000  # of a k-means; more changed no figure by more than 0.01 dB
 ITERATIONS = 12
 LATENT_WIDTH = 24
-WATER = 24
-"""Shapes are learned on what stands out above this (eighths of an octave): about 25 kbit/s of speech."""
-FILL = (0.6, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0)
+WATER = 34
+"""Shapes are learned on what stands out above this (eighths of an octave): about 30 kbit/s of speech."""
+FILL = (0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+OWN, NEAR, SPREAD, SLOPE = 0.3, 0.3, 2.0, 2.0
+"""Chosen by PESQ-WB of speech at 5 to 13 kbit/s, see benchmarks/LOG_audio.md."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,19 +58,17 @@ class Sample:
     frames: np.ndarray
 
 
-def perception(
-    own: float = 0.3, near: float = 0.3, spread: float = 2.0, slope: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def perception() -> tuple[np.ndarray, np.ndarray]:
     """mask int64 (25, 25) and tilt int64 (25,), see Books.
 
-    A band's error is covered by `own` of its loudness and `near` of the weighted mean of all (weights falling by half
-    every `spread` bands), in decibels; each band is `slope` eighths of an octave less important than the one below.
+    A band's error is covered by OWN of its loudness and NEAR of the weighted mean of all (weights falling by half
+    every SPREAD bands), in decibels; up to 8 kHz each band matters SLOPE eighths of an octave less than the one below.
     """
     n = LOW + HIGH
-    weights = 0.5 ** (np.abs(np.arange(n)[:, None] - np.arange(n)) / spread)
+    weights = 0.5 ** (np.abs(np.arange(n)[:, None] - np.arange(n)) / SPREAD)
     weights /= weights.sum(0)
-    mask = np.rint(256 * (own * np.eye(n) + near * weights)).astype(np.int64)
-    return mask, np.rint(256 * slope * np.arange(n)).astype(np.int64)
+    mask = np.rint(256 * (OWN * np.eye(n) + NEAR * weights)).astype(np.int64)
+    return mask, np.rint(256 * SLOPE * np.minimum(np.arange(n), LOW - 1)).astype(np.int64)
 
 
 def learn(samples: Sequence[Sample], size: int, tick_size: int, *, seed: int, report: Report) -> Books:
@@ -74,6 +82,36 @@ def learn(samples: Sequence[Sample], size: int, tick_size: int, *, seed: int, re
     shape, left = _shape_books(books, samples, size, seed, report)
     books = replace(books, shape=shape, left=left)
     return replace(books, rates=_rates(books, samples))
+
+
+def measured(books: Books, learned: Sequence[Sample], held_out: Sequence[Sample], water: int) -> dict[str, Any]:
+    """What the books do: signal to noise by prefix of levels on `held_out`, in the transform's domain, and the share
+    of each book that is used on `learned`, a little deeper."""
+    signal, bits, cells = 0.0, 0, 0
+    noise = np.zeros(len(NAMES))
+    for s in held_out:
+        codes, counts = encode_rows(books, s.bands, s.rows, s.frames, Constant(water))
+        levels = [LevelCodes.of_counts(c, n) for c, n in zip(codes, counts, strict=True)]
+        signal += float((s.frames**2).sum())
+        bits += int((books.costs[:, None] * counts).sum())
+        cells += s.rows.ticks * s.rows.channels
+        for k in range(SHAPE, len(NAMES)):
+            given = [
+                LevelCodes.of_counts(v.codes[:0], 0 * n) if i > k else v
+                for i, (v, n) in enumerate(zip(levels, counts, strict=True))
+            ]
+            noise[k] += float(((s.frames - decode_rows(books, s.bands, s.rows, given, 0)) ** 2).sum())
+    used = [np.zeros(lv.cardinality, bool) for lv in books.levels]
+    for s in learned:
+        deep, _ = encode_rows(books, s.bands, s.rows, s.frames, Constant(water - 8))
+        for seen, found in zip(used, deep, strict=True):
+            seen[found] = True
+    snr = 10 * np.log10(max(signal, 1e-30) / np.maximum(noise[SHAPE:], 1e-30))
+    return {
+        "bits_per_second": round(bits / 256 / cells * FRAMES_PER_SECOND / TICK_FRAMES, 1),
+        "snr_db": dict(zip(NAMES[SHAPE:], np.round(snr, 2).tolist(), strict=True)),
+        "used": {name: round(float(u.mean()), 4) for name, u in zip(NAMES[1:], used[1:], strict=True)},
+    }
 
 
 def loudness_known(books: Books, sample: Sample) -> np.ndarray:
@@ -132,18 +170,21 @@ def _shape_books(
         vectors.append(np.clip(np.rint(x * SHAPE_UNIT), -WIDEST, WIDEST))
         needs.append(need[r, u])
     left, need = np.concatenate(vectors), np.concatenate(needs)
-    shape, over = [], []
+    shape: list[np.ndarray] = []
+    over: list[np.ndarray] = []
     for stage in range(STAGES):
         if not len(left):  # nothing stands out, or all of it is said already
             left, need = np.zeros((1, UNIT_BINS)), np.zeros(1, np.int64)
         book = _book(_some(left, seed + stage), size, seed + stage)
+        long = np.sqrt((book**2).sum(1, keepdims=True)) / LONGEST
+        book = np.trunc(book / np.maximum(long, 1)).astype(np.float32)
         codes, distance = nearest(left.astype(np.float32), book)
         energy = np.bincount(codes, distance, len(book)) / np.maximum(np.bincount(codes, minlength=len(book)), 1)
         share = np.clip(energy / (UNIT_BINS * SHAPE_UNIT**2), 2.0**-16, 1.0)
         shape.append(book)
         over.append(np.rint(OCTAVE * np.log2(share)).astype(np.int64))
         keep = need + over[-1][codes] > WATER
-        left = left - book[codes]
+        left = np.clip(left - book[codes], -WIDEST, WIDEST)
         if keep.sum() > 8 * size:  # fewer would be learned by heart
             left, need = left[keep], need[keep]
         report("shapes", 0.4 + 0.6 * (stage + 1) / STAGES)
@@ -166,14 +207,17 @@ def _latent_basis(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rates(books: Books, samples: Sequence[Sample]) -> np.ndarray:
-    """Bits a second and channel at each water level, shapes as `predicted`, loudness at its full depth."""
+    """Bits a second and channel at each water level, of ticks that are not faint; shapes as `predicted`, loudness at
+    its full depth."""
     total, cells = np.zeros(WATERS, np.int64), 0
     for s in samples:
         need = books.need(loudness_known(books, s))[:, s.bands.band_U]
-        total += predicted(books, need, s.rows).sum(0)
-        cells += s.rows.ticks * s.rows.channels
+        plain = np.zeros(s.rows.ticks, bool)
+        plain[s.rows.tick[(need > FAINT).any(1)]] = True
+        total += predicted(books, need, s.rows)[plain].sum(0)
+        cells += int(plain.sum()) * s.rows.channels
     loudness = int(books.costs[0] + books.costs[1] + 2 * books.costs[2] + TICK_FRAMES * books.costs[3:5].sum())
-    return np.rint((total / cells + loudness) / 256 * FRAMES_PER_SECOND / TICK_FRAMES).astype(np.int64)
+    return np.rint((total / max(cells, 1) + loudness) / 256 * FRAMES_PER_SECOND / TICK_FRAMES).astype(np.int64)
 
 
 def _book(vectors: np.ndarray, size: int, seed: int) -> np.ndarray:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from pantok.tokenizers.audio_code import SHAPE, STAGES, WATER_STEP, WATERS, Books, Rows
+from pantok.tokenizers.audio_code import SHAPE, STAGES, WATER_LOWEST, WATER_STEP, WATERS, Books, Rows
 
 GROUP_TICKS = 8
 _MEMORY = 3  # the running mean of what a water level costs moves by 2^-3 of the way each tick: 0.6 s
 _HORIZON_TICKS = 25  # what was saved or overspent is returned over 2 s
-_GENEROUS = 3
+_GENEROUS = 2
 _RESERVE_TICKS = 25  # more than 2 s of rate is not saved up: a long silence does not pay for a burst
 
 
@@ -39,8 +39,8 @@ def predicted(books: Books, need: np.ndarray, rows: Rows) -> np.ndarray:
     tick = np.broadcast_to(rows.tick[:, None], need.shape)
     fall = 0
     for stage in range(STAGES):
-        # A vector pays for this stage at the water levels w with WATER_STEP * w < need.
-        paid = np.clip(-(-(need + fall) // WATER_STEP), 0, WATERS)
+        # A vector pays for this stage at the water levels w with LOWEST + STEP * w < need + fall.
+        paid = np.clip(-(-(need + fall - WATER_LOWEST) // WATER_STEP), 0, WATERS)
         seen = np.bincount((tick * (WATERS + 1) + paid).reshape(-1), minlength=rows.ticks * (WATERS + 1))
         above = seen.reshape(rows.ticks, -1)[:, ::-1].cumsum(1)[:, ::-1]
         costs += books.costs[SHAPE + stage] * above[:, 1:]

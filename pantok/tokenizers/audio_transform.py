@@ -13,7 +13,8 @@ from frames i and i + 1, never from an earlier one, so that decoding may begin a
     >>> frames.shape, int(np.abs(lapped.inverse(frames) - sound).max()) < 64    # of 2^23
     ((3, 320), True)
 
-MDCT: J. Princen, A. Johnson, A. Bradley, ICASSP 1987. Shapes: F frames, N hop, B bins.
+MDCT: J. Princen, A. Johnson, A. Bradley, ICASSP 1987. Window: Kaiser-Bessel derived, alpha 4, as in AAC.
+Shapes: F frames, N hop, B bins.
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ class Lapped:
 
     def __init__(self, hop: int) -> None:
         self.hop, self.bins = hop, min(hop, MOST_BINS)
-        n = np.arange(2 * hop)
-        self.window = np.rint(np.sin(np.pi / (2 * hop) * (n + 0.5)) * _WINDOW) / _WINDOW
+        rising = np.cumsum(np.kaiser(hop + 1, 4 * np.pi))
+        rising = np.sqrt(rising[:hop] / rising[hop])
+        self.window = np.rint(np.concatenate([rising, rising[::-1]]) * _WINDOW) / _WINDOW
         # c(n) is odd about the middle of the first half and even about that of the second: half the rows suffice.
         self._odd = np.arange(hop // 2)
         self._even = hop + np.arange((hop + 1) // 2)
