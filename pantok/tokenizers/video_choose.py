@@ -74,7 +74,7 @@ class Chooser:
         target, count = frames[-1], len(frames)
         inner_lam, lam = INNER_TRADE * lam, (KEY_TRADE if past is None else END_TRADE) * lam
         if past is not None:
-            self._move(plan, target, past, before, lam)
+            self._move(plan, frames, past, before, lam)
         base, left, energy = self._refresh(plan, target, past, lam)
         self._detail(plan, target, base, left, energy, lam)
         end = Reference(self.grid, draw_end(plan, base, self.books))
@@ -89,19 +89,31 @@ class Chooser:
     def _still(self, frames: np.ndarray, lam: float) -> bool:
         return bool(_squared(residual(frames[0], frames[-1])).sum() < lam * 1000)
 
-    def _move(self, plan: Plan, target: np.ndarray, past: Reference, before: np.ndarray, lam: float) -> None:
+    def _move(self, plan: Plan, frames: np.ndarray, past: Reference, before: np.ndarray, lam: float) -> None:
         """Displacements of the tick and of each quad."""
-        vectors, owner = find_palette(past, target, before, 60 * lam)
+        vectors, owner = find_palette(past, frames[-1], before, 60 * lam)
         if len(vectors) == 1:
             return
         plan.vectors = vectors
-        b = self.grid.blocks
-        luma = self.grid.luma_rows(target)
+        b, count = self.grid.blocks, len(frames)
+        # What moves truly also explains the frame half way there. A displacement that only happens to fit the last
+        # frame would spoil those between.
+        marks = [(count, self.grid.luma_rows(frames[-1]))]
+        if count > 2:
+            marks.append((count // 2, self.grid.luma_rows(frames[count // 2 - 1])))
+
+        def gaps(moves: np.ndarray, quads: np.ndarray) -> np.ndarray:
+            """float64 (m,): squared luma error of `quads` under displacements (m, 2); half the rows stand for all."""
+            total = np.zeros(len(quads))
+            for number, luma in marks:
+                step = (2 * moves * number + count) // (2 * count)
+                total += squared_gap(past.fetch_luma(step, quads), luma[quads])
+            return total * (2 / len(marks))
 
         def errors(kind: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-            """float64 (m, 4): of the quads of `blocks` under one displacement each; half the rows stand for all."""
+            """float64 (m, 4): of the quads of `blocks` under one displacement each."""
             which = (blocks[:, None] * 4 + np.arange(4)).ravel()
-            return 2 * squared_gap(past.fetch_luma(np.repeat(vectors[kind], 4, 0), which), luma[which]).reshape(-1, 4)
+            return gaps(np.repeat(vectors[kind], 4, 0), which).reshape(-1, 4)
 
         best_kind, best = np.zeros(b, np.int64), np.full(b, np.inf)
         own = np.full((b, 4), np.inf)
@@ -115,9 +127,24 @@ class Chooser:
             better = total < best[blocks]
             best[blocks[better]] = total[better]
             best_kind[blocks[better]] = choice[blocks[better]]
-        split = self._worth(np.where(np.isfinite(own), own, 1e12), lam).sum(1) + 24 * lam < best
-        plan.split = split
-        plan.kind = np.where(split[:, None], owner, best_kind[:, None])
+        worth, kind = self._each(np.where(np.isfinite(own), own, 1e12), owner, vectors, gaps, lam)
+        plan.split = worth.sum(1) + 24 * lam < best
+        plan.kind = np.where(plan.split[:, None], kind, best_kind[:, None])
+
+    def _each(
+        self, error: np.ndarray, kind: np.ndarray, vectors: np.ndarray, gaps: Callable, lam: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tries every displacement on the quads that are badly predicted.
+
+        error, kind: (B, 4), each quad's so far. Returns its worth and its kind.
+        """
+        kind = kind.copy()
+        hard = np.flatnonzero(error.ravel() > _WORTH * lam / 2)
+        if len(hard):
+            errors = np.stack([gaps(np.broadcast_to(v, (len(hard), 2)), hard) for v in vectors])
+            kind.ravel()[hard] = pick = errors.argmin(0)
+            error.ravel()[hard] = errors[pick, np.arange(len(hard))]
+        return self._worth(error, lam), kind
 
     def _worth(self, error: np.ndarray, lam: float) -> np.ndarray:
         """What an error before detail will cost in the end: itself while small, then as its root (a code halves it)."""
@@ -272,7 +299,7 @@ class Chooser:
             return
         # The first frame lies (count - 1) / count of a tick before the end.
         n = len(frames)
-        scaled = -(2 * vectors * n + (n - 1)) // (2 * (n - 1))
+        scaled = -((2 * vectors * n + (n - 1)) // (2 * (n - 1)))
         plan.vectors = np.clip(scaled, -60, 60)
         common = np.sort(owner, 1)[:, 1]
         same = (owner == common[:, None]).sum(1)

@@ -25,7 +25,7 @@ from pantok.tokenizers.video_tick import DEPTH, INNER_DEPTH, Books
 
 TICK = 4
 PATTERNS, INNER_PATTERNS = 256, 32
-ROWS_PER_CODE = 12
+ROWS_PER_CODE = 4
 RUN = 6
 """Ticks of a run: a key and what follows it."""
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -178,7 +179,7 @@ def unpack(codes: Sequence[np.ndarray], books: Books, grid: Grid, key: bool, lev
     return plan
 
 
-def _placed(codes: np.ndarray, where: np.ndarray) -> np.ndarray:
+def _placed(codes: np.ndarray, where: Any) -> np.ndarray:
     """int64 of where.shape: the codes in order at the true places, zero elsewhere and where codes run out."""
     out = np.zeros(where.shape, np.int64)
     places = np.flatnonzero(where)[: len(codes)]
