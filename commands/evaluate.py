@@ -142,8 +142,8 @@ def _may_write(path: Path, force: bool) -> None:
 
 
 def _evaluate(job: Job, stream: TokenStream) -> None:
-    from pantok.evaluate import rates
     from pantok.formats.report import TrackReport
+    from pantok.rates import rates
 
     original = _original(job, stream)
     for tokens in stream.tracks.values():
@@ -169,7 +169,6 @@ def _evaluate(job: Job, stream: TokenStream) -> None:
                 channels=tokens.channels,
                 units=tokens.units,
                 seconds=seconds,
-                certificate=_certificate(tokens, quality),
             )
         )
 
@@ -196,11 +195,12 @@ def _original(job: Job, stream: TokenStream) -> Episode | None:
 
 def _quality(job: Job, stream: TokenStream, tokens: TrackTokens, track: Track) -> tuple[TrackQuality, Exhibit | None]:
     from pantok import tokenizers
-    from pantok.evaluate import evaluate, measured_samples, some_prefixes
+    from pantok.evaluate import evaluate, some_prefixes
+    from pantok.rates import measured_samples
 
     samples = measured_samples(tokens, job.limit_seconds)
     whole = len(tokens.levels)
-    prefixes = tuple(k for k in job.levels if k < whole) + (whole,) if job.levels else some_prefixes(whole)
+    prefixes = tuple(k for k in job.levels if k < whole) + (whole,) if job.levels else some_prefixes(tokens)
     exhibit = _exhibit(tokens, samples) if job.exhibit and len(job.found) < REPORTED else None
     settings = stream.parameters.get(tokens.modality, {})
     watch: Callable[[int, np.ndarray, Sequence[np.ndarray]], None] = exhibit or _look_away
@@ -235,8 +235,9 @@ def _others(
     tokens: TrackTokens, track: Track, samples: int, prefixes: tuple[int, ...], codec: Codec
 ) -> tuple[Other, ...]:
     """x264's or Opus's versions of the first `samples`; the one at the rate nearest to all levels comes first."""
-    from pantok.evaluate import Other, first, rates
+    from pantok.evaluate import Other, first
     from pantok.formats import reference
+    from pantok.rates import rates
 
     if tokens.modality not in ("video", "audio"):
         return ()
@@ -265,10 +266,6 @@ def _others(
         Other(codec=p.codec, setting=p.setting, bits=p.bits, encode_seconds=p.encode_seconds, blocks=p.blocks)
         for p in points
     )
-
-
-def _certificate(tokens: TrackTokens, quality: TrackQuality | None) -> tuple[str, bool] | None:
-    return None
 
 
 def _write_page(job: Job, store: Path, opened: Store, part: str, html: Path) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pantok.commands.common import Run
-    from pantok.evaluate import LevelRate, Point, TrackQuality
+    from pantok.evaluate import Point, TrackQuality
     from pantok.formats.report import TrackReport
+    from pantok.rates import LevelRate
 
 SHORT = {
     "psnr_rgb_db": "{} dB",
@@ -30,8 +31,8 @@ SHORT = {
 
 
 def tables(run: Run, title: str, found: Sequence[TrackReport]) -> None:
-    from pantok.evaluate import codebook_use
     from pantok.formats.report_charts import number
+    from pantok.rates import codebook_use
 
     rows = []
     for track in found:
@@ -43,10 +44,10 @@ def tables(run: Run, title: str, found: Sequence[TrackReport]) -> None:
                 number(rate.per_second(rate.tokens)),
                 number(rate.per_second(rate.bits)),
                 number(rate.bits_per_value),
-                _scores(quality.prefixes[-1]) + _bound(track) if quality else "not measured",
+                _scores(quality.prefixes[-1]) + _bound(quality) if quality else "not measured",
                 _beside(quality),
-                f"{number(quality.encode_speed)}x" if quality else "–",
-                f"{number(quality.decode_speed)}x" if quality else "–",
+                _times(quality.encode_speed) if quality else "–",
+                _times(quality.decode_speed) if quality else "–",
             ]
         )
     columns = ["track", "seconds", "tokens/s", "bits/s", "bits/value", "quality", "reference", "encode", "decode"]
@@ -63,6 +64,12 @@ def tables(run: Run, title: str, found: Sequence[TrackReport]) -> None:
         for use in codebook_use(track.rate for track in found)
     ]
     run.table("Codebooks, over all tracks", ["level", "codes", "tokens", "used", "perplexity", "entropy, bits"], rows)
+
+
+def _times(speed: float) -> str:
+    from pantok.formats.report_charts import number
+
+    return "–" if math.isnan(speed) else f"{number(speed)}x"
 
 
 def _scores(point: Point) -> str:
@@ -84,15 +91,15 @@ def _beside(quality: TrackQuality | None) -> str:
     return f"{point.codec} at {rate}: {_scores(point)}"
 
 
-def _bound(track: TrackReport) -> str:
-    if track.certificate is None:
+def _bound(quality: TrackQuality) -> str:
+    if quality.certificate is None:
         return ""
-    return f"; bound {track.certificate[0]} {'holds' if track.certificate[1] else 'BROKEN'}"
+    return f"; bound {quality.certificate.text} {'holds' if quality.certificate.holds else 'BROKEN'}"
 
 
 def document(found: Sequence[TrackReport]) -> dict[str, Any]:
     """`episodes` and `codebooks` of the JSON document."""
-    from pantok.evaluate import codebook_use
+    from pantok.rates import codebook_use
 
     episodes: dict[str, list[dict[str, Any]]] = {}
     for track in found:
@@ -118,7 +125,7 @@ def document(found: Sequence[TrackReport]) -> dict[str, Any]:
 
 
 def _track(track: TrackReport) -> dict[str, Any]:
-    rate, bound = track.rate, track.certificate
+    rate = track.rate
     return {
         "track": rate.track,
         "modality": rate.modality,
@@ -132,7 +139,6 @@ def _track(track: TrackReport) -> dict[str, Any]:
         "entropy_bits_per_second": _plain(rate.per_second(rate.entropy_bits)),
         "latent_bits": rate.latent_bits,
         "levels": [_level(level) for level in rate.levels],
-        "certificate": None if bound is None else {"bound": bound[0], "holds": bound[1]},
         "quality": None if track.quality is None else _quality(track.quality),
     }
 
@@ -161,9 +167,22 @@ def _quality(quality: TrackQuality) -> dict[str, Any]:
         "of_samples": quality.of_samples,
         "encode_speed": _plain(quality.encode_speed),
         "decode_speed": _plain(quality.decode_speed),
+        "certificate": _certificate(quality),
         "prefixes": [_point(p, quality) for p in quality.prefixes],
         "nearest_reference": _point(quality.references[0], quality) if quality.references else None,
         "references": [_point(p, quality) for p in sorted(quality.references, key=lambda p: p.bits)],
+    }
+
+
+def _certificate(quality: TrackQuality) -> dict[str, Any] | None:
+    found = quality.certificate
+    if found is None:
+        return None
+    channels = zip(found.channels, found.bounds, found.errors, strict=True)
+    return {
+        "holds": found.holds,
+        "nonfinite_kept": found.kept,
+        "channels": [{"name": n, "bound": b, "max_error": e} for n, b, e in channels],
     }
 
 

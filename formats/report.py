@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pantok.evaluate import Point, TrackQuality, TrackRate, codebook_use
+from pantok.evaluate import Point, TrackQuality
 from pantok.formats.report_charts import Curve, line_chart, number, traces, usage
 from pantok.formats.report_exhibits import Pictures, Rows, Sound, difference, image_url, sound_url, spectrogram
 from pantok.formats.report_style import STYLE
+from pantok.rates import TrackRate, codebook_use
 
 Exhibit: TypeAlias = Pictures | Sound | Rows | None
 MARK = '<meta name="generator" content="pantok eval">'
@@ -50,10 +51,7 @@ HEADLINE = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackReport:
-    """quality: None where the original was not to be had. seconds: of the exhibited samples, for traces.
-
-    certificate: None where the track has none, else the bound as text and whether it holds.
-    """
+    """quality: None where the original was not to be had. seconds: of the exhibited samples, for traces."""
 
     episode: str
     rate: TrackRate
@@ -62,7 +60,6 @@ class TrackReport:
     channels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     seconds: np.ndarray | None = None
-    certificate: tuple[str, bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +98,7 @@ def _overview(tracks: Sequence[TrackReport]) -> str:
         rate, quality = track.rate, track.quality
         best = quality.prefixes[-1].quality if quality else {}
         marks = "".join(_chip(LABELS[k], best[k]) for k in HEADLINE[rate.modality] if k in best)
-        if track.certificate:
-            marks += _certificate(track)
+        marks += _certificate(quality)
         rows.append(
             f'<tr><th><a href="#t{i}">{escape(track.episode)} <b>{escape(rate.track)}</b></a></th>'
             f"<td>{number(rate.seconds)}</td><td>{number(rate.per_second(rate.tokens))}</td>"
@@ -156,8 +152,8 @@ def _tiles(track: TrackReport) -> str:
                 rate_of, unit_of_rate = _per(quality)
                 note = f"{beside.codec} {number(beside.quality[key])} at {number(rate_of(beside))} {unit_of_rate}"
             tiles.append((LABELS[key], number(best.quality[key]), note))
-        if track.certificate:
-            tiles.append(("guaranteed", escape(track.certificate[0]), _certificate(track)))
+        if quality.certificate:
+            tiles.append(("guaranteed", f"<span>{quality.certificate.text}</span>", _certificate(quality)))
         tiles.append(("encode", _speed(quality.encode_speed), "of real time"))
         tiles.append(("decode", _speed(quality.decode_speed), "of real time"))
     cells = "".join(f"<div><dt>{k}</dt><dd>{v}</dd><small>{note}</small></div>" for k, v, note in tiles)
@@ -179,7 +175,9 @@ def _per(quality: TrackQuality) -> tuple[Callable[[Point], float], str]:
 
 def _charts(quality: TrackQuality) -> str:
     rate_of, unit = _per(quality)
-    out = []
+    out: list[str] = []
+    if len(quality.prefixes) + len(quality.references) < 2:
+        return ""  # one point is no curve; the tiles say it
     for key in CHARTS[quality.modality]:
         curves = [
             Curve(
@@ -293,7 +291,9 @@ def _rows(exhibit: Rows, track: TrackReport, seconds: np.ndarray) -> str:
     for c in range(original.shape[1]):
         name = track.channels[c] if c < len(track.channels) else f"channel {c}"
         unit = f", {track.units[c]}" if c < len(track.units) and track.units[c] else ""
-        chart = traces(original[:, c], decoded[:, c], seconds[: len(original)], f"{name}{unit}")
+        bound = track.quality.certificate
+        known = f" · within {number(bound.bounds[c])}, at most {number(bound.errors[c])} found" if bound else ""
+        chart = traces(original[:, c], decoded[:, c], seconds[: len(original)], f"{name}{unit}{known}")
         if chart:
             out.append(f"<figure>{chart}</figure>")
     more = len(track.channels) - original.shape[1]
@@ -340,9 +340,10 @@ def _codebooks(tracks: Sequence[TrackReport]) -> str:
     )
 
 
-def _certificate(track: TrackReport) -> str:
-    assert track.certificate is not None
-    return _chip("bound holds", None, "good") if track.certificate[1] else _chip("BOUND BROKEN", None, "bad")
+def _certificate(quality: TrackQuality | None) -> str:
+    if quality is None or quality.certificate is None:
+        return ""
+    return _chip("bound holds", None, "good") if quality.certificate.holds else _chip("BOUND BROKEN", None, "bad")
 
 
 def _chip(name: str, value: float | None, kind: str = "") -> str:

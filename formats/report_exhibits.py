@@ -130,7 +130,7 @@ def image_url(picture: np.ndarray) -> str:
         codec.pix_fmt = "rgb24"
     else:
         codec.pix_fmt = "yuvj444p"
-        codec.options = {"qmin": "2", "qmax": "2"}
+        codec.options = {"qmin": "3", "qmax": "3"}
         frame = frame.reformat(format="yuvj444p", dst_colorspace="ITU601", dst_color_range="JPEG")
     data = b"".join(bytes(p) for p in (*codec.encode(frame), *codec.encode(None)))
     return _url("image/png" if small else "image/jpeg", data)

@@ -33,6 +33,7 @@ vertical-align:2px;margin-right:4px}
 .tiles div{border:1px solid var(--line);border-radius:9px;padding:10px 12px}
 .tiles dt,.tiles small{color:var(--muted);font-size:12.5px;line-height:1.35;display:block}
 .tiles dd{margin:1px 0;font-size:20px;font-weight:600;font-variant-numeric:tabular-nums;white-space:nowrap}
+.tiles dd span{font-size:14px;line-height:30px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:14px}
 .pictures{display:grid;gap:10px;margin:0 0 12px;grid-template-columns:repeat(auto-fill,minmax(min(250px,100%),1fr))}
 @media (min-width:900px){.n4{grid-template-columns:repeat(4,1fr)}.n3{grid-template-columns:repeat(3,1fr)}

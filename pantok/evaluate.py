@@ -1,29 +1,26 @@
-"""What an encoded track costs and how good it is: rates by level, and quality by prefix of levels.
+"""How good an encoded track is, by prefix of levels, and how fast; what it costs is `pantok.rates`.
 
 What is unusual: every prefix of levels is decoded beside the others, in step with the original and with whatever
 reference codecs are handed in, so that the recording is read once, memory holds a few blocks whatever the length,
 and each figure is of the same samples.
-
-Bits are counted twice: `bits` is codes x log2(cardinality), what a store or a model without context pays;
-`entropy_bits` is codes x the zeroth-order entropy of their level, what an ideal memoryless coder would pay.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pantok.errors import InputError
-from pantok.experience import MODALITIES, NS, Block, Track
-from pantok.metrics.meters import meter_for
-from pantok.stream import LevelCodes, TrackTokens
+from pantok.experience import NS, Block, Track
+from pantok.metrics.meters import Meter, NumericMeter, meter_for
+from pantok.rates import rates
+from pantok.stream import TrackTokens
 from pantok.tokenizers import Encoder, Tokenizer
-from pantok.vocabulary import Level
 
 Open = Callable[[], Iterator[Block]]
 Watch = Callable[[int, np.ndarray, Sequence[np.ndarray]], None]
@@ -32,69 +29,6 @@ MEASURED_FRAMES = 150
 """RGB and SSIM are measured on about so many frames of a track; luma PSNR on all."""
 
 ENCODE_SECONDS = 6.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LevelRate:
-    """One level of one track. counts: int64 (cardinality,), how often each code is used."""
-
-    level: int
-    name: str
-    role: str
-    cardinality: int
-    tokens: int
-    tokens_per_second: float
-    bits: float
-    bits_per_second: float
-    entropy_bits: float
-    counts: np.ndarray
-
-    @property
-    def used(self) -> int:
-        """How many of the level's codes occur."""
-        return int(np.count_nonzero(self.counts))
-
-    @property
-    def perplexity(self) -> float:
-        """2^entropy: as many equally frequent codes would be as hard to predict. 0 for an empty level."""
-        return 2.0 ** (self.entropy_bits / self.tokens) if self.tokens else 0.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrackRate:
-    """What a whole track costs. samples: frames, sound samples (of all channels together), rows or pieces of text.
-
-    values: pixels, or single numbers: samples x channels. latent_bits: of the continuous vectors beside the codes.
-    """
-
-    track: str
-    modality: str
-    seconds: float
-    samples: int
-    values: int
-    levels: tuple[LevelRate, ...]
-    latent_bits: int
-
-    @property
-    def tokens(self) -> int:
-        return sum(level.tokens for level in self.levels)
-
-    @property
-    def bits(self) -> float:
-        return sum(level.bits for level in self.levels)
-
-    @property
-    def entropy_bits(self) -> float:
-        return sum(level.entropy_bits for level in self.levels)
-
-    def per_second(self, amount: float) -> float:
-        """nan for a track that lasts no time."""
-        return amount / self.seconds if self.seconds else math.nan
-
-    @property
-    def bits_per_value(self) -> float:
-        """Bits per pixel for video."""
-        return self.bits / self.values if self.values else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +63,36 @@ class Other:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was guaranteed of each channel of a numeric track when it was encoded, and what is found now.
+
+    bounds, errors: in the track's units. kept: whether NaN and infinities came back as themselves.
+    """
+
+    channels: tuple[str, ...]
+    bounds: tuple[float, ...]
+    errors: tuple[float, ...]
+    kept: bool
+
+    @property
+    def holds(self) -> bool:
+        return self.kept and all(e <= b for e, b in zip(self.errors, self.bounds, strict=True))
+
+    @property
+    def text(self) -> str:
+        """`exact`, `± 0.01`, `± 0.001 to 0.5`."""
+        low, high = min(self.bounds), max(self.bounds)
+        if high == 0:
+            return "exact"
+        return f"± {high:.3g}" if low == high else f"± {low:.3g} to {high:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackQuality:
-    """How good the first `samples` samples of a track are. speeds: seconds of recording per second of work."""
+    """How good the first `samples` samples of a track are. speeds: seconds of recording per second of work.
+
+    certificate: of all levels, for a numeric track that has one.
+    """
 
     track: str
     modality: str
@@ -142,121 +104,19 @@ class TrackQuality:
     references: tuple[Point, ...]
     encode_speed: float
     decode_speed: float
+    certificate: Certificate | None = None
 
 
-def rates(tokens: TrackTokens, levels: Sequence[Level], first_ticks: int | None = None) -> TrackRate:
-    """The rates of a track, or of its first ticks."""
-    last = tokens.ticks if first_ticks is None else min(first_ticks, tokens.ticks)
-    samples = min(last * tokens.tick, tokens.clock.count)
-    seconds = tokens.clock.cut(0, samples).duration_ns / NS
-    latents = tokens.latents
-    rated = TrackRate(
-        track=tokens.name,
-        modality=tokens.modality,
-        seconds=seconds,
-        samples=samples,
-        values=samples * values_per_sample(tokens),
-        levels=(),
-        latent_bits=0 if latents is None else int(latents.splits[last]) * latents.values.shape[1] * 16,
-    )
-    found = []
-    for number, (spec, held) in enumerate(zip(levels, tokens.levels, strict=True)):
-        found.append(_level_rate(number, spec, held.cut(0, last), rated))
-    return replace(rated, levels=tuple(found))
+def some_prefixes(tokens: TrackTokens, most: int = 8) -> tuple[int, ...]:
+    """Which prefixes to measure: `most` evenly spread ones, the first and the whole among them.
 
-
-def _level_rate(number: int, spec: Level, held: LevelCodes, of: TrackRate) -> LevelRate:
-    counts = np.bincount(held.codes, minlength=spec.cardinality)
-    size = len(held.codes)
-    bits = size * math.log2(spec.cardinality)
-    return LevelRate(
-        level=number,
-        name=spec.name,
-        role=spec.role,
-        cardinality=spec.cardinality,
-        tokens=size,
-        tokens_per_second=of.per_second(size),
-        bits=bits,
-        bits_per_second=of.per_second(bits),
-        entropy_bits=_entropy_bits(counts),
-        counts=counts,
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CodebookUse:
-    """How one level's codes are used over several tracks together. counts: int64 (cardinality,)."""
-
-    modality: str
-    level: int
-    name: str
-    role: str
-    counts: np.ndarray
-
-    @property
-    def cardinality(self) -> int:
-        return len(self.counts)
-
-    @property
-    def tokens(self) -> int:
-        return int(self.counts.sum())
-
-    @property
-    def used(self) -> int:
-        return int(np.count_nonzero(self.counts))
-
-    @property
-    def entropy_bits_per_token(self) -> float:
-        return _entropy_bits(self.counts) / max(self.tokens, 1)
-
-    @property
-    def perplexity(self) -> float:
-        """2^entropy; 0 for a level that has no codes."""
-        return 2.0**self.entropy_bits_per_token if self.tokens else 0.0
-
-
-def codebook_use(tracks: Iterable[TrackRate]) -> tuple[CodebookUse, ...]:
-    """One for each level of each modality, in the order of modalities and levels."""
-    found: dict[tuple[str, int], CodebookUse] = {}
-    for track in tracks:
-        for rate in track.levels:
-            key = (track.modality, rate.level)
-            counts = found[key].counts + rate.counts if key in found else rate.counts
-            found[key] = CodebookUse(
-                modality=track.modality, level=rate.level, name=rate.name, role=rate.role, counts=counts
-            )
-    return tuple(found[key] for key in sorted(found, key=lambda k: (MODALITIES.index(k[0]), k[1])))
-
-
-def _entropy_bits(counts: np.ndarray) -> float:
-    """Of all codes together, zeroth order."""
-    used = counts[counts > 0].astype(np.float64)
-    return max(0.0, float((used * np.log2(used.sum() / used)).sum())) if len(used) else 0.0
-
-
-def values_per_sample(tokens: TrackTokens) -> int:
-    """Pixels of a frame, channels of a row or of a sound sample, 1 for text."""
-    if tokens.modality == "video":
-        return int(tokens.info["height"]) * int(tokens.info["width"])
-    return max(len(tokens.channels), 1)
-
-
-def measured_samples(tokens: TrackTokens, limit_seconds: float | None) -> int:
-    """How many samples lie within the limit, in whole ticks and at least one; all if None."""
-    if limit_seconds is None:
-        return tokens.clock.count
-    every = tokens.clock.count
-    count = tokens.clock.span(None, int(tokens.clock.times_ns[0]) + round(limit_seconds * NS))[1]
-    if count == every:
-        return count
-    return min(max(count // tokens.tick, 1) * tokens.tick, every)
-
-
-def some_prefixes(levels: int, most: int = 8) -> tuple[int, ...]:
-    """Which prefixes to measure: all of them, or `most` evenly spread ones that include the first and the last."""
-    if levels <= most:
-        return tuple(range(1, levels + 1))
-    return tuple(sorted({round(1 + i * (levels - 1) / (most - 1)) for i in range(most)}))
+    A level without codes makes no prefix of its own.
+    """
+    whole = len(tokens.levels)
+    filled = [k for k in range(1, whole + 1) if len(tokens.levels[k - 1].codes)]
+    filled = [*filled[:-1], whole]
+    step = (len(filled) - 1) / (most - 1)
+    return tuple(filled) if step <= 1 else tuple(filled[round(i * step)] for i in range(most))
 
 
 def evaluate(
@@ -360,6 +220,19 @@ def evaluate(
         references=tuple(references),
         encode_speed=encode_speed,
         decode_speed=_speed(rated.seconds, points[-1].decode_seconds),
+        certificate=_certificate(tokens, meter, len(prefixes) - 1),
+    )
+
+
+def _certificate(tokens: TrackTokens, meter: Meter, version: int) -> Certificate | None:
+    promised = tokens.header.get("channels")
+    if not isinstance(meter, NumericMeter) or not promised:
+        return None
+    return Certificate(
+        channels=tuple(str(c["name"]) for c in promised),
+        bounds=tuple(float(c["bound"]) for c in promised),
+        errors=meter.max_errors(version),
+        kept=meter.scores()[version]["same_nonfinite"] == 1.0,
     )
 
 

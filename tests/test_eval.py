@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pantok.errors import InputError
-from pantok.evaluate import Other, aligned, codebook_use, evaluate, measured_samples, rates, some_prefixes
+from pantok.evaluate import Certificate, Other, aligned, evaluate, some_prefixes
 from pantok.experience import Block, Clock, Track
 from pantok.metrics.meters import NumericMeter
+from pantok.rates import codebook_use, measured_samples, rates
 from pantok.stream import Latents, LevelCodes, TrackTokens
 from pantok.tokenizers.text import TextConfig, TextTokenizer
 from pantok.vocabulary import Level
@@ -97,8 +98,39 @@ def test_streams_cut_in_any_way_come_out_in_step(cuts: list[list[int]]) -> None:
 def test_the_measured_part_is_whole_ticks_within_the_limit() -> None:
     tokens = two_levels(38)
     assert [measured_samples(tokens, s) for s in (None, 0.0, 0.21, 1.0, 1.3, 1.9, 99.0)] == [38, 4, 4, 20, 24, 38, 38]
-    assert some_prefixes(3) == (1, 2, 3) and some_prefixes(1) == (1,)
-    assert some_prefixes(30) == (1, 5, 9, 13, 18, 22, 26, 30)
+
+
+def test_prefixes_are_spread_and_leave_out_levels_without_codes() -> None:
+    level, empty = (LevelCodes.of_counts(np.zeros(n, np.uint8), np.array([n])) for n in (1, 0))
+
+    def chosen(*levels: LevelCodes) -> tuple[int, ...]:
+        return some_prefixes(TrackTokens("audio", "audio", Clock.regular(1, 1), 1, levels))
+
+    assert chosen(level, level, level) == (1, 2, 3) and chosen(level) == (1,)
+    assert chosen(level, empty, level, level, empty, empty) == (1, 3, 6) and chosen(empty, empty) == (2,)
+    assert chosen(*[level] * 30) == (1, 5, 9, 13, 18, 22, 26, 30)
+
+
+def test_whole_numbers_are_compared_exactly_and_each_channel_by_itself() -> None:
+    meter = NumericMeter(1)
+    low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    meter.update(np.array([[high, low, 3]]), [np.array([[high - 1, high, 3]])])
+    assert meter.max_errors(0) == (1.0, 2.0**64, 0.0)
+    flags = NumericMeter(1)
+    flags.update(np.array([[True, False]]), [np.array([[False, False]])])
+    assert flags.max_errors(0) == (1.0, 0.0)
+
+
+def test_a_certificate_holds_until_one_sample_of_one_channel_is_beyond() -> None:
+    def held(*errors: float, kept: bool = True) -> bool:
+        return Certificate(channels=("a", "b"), bounds=(0.1, 0.0), errors=errors, kept=kept).holds
+
+    assert (
+        held(0.1, 0.0)
+        and not held(0.1, 1e-9)
+        and not held(np.nextafter(0.1, 1), 0.0)
+        and not held(0.1, 0.0, kept=False)
+    )
 
 
 def test_numeric_errors_leave_out_what_is_not_finite_and_say_whether_it_came_back() -> None:

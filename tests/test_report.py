@@ -20,7 +20,7 @@ import pytest
 
 from pantok import pixels
 from pantok.errors import InputError
-from pantok.evaluate import Point, TrackQuality, rates
+from pantok.evaluate import Point, TrackQuality
 from pantok.experience import Block, Clock, Source
 from pantok.formats import reference
 from pantok.formats.originals import locate
@@ -28,6 +28,7 @@ from pantok.formats.report import Page, TrackReport, render
 from pantok.formats.report_charts import Curve, line_chart, number, traces, usage
 from pantok.formats.report_exhibits import Pictures, Sound, image_url, sound_url, spectrogram
 from pantok.metrics.video import VideoMeter
+from pantok.rates import rates
 from pantok.stream import LevelCodes, TrackTokens
 from pantok.vocabulary import Level
 

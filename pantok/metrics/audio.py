@@ -63,9 +63,11 @@ def pesq_wb(original: np.ndarray, decoded: np.ndarray, rate_hz: int) -> float | 
     import pesq
 
     def measure(a: np.ndarray, b: np.ndarray) -> float | None:
+        if not a.any() or not b.any():
+            return None  # it divides by the power of each
         try:
             return float(pesq.pesq(PESQ_HZ, a, b, "wb"))
-        except pesq.PesqError:  # silence, or shorter than a quarter of a second
+        except (pesq.PesqError, ValueError):  # no speech, shorter than a quarter of a second, or too faint to level
             return None
 
     return _by_channel(measure, *(_resampled(x, rate_hz, PESQ_HZ) for x in (original, decoded)))

@@ -13,6 +13,7 @@ apply (SSIM of a picture below 11 x 11, PESQ of silence), inf where nothing diff
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,37 +72,49 @@ class NumericMeter(Meter):
     """`max_error`, `rms_error` over the values that are finite in the original, in its units; `same_nonfinite`.
 
     same_nonfinite: 1.0 if every NaN and infinity of the original came back as itself and no other value became one.
-    Differences are taken in float64; integers above 2^53 lose their last bits there.
+    Differences of integers and booleans are exact, of floats float64. Rows are (n, channels) or (n,).
     """
 
     def __init__(self, versions: int) -> None:
         self._count = 0
-        self._max = np.zeros(versions)
+        self._max = [np.zeros(0) for _ in range(versions)]
         self._squares = np.zeros(versions)
         self._kept = np.ones(versions, bool)
 
     def update(self, original: np.ndarray, decoded: Sequence[np.ndarray]) -> None:
-        x = np.asarray(original, np.float64)
+        x = original.reshape(len(original), -1)
         finite = np.isfinite(x)
         self._count += int(finite.sum())
         for i, version in enumerate(decoded):
-            y = np.asarray(version, np.float64)
+            y = np.asarray(version, x.dtype).reshape(x.shape)
             self._kept[i] &= np.array_equal(x[~finite], y[~finite], equal_nan=True) and np.isfinite(y[finite]).all()
-            error = np.abs(x[finite] - y[finite])
-            if error.size:
-                self._max[i] = max(self._max[i], float(error.max()))
-                self._squares[i] += float(error @ error)
+            error = np.where(finite, _absolute_difference(x, y), 0.0)
+            self._max[i] = np.maximum(self._max[i] if len(self._max[i]) else 0.0, error.max(0, initial=0.0))
+            self._squares[i] += float((error * error).sum())
 
     def scores(self) -> tuple[Scores, ...]:
         nothing = 0.0 if self._count else math.nan
         return tuple(
             {
-                "max_error": float(self._max[i]) + nothing,
+                "max_error": float(self._max[i].max(initial=0.0)) + nothing,
                 "rms_error": math.sqrt(self._squares[i] / max(self._count, 1)) + nothing,
                 "same_nonfinite": float(self._kept[i]),
             }
             for i in range(len(self._max))
         )
+
+    def max_errors(self, version: int) -> tuple[float, ...]:
+        """The largest error of each channel."""
+        return tuple(map(float, self._max[version]))
+
+
+def _absolute_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """float64 of |x - y| for arrays of one dtype: whole numbers as far apart as 64 bits allow, booleans 0 or 1."""
+    if x.dtype.kind in "iu":
+        # Differences of unsigned words are right even where the signed one would overflow.
+        return (np.maximum(x, y).astype(np.uint64) - np.minimum(x, y).astype(np.uint64)).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.abs(x.astype(np.float64) - y.astype(np.float64))
 
 
 class TextMeter(Meter):
@@ -162,10 +175,13 @@ class SoundMeter(Meter):
         self._held = [[w[count:]] for w in whole]
         self._length -= count
         for i, version in enumerate(decoded):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # pesq divides by the peak, of silence too
+                pesq_wb = audio.pesq_wb(original, version, self._rate)
             values = (
                 audio.si_sdr(original, version),
                 audio.mel_distance(original, version, self._rate),
-                audio.pesq_wb(original, version, self._rate),
+                pesq_wb,
                 audio.stoi(original, version, self._rate),
             )
             for k, value in enumerate(values):
