@@ -6,6 +6,7 @@ sound has exactly as many samples as the recording, at its own rate, from any pr
 
     audio_transform   samples <-> frames of coefficients, exact
     audio_bands       loudness by band, integer
+    audio_loudness    loudness <-> codes
     audio_code        frames <-> codes: the levels
     audio_rate        how deep: constant quality, or a rate
     audio_fit         learning the codebooks
@@ -26,7 +27,8 @@ from pantok.experience import Block, Clock, Track
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import audio_fit
 from pantok.tokenizers.audio_bands import bands_of
-from pantok.tokenizers.audio_code import GAINS, HIGHS, STAGES, WATERS, Books, Rows, decode_rows, encode_rows, latents
+from pantok.tokenizers.audio_code import STAGES, WATERS, Books, decode_rows, encode_rows
+from pantok.tokenizers.audio_loudness import LEARNED, Rows, latents
 from pantok.tokenizers.audio_rate import GROUP_TICKS, Constant, Controller
 from pantok.tokenizers.audio_transform import (
     TICK_FRAMES,
@@ -157,7 +159,7 @@ class AudioTokenizer(Tokenizer):
 
     def state(self) -> TokenizerState:
         b = self.books
-        tensors = {f"gain.{g}": b.gain[g] for g in GAINS} | {f"high.{h}": b.high[h] for h in HIGHS}
+        tensors = {part.name: b.loudness[part.name] for part in LEARNED}
         tensors |= {f"shape.{s + 1}": b.shape[s] for s in range(STAGES)}
         tensors = {name: book.astype(np.int16) for name, book in tensors.items()}
         tensors |= {f"left.{s + 1}": b.left[s].astype(np.int16) for s in range(STAGES)}
@@ -182,8 +184,7 @@ class AudioTokenizer(Tokenizer):
             )
         t = state.tensors
         books = Books(
-            {g: t[f"gain.{g}"].astype(np.float32) for g in GAINS},
-            {h: t[f"high.{h}"].astype(np.float32) for h in HIGHS},
+            {part.name: t[part.name].astype(np.float32) for part in LEARNED},
             [t[f"shape.{s + 1}"].astype(np.float32) for s in range(STAGES)],
             [t[f"left.{s + 1}"].astype(np.int64) for s in range(STAGES)],
             t["mask"].astype(np.int64),
@@ -304,7 +305,7 @@ class _AudioEncoder(Encoder):
             self._water.spent(counts)
             if self._options.latents:
                 loudness = self._bands.loudness(picked)[:, : self._bands.low]
-                self._latents.append(latents(self._books, loudness, rows))
+                self._latents.append(latents(self._books.latent_mean, self._books.latent_basis, loudness, rows))
             self._counts.append(counts)
             for into, new in zip(self._codes, codes, strict=True):
                 into.append(new)

@@ -40,6 +40,10 @@ _EDGES = np.array([_root16(2 * q - 1 + 16 * FLOOR_OCTAVE) for q in range(1, LOUD
 AMPLITUDES = np.array([_root16(q + 16 * 20) for q in range(LOUDEST + 1)], np.float64) * 2.0 ** (FLOOR_OCTAVE // 2 - 20)
 """float64 (321,): the amplitude of a bin at each loudness."""
 
+LEAST_LEFT, MOST_LEFT = -16 * OCTAVE, 5 * OCTAVE
+RATIOS = np.array([_root16(q + 16 * 20) for q in range(LEAST_LEFT, MOST_LEFT + 1)], np.float64) * 2.0**-20
+"""float64 (169,): the ratio of amplitudes for each ratio of energies from LEAST_LEFT to MOST_LEFT."""
+
 
 def loudness_of(energy: np.ndarray) -> np.ndarray:
     """int64 loudness of energies a bin (int64), any shape."""

@@ -14,11 +14,19 @@ import numpy as np
 
 from pantok.quantizers.kmeans import kmeans, nearest
 from pantok.stream import LevelCodes
-from pantok.tokenizers.audio_bands import AMPLITUDES, HIGH_UNITS, LOUDEST, LOW_UNITS, OCTAVE, UNIT_BINS, Bands
+from pantok.tokenizers.audio_bands import (
+    AMPLITUDES,
+    HIGH_UNITS,
+    LEAST_LEFT,
+    LOUDEST,
+    LOW_UNITS,
+    MOST_LEFT,
+    OCTAVE,
+    RATIOS,
+    UNIT_BINS,
+    Bands,
+)
 from pantok.tokenizers.audio_code import (
-    FAINT,
-    GAINS,
-    HIGHS,
     LONGEST,
     NAMES,
     SHAPE,
@@ -27,13 +35,10 @@ from pantok.tokenizers.audio_code import (
     WATERS,
     WIDEST,
     Books,
-    Rows,
     decode_rows,
     encode_rows,
-    gain_codes,
-    grouped,
-    means,
 )
+from pantok.tokenizers.audio_loudness import FAINT, LEARNED, Part, Rows, encode_loudness, means, refined
 from pantok.tokenizers.audio_rate import Constant, predicted
 from pantok.tokenizers.audio_transform import FRAMES_PER_SECOND, TICK_FRAMES
 from pantok.tokenizers.base import Report
@@ -74,11 +79,13 @@ def perception() -> tuple[np.ndarray, np.ndarray]:
 def learn(samples: Sequence[Sample], size: int, tick_size: int, *, seed: int, report: Report) -> Books:
     """Books of `size` codes (`tick_size` for gain.tick), or fewer where the sound has too few vectors for them."""
     mask, tilt = perception()
-    gain = _loudness_books(samples, GAINS, {"tick": tick_size}, size, seed, low=True)
+    low = [part for part in LEARNED if part.low]
+    high = [part for part in LEARNED if part.high]
+    loudness = _loudness_books(samples, low, {"gain.tick": tick_size}, size, seed)
     report("loudness", 0.3)
-    high = _loudness_books(samples, HIGHS, {}, size, seed + 100, low=False)
+    loudness |= _loudness_books(samples, high, {}, size, seed + 100)
     report("loudness", 0.4)
-    books = Books(gain, high, [], [], mask, tilt, np.array(FILL), np.zeros(WATERS, np.int64), *_latent_basis(samples))
+    books = Books(loudness, [], [], mask, tilt, np.array(FILL), np.zeros(WATERS, np.int64), *_latent_basis(samples))
     shape, left = _shape_books(books, samples, size, seed, report)
     books = replace(books, shape=shape, left=left)
     return replace(books, rates=_rates(books, samples))
@@ -116,44 +123,31 @@ def measured(books: Books, learned: Sequence[Sample], held_out: Sequence[Sample]
 
 def loudness_known(books: Books, sample: Sample) -> np.ndarray:
     """The loudness (R, G) that all levels of loudness decode to."""
-    bands, rows = sample.bands, sample.rows
-    loudness = bands.loudness(sample.frames)
-    _, low = gain_codes(books.gain, GAINS, rows, loudness[:, : bands.low])
-    known = low[-1]
-    if bands.high:
-        _, high = gain_codes(books.high, HIGHS, rows, loudness[:, bands.low :])
-        known = np.concatenate([known, high[-1]], axis=1)
-    return np.clip(known, 0, LOUDEST)
+    loudness = sample.bands.loudness(sample.frames)
+    return encode_loudness(books.loudness, books.need, sample.bands, sample.rows, loudness, deepest=True).known
 
 
 def _loudness_books(
-    samples: Sequence[Sample], names: Sequence[str], sizes: dict[str, int], size: int, seed: int, *, low: bool
+    samples: Sequence[Sample], parts: Sequence[Part], sizes: dict[str, int], size: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Residual k-means, each stage over its own grouping of frames. Integers as float32 (K, bands)."""
-    width = LOW if low else HIGH
+    """Residual k-means, each stage over its own groups of frames. Integers as float32 (K, bands)."""
+    width = LOW if parts[0].low else HIGH
     left, rows = [], []
     for sample in samples:
-        q = sample.bands.loudness(sample.frames)
-        q = q[:, : sample.bands.low] if low else q[:, sample.bands.low :]
+        q = sample.bands.loudness(sample.frames)[:, parts[0].bands(sample.bands)]
         if q.shape[1]:
             left.append(_widened(q, width))
             rows.append(sample.rows)
     if not left:
-        return _unheard(names, width)
+        return _unheard(parts, width)
     books = {}
-    for k, name in enumerate(names):
-        targets = []
-        for q, r in zip(left, rows, strict=True):
-            group, count = grouped(r, name)
-            sounding = np.zeros(count, bool)
-            sounding[group] = True
-            targets.append(means(q, group, count)[sounding])
+    for k, part in enumerate(parts):
+        groups = [r.group(part.group) for r in rows]
+        targets = [means(q, group, len(cells)) for q, (group, cells) in zip(left, groups, strict=True)]
         x = _some(np.concatenate(targets).astype(np.float64), seed + k)
-        books[name] = _book(x, sizes.get(name, size), seed + k)
-        for i, (q, r) in enumerate(zip(left, rows, strict=True)):
-            group, count = grouped(r, name)
-            codes, _ = nearest(means(q, group, count).astype(np.float32), books[name])
-            left[i] = q - books[name].astype(np.int64)[codes][group]
+        books[part.name] = _book(x, sizes.get(part.name, size), seed + k)
+        for i, (q, (group, cells)) in enumerate(zip(left, groups, strict=True)):
+            left[i] = q - refined(books[part.name], q, group, len(cells))[1]
     return books
 
 
@@ -167,7 +161,7 @@ def _shape_books(
         need = books.need(known)[:, bands.band_U]
         r, u = np.nonzero(need > WATER)
         x = bands.to_units(sample.frames)[r, u] / AMPLITUDES[known[r, bands.band_U[u]]][:, None]
-        vectors.append(np.clip(np.rint(x * SHAPE_UNIT), -WIDEST, WIDEST))
+        vectors.append(x * SHAPE_UNIT)
         needs.append(need[r, u])
     left, need = np.concatenate(vectors), np.concatenate(needs)
     shape: list[np.ndarray] = []
@@ -175,16 +169,21 @@ def _shape_books(
     for stage in range(STAGES):
         if not len(left):  # nothing stands out, or all of it is said already
             left, need = np.zeros((1, UNIT_BINS)), np.zeros(1, np.int64)
-        book = _book(_some(left, seed + stage), size, seed + stage)
+        grid = np.clip(np.rint(left), -WIDEST, WIDEST)
+        book = _book(_some(grid, seed + stage), size, seed + stage)
         long = np.sqrt((book**2).sum(1, keepdims=True)) / LONGEST
         book = np.trunc(book / np.maximum(long, 1)).astype(np.float32)
-        codes, distance = nearest(left.astype(np.float32), book)
-        energy = np.bincount(codes, distance, len(book)) / np.maximum(np.bincount(codes, minlength=len(book)), 1)
-        share = np.clip(energy / (UNIT_BINS * SHAPE_UNIT**2), 2.0**-16, 1.0)
+        codes, _ = nearest(grid.astype(np.float32), book)
+        rest = left - book[codes]
+        energy = np.bincount(codes, (rest**2).sum(1), len(book)) / np.maximum(
+            np.bincount(codes, minlength=len(book)), 1
+        )
+        share = OCTAVE * np.log2(np.maximum(energy / (UNIT_BINS * SHAPE_UNIT**2), 1e-9))
         shape.append(book)
-        over.append(np.rint(OCTAVE * np.log2(share)).astype(np.int64))
-        keep = need + over[-1][codes] > WATER
-        left = np.clip(left - book[codes], -WIDEST, WIDEST)
+        over.append(np.clip(np.rint(share), LEAST_LEFT, MOST_LEFT).astype(np.int64))
+        need = need + over[-1][codes]
+        left = rest / RATIOS[over[-1][codes] - LEAST_LEFT][:, None]
+        keep = need > WATER
         if keep.sum() > 8 * size:  # fewer would be learned by heart
             left, need = left[keep], need[keep]
         report("shapes", 0.4 + 0.6 * (stage + 1) / STAGES)
@@ -216,7 +215,9 @@ def _rates(books: Books, samples: Sequence[Sample]) -> np.ndarray:
         plain[s.rows.tick[(need > FAINT).any(1)]] = True
         total += predicted(books, need, s.rows)[plain].sum(0)
         cells += int(plain.sum()) * s.rows.channels
-    loudness = int(books.costs[0] + books.costs[1] + 2 * books.costs[2] + TICK_FRAMES * books.costs[3:5].sum())
+    each = {"tick": 1, "pair": 2, "frame": TICK_FRAMES}
+    loudness = int(books.costs[0])
+    loudness += sum(each[part.group] * int(books.costs[NAMES.index(part.name)]) for part in LEARNED if part.low)
     return np.rint((total / max(cells, 1) + loudness) / 256 * FRAMES_PER_SECOND / TICK_FRAMES).astype(np.int64)
 
 
@@ -237,7 +238,7 @@ def _widened(loudness: np.ndarray, width: int) -> np.ndarray:
     return np.pad(loudness, ((0, 0), (0, width - loudness.shape[1])), mode="edge")
 
 
-def _unheard(names: Sequence[str], width: int) -> dict[str, np.ndarray]:
+def _unheard(parts: Sequence[Part], width: int) -> dict[str, np.ndarray]:
     """Books for bands that no recording had: even loudness in steps of an octave of energy, and no refinement."""
     steps = np.arange(0, LOUDEST + 1, OCTAVE)[:, None].repeat(width, 1)
-    return {n: (steps if k == 0 else np.zeros((1, width))).astype(np.float32) for k, n in enumerate(names)}
+    return {p.name: (steps if k == 0 else np.zeros((1, width))).astype(np.float32) for k, p in enumerate(parts)}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pantok.tokenizers.audio_code import SHAPE, STAGES, WATER_LOWEST, WATER_STEP, WATERS, Books, Rows
+from pantok.tokenizers.audio_code import SHAPE, STAGES, WATER_LOWEST, WATER_STEP, WATERS, Books
+from pantok.tokenizers.audio_loudness import Rows
 
 GROUP_TICKS = 8
 _MEMORY = 3  # the running mean of what a water level costs moves by 2^-3 of the way each tick: 0.6 s
@@ -44,7 +45,7 @@ def predicted(books: Books, need: np.ndarray, rows: Rows) -> np.ndarray:
         seen = np.bincount((tick * (WATERS + 1) + paid).reshape(-1), minlength=rows.ticks * (WATERS + 1))
         above = seen.reshape(rows.ticks, -1)[:, ::-1].cumsum(1)[:, ::-1]
         costs += books.costs[SHAPE + stage] * above[:, 1:]
-        fall = int(books.left[stage].mean())
+        fall += int(books.left[stage].mean())
     return costs
 
 
