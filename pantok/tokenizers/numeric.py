@@ -1,0 +1,399 @@
+"""Numbers within a guaranteed error: joints, IMU, forces, actions, rewards, any table.
+
+What is unusual: the samples themselves are put on an integer grid first, so that prediction along time (differences
+of order 0, 1 or 2, by channel) is exact integer arithmetic without a loop, and decoding is a cumulative sum; runs of
+residuals become pieces (`quantizers.bpe`), the fewest that spell them. Where a tighter bound is asked than the pieces
+give, digit levels refine the same grid (`quantizers.bounded`), and any number of them may be left out with a bound
+that is known. Each sample is checked in its own dtype; what fails, NaN and infinities among it, is kept verbatim as
+codes. Booleans and integers are exact unless a bound is asked for them.
+
+    >>> values = np.cumsum(np.random.default_rng(0).normal(size=(200, 3)), 0)
+    >>> track = Track.of_array("proprio", values, Clock.regular(50, 200), channels=("x", "y", "z"))
+    >>> tokenizer = NumericTokenizer.fit([track])
+    >>> tokens = tokenizer.encode(track, NumericOptions(max_error=0.05))
+    >>> bool(np.abs(tokenizer.decoded(tokens) - values).max() <= 0.05)
+    True
+
+The encoder holds a track's rows until `finish`: numbers are small (an hour of 50 channels at 100 Hz is 144 MB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pantok.config import from_mapping, to_mapping
+from pantok.errors import InputError, OptionError, VocabularyError
+from pantok.experience import Block, Clock, Track
+from pantok.quantizers import bpe
+from pantok.stream import LevelCodes, TrackTokens, smallest_dtype
+from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
+from pantok.tokenizers.numeric_channel import Channel, differences, plan_channels, sums
+from pantok.tokenizers.numeric_symbols import Alphabet
+from pantok.vocabulary import Level, TokenizerState
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericConfig:
+    """How the pieces are learned.
+
+    size: codes of the level of pieces, the alphabet of single residuals and bytes among them.
+    reach: largest residual that is one symbol. relative: bound that pieces are learned at, of a channel's half range.
+    longest: symbols that a piece may spell. samples: most that are learned from.
+    tick: rows of a tick. key_ticks: decoding may begin at every so many ticks. digits: digit levels. base: of a digit.
+    """
+
+    size: int = 2048
+    reach: int = 64
+    relative: float = 0.01
+    longest: int = 64
+    samples: int = 2_000_000
+    tick: int = 50
+    key_ticks: int = 8
+    digits: int = 4
+    base: int = 15
+
+    def __post_init__(self) -> None:
+        least = Alphabet(self.reach).size
+        for name, low, high in (
+            ("size", least, 65_000), ("reach", 1, 8000), ("longest", 1, 256), ("samples", 1000, 10**9),
+            ("tick", 1, 10_000), ("key_ticks", 1, 10_000), ("digits", 0, 4), ("base", 3, 31),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise OptionError(f"numeric {name}", f"{getattr(self, name)} is out of range", f"{low} to {high}")
+        if self.base % 2 == 0:
+            raise OptionError("numeric base", f"{self.base} is even", "balanced digits need an odd base")
+        if not 1e-6 <= self.relative <= 1:
+            raise OptionError("numeric relative", f"{self.relative} is out of range", "choose 1e-6 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericOptions:
+    """How a track is encoded.
+
+    max_error: the guaranteed bound in the track's units, for all tracks or by name of track, kind or channel.
+    max_error_relative: the same as a share of the channel's half range, where max_error says nothing.
+    """
+
+    max_error: float | Mapping[str, float] | None = None
+    max_error_relative: float = 0.01
+
+    def __post_init__(self) -> None:
+        given = self.max_error if isinstance(self.max_error, Mapping) else {"": self.max_error}
+        for name, bound in given.items():
+            if bound is not None and not (0 <= bound < float("inf")):
+                raise OptionError(f"max_error {name}".strip(), f"{bound} is no bound", "give a number from 0 up")
+        if not 0 < self.max_error_relative <= 1:
+            raise OptionError("max_error_relative", f"{self.max_error_relative} is out of range", "above 0, at most 1")
+
+    def bound(self, track: str, channel: str) -> float | None:
+        """The absolute bound for a channel; None if only the relative one holds."""
+        if not isinstance(self.max_error, Mapping):
+            return self.max_error
+        for name in (f"{track}.{channel}", channel, track, track.split(".", 1)[0]):
+            if name in self.max_error:
+                return float(self.max_error[name])
+        return None
+
+
+class NumericTokenizer(Tokenizer):
+    """Level 0 pieces of residuals, then digits, most significant first."""
+
+    modality: ClassVar[str] = "numeric"
+
+    def __init__(
+        self,
+        config: NumericConfig,
+        pieces: bpe.Pieces,
+        ranges: Mapping[str, float],
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """ranges: half range of each channel that was seen, by `track/channel`."""
+        self.config, self.pieces, self.ranges, self.metrics = config, pieces, dict(ranges), dict(metrics or {})
+        self.alphabet = Alphabet(config.reach)
+        digits = tuple(Level(f"digit{k + 1}", config.base, "digit", (1,)) for k in range(config.digits))
+        self._levels = (Level("pieces", pieces.size, "code", (0,)), *digits)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return self._levels
+
+    @classmethod
+    def fit(
+        cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
+    ) -> NumericTokenizer:
+        """Ranges and pieces from the first 80% of each track; what is measured is measured on the rest.
+
+        There is no randomness; `seed` changes nothing. Raises InputError if there are no rows.
+        """
+        config = config or NumericConfig()
+        plain = cls(config, bpe.Pieces(Alphabet(config.reach).size, np.zeros((0, 2), np.int32)), {})
+        learned, held, ranges = [], [], {}
+        for number, track in enumerate(tracks):
+            report("reading", 0.3 * number / len(tracks))
+            values, clock = track.read()
+            values = values.reshape(len(values), -1)
+            if not len(values):
+                continue
+            names = channel_names(track, values.shape[1])
+            for c, name in enumerate(names):
+                half = half_range(values[:, c])
+                key = f"{track.name}/{name}"
+                ranges[key] = max(ranges.get(key, 0.0), half)
+            cut = max(1, len(values) * 4 // 5)
+            for part, where in ((slice(0, cut), learned), (slice(cut, None), held)):
+                if len(values[part]):
+                    where.append((track, values[part], clock.cut(*part.indices(len(values))[:2])))
+        if not learned:
+            raise InputError("numbers", "there are no rows to learn from", "check the tables")
+        plain = cls(config, plain.pieces, ranges)
+        share = min(1.0, config.samples / sum(v.size for _, v, _ in learned))
+        runs = []
+        for number, (track, values, clock) in enumerate(learned):
+            report("residuals", 0.3 + 0.2 * number / len(learned))
+            values = values[: max(1, round(len(values) * share))]
+            part = plain.encode(
+                track_like(track, values, clock.cut(0, len(values))), NumericOptions(max_error_relative=config.relative)
+            )
+            runs.append(plain._runs_of(part, values.shape[1]))
+        matrix = np.concatenate(runs)
+        report("pieces", 0.5)
+        alphabet = Alphabet(config.reach)
+        pieces = bpe.train(
+            matrix, alphabet.size, config.size, mergeable=alphabet.small, longest=config.longest,
+            still=(config.reach, min(config.tick, config.longest)),
+        )  # fmt: skip
+        fitted = cls(config, pieces, ranges)
+        report("measuring", 0.9)
+        fitted.metrics = {"held_out": fitted._measure(held)} if held else {}
+        report("pieces", 1.0)
+        return fitted
+
+    def _runs_of(self, tokens: TrackTokens, channels: int) -> np.ndarray:
+        """Residual symbols of an encoding with the plain alphabet as runs (ticks * channels, tick); bytes left out."""
+        level, tick = tokens.levels[0], self.config.tick
+        runs = []
+        for number in range(tokens.ticks):
+            codes = level.of_tick(number).astype(np.int64)
+            rows = min(tick, tokens.clock.count - number * tick)
+            # A tick with a large or verbatim sample loses its shape; they are rare and teach nothing.
+            if len(codes) == rows * channels and (codes < self.alphabet.small).all():
+                runs.append(np.pad(codes.reshape(-1, rows), ((0, 0), (0, tick - rows)), constant_values=bpe.PAD))
+        return np.concatenate(runs) if runs else np.zeros((0, tick), np.int64)
+
+    def _measure(self, held: Sequence[tuple[Track, np.ndarray, Clock]]) -> dict[str, float]:
+        codes = rows = samples = 0
+        worst = 0.0
+        for track, values, clock in held:
+            tokens = self.encode(
+                track_like(track, values, clock), NumericOptions(max_error_relative=self.config.relative)
+            )
+            codes += len(tokens.levels[0].codes)
+            rows += len(values)
+            samples += values.size
+            for channel in tokens.header["channels"]:
+                if channel["bound"]:
+                    worst = max(worst, channel["max_error"] / channel["bound"])
+        return {
+            "tokens_per_row": round(codes / rows, 4),
+            "tokens_per_sample": round(codes / samples, 4),
+            "max_error_of_bound": round(worst, 6),
+        }
+
+    def encoder(self, track: Track, options: Any = None) -> Encoder:
+        return _NumericEncoder(self, track, options or NumericOptions())
+
+    def decode(
+        self, tokens: TrackTokens, *, levels: int | None = None, start: int = 0, stop: int | None = None
+    ) -> Iterator[Block]:
+        tokens.check(tuple(level.cardinality for level in self._levels))
+        dtype = np.dtype(str(tokens.header["dtype"]))
+        channels = [Channel.of_header(c, self.config.base) for c in tokens.header["channels"]]
+        stop = tokens.clock.count if stop is None else min(stop, tokens.clock.count)
+        group = tokens.tick * tokens.key_every
+        kept = max(0, (self.config.digits + 1 if levels is None else levels) - 1)
+        for first in range(start // group * group, max(stop, start), group):
+            last = min(first + group, tokens.clock.count)
+            if levels == 0:
+                values = np.zeros((last - first, len(channels)), dtype)
+            else:
+                values = self._decode_group(tokens, channels, dtype, first, last, kept)
+            lo, hi = max(start, first), min(stop, last)
+            if lo < hi:
+                times = tokens.clock.irregular_ns
+                yield Block(values[lo - first : hi - first], None if times is None else times[lo:hi])
+        if start >= stop:
+            yield Block(np.zeros((0, len(channels)), dtype))
+
+    def _decode_group(
+        self, tokens: TrackTokens, channels: list[Channel], dtype: np.dtype, first: int, last: int, kept: int
+    ) -> np.ndarray:
+        """Rows [first, last) between two keys."""
+        residuals = np.zeros((last - first, len(channels)), np.int64)
+        raw: dict[tuple[int, int], bytes] = {}
+        for tick in range(first // tokens.tick, -(-last // tokens.tick)):
+            at = tick * tokens.tick - first
+            rows = min(tokens.tick, last - first - at)
+            symbols, _ = self.pieces.expand(tokens.levels[0].of_tick(tick).astype(np.int64))
+            got, verbatim = self.alphabet.parse(symbols, len(channels), rows, dtype.itemsize)
+            residuals[at : at + rows] = got.T
+            raw |= {(at + row, channel): data for (channel, row), data in verbatim.items()}
+        digits = self._digits_between(tokens, channels, first, last, kept)
+        values = np.empty(residuals.shape, dtype)
+        for c, channel in enumerate(channels):
+            values[:, c] = channel.rebuild(sums(residuals[:, c], channel.order), digits[c], dtype)
+        for (row, c), data in raw.items():
+            values[row, c] = np.frombuffer(data, dtype)[0] if dtype.kind != "b" else bool(data[0])
+        return values
+
+    def _digits_between(
+        self, tokens: TrackTokens, channels: list[Channel], first: int, last: int, kept: int
+    ) -> list[np.ndarray]:
+        """For each channel its digits (rows, at most k); where a tick has too few, the middle one stands."""
+        middle = (self.config.base - 1) // 2
+        found = [np.full((last - first, min(c.digits, kept)), middle, np.int64) for c in channels]
+        for place in range(min(kept, self.config.digits)):
+            having = [c for c, channel in enumerate(channels) if channel.digits > place]
+            if not having:
+                break
+            for tick in range(first // tokens.tick, -(-last // tokens.tick)):
+                at = tick * tokens.tick - first
+                rows = min(tokens.tick, last - first - at)
+                codes = tokens.levels[1 + place].of_tick(tick)[: len(having) * rows].astype(np.int64)
+                padded = np.concatenate([codes, np.full(len(having) * rows - len(codes), middle)])
+                for i, c in enumerate(having):
+                    found[c][at : at + rows, place] = padded[i * rows : (i + 1) * rows]
+        return found
+
+    def state(self) -> TokenizerState:
+        config = {"format": FORMAT, **to_mapping(self.config), "ranges": self.ranges}
+        return TokenizerState("numeric", config, self._levels, {"merges": self.pieces.merges}, {}, self.metrics)
+
+    @classmethod
+    def from_state(cls, state: TokenizerState) -> NumericTokenizer:
+        settings = dict(state.config)
+        version, ranges = settings.pop("format", None), settings.pop("ranges", {})
+        if state.modality != "numeric" or version != FORMAT:
+            raise VocabularyError(
+                "numeric tokenizer", f"is {state.modality} of format {version}, this reads {FORMAT}", "upgrade pantok"
+            )
+        config = from_mapping(NumericConfig, settings, "numeric tokenizer")
+        pieces = bpe.Pieces(Alphabet(config.reach).size, np.asarray(state.tensors["merges"], np.int32).reshape(-1, 2))
+        return cls(config, pieces, ranges, state.metrics)
+
+
+class _NumericEncoder(Encoder):
+    def __init__(self, tokenizer: NumericTokenizer, track: Track, options: NumericOptions) -> None:
+        self._tokenizer, self._track, self._options = tokenizer, track, options
+        self._values: list[np.ndarray] = []
+        self._times: list[np.ndarray] = []
+
+    def push(self, block: Block) -> None:
+        values = np.asarray(block.values)
+        if values.dtype.kind not in "biuf":
+            raise InputError(self._track.name, f"holds {values.dtype}, not numbers", "leave the column out")
+        self._values.append(values.reshape(len(values), -1).copy())
+        if block.times_ns is not None:
+            self._times.append(block.times_ns)
+
+    def finish(self) -> TrackTokens:
+        made, config = self._tokenizer, self._tokenizer.config
+        names = channel_names(self._track, self._values[0].shape[1] if self._values else len(self._track.channels))
+        dtype = self._values[0].dtype if self._values else np.dtype(str(self._track.info.get("dtype", "float64")))
+        values = np.concatenate(self._values) if self._values else np.zeros((0, len(names)), dtype)
+        ranges = [made.ranges.get(f"{self._track.name}/{n}") for n in names]
+        channels, index, digits, raw = plan_channels(
+            values, names, ranges, [self._options.bound(self._track.name, n) for n in names],
+            self._options.max_error_relative, config.digits, config.base, config.tick * config.key_ticks,
+        )  # fmt: skip
+        residuals = np.stack(
+            [differences(index[:, c], ch.order, config.tick * config.key_ticks) for c, ch in enumerate(channels)], 1
+        ) if len(names) else index  # fmt: skip
+        levels = (self._pieces(residuals, raw, values), *self._digit_levels(channels, digits, len(values)))
+        header = {
+            "dtype": values.dtype.str,
+            "key_every": config.key_ticks,
+            "base": config.base,
+            "channels": [ch.header() for ch in channels],
+        }
+        return TrackTokens(
+            self._track.name, "numeric", self._clock(len(values)), config.tick, levels, header,
+            dict(self._track.info), names, self._track.units,
+        )  # fmt: skip
+
+    def _clock(self, count: int) -> Clock:
+        if self._track.clock is not None and self._track.clock.count == count:
+            return self._track.clock
+        if self._times:
+            return Clock.of_times(np.concatenate(self._times), self._track.rate)
+        start = self._track.clock.start_ns if self._track.clock else 0
+        return Clock.regular(self._track.rate or 1, count, start)
+
+    def _pieces(self, residuals: np.ndarray, raw: np.ndarray, values: np.ndarray) -> LevelCodes:
+        """Level 0: per tick the runs of its channels, one after another."""
+        made, tick = self._tokenizer, self._tokenizer.config.tick
+        rows, channels = residuals.shape
+        ticks = -(-rows // tick)
+        itemsize = values.dtype.itemsize
+        verbatim = np.ascontiguousarray(values).view(np.uint8).reshape(rows, channels, itemsize)
+        codes, counts = [], np.zeros(ticks, np.int64)
+        whole = rows // tick
+        # Whole ticks together, then the short one at the end: a run must not know of rows that are not there.
+        for first, last, length in ((0, whole, tick), (whole, ticks, rows - whole * tick)):
+            if first == last or not channels:
+                continue
+            part = slice(first * tick, first * tick + (last - first) * length)
+            shape = (last - first, length, channels)
+            by_run = residuals[part].reshape(shape).transpose(0, 2, 1).reshape(-1, length)
+            raw_run = raw[part].reshape(shape).transpose(0, 2, 1).reshape(-1, length)
+            bytes_run = verbatim[part].reshape(*shape, itemsize).transpose(0, 2, 1, 3).reshape(-1, length, itemsize)
+            symbols, _ = made.alphabet.runs(by_run, raw_run, bytes_run)
+            found, per_run = made.pieces.segment(symbols)
+            codes.append(found)
+            counts[first:last] = per_run.reshape(last - first, channels).sum(1)
+        flat = np.concatenate(codes) if codes else np.zeros(0, np.int32)
+        return LevelCodes.of_counts(flat.astype(smallest_dtype(made.pieces.size)), counts)
+
+    def _digit_levels(self, channels: list[Channel], digits: list[np.ndarray], rows: int) -> list[LevelCodes]:
+        config = self._tokenizer.config
+        ticks = -(-rows // config.tick)
+        lengths = np.full(ticks, config.tick)
+        if ticks:
+            lengths[-1] = rows - (ticks - 1) * config.tick
+        levels = []
+        for place in range(config.digits):
+            having = [digits[c][:, place] for c, ch in enumerate(channels) if ch.digits > place]
+            codes = [column[i * config.tick : (i + 1) * config.tick] for i in range(ticks) for column in having]
+            flat = np.concatenate(codes) if codes else np.zeros(0, np.int64)
+            levels.append(LevelCodes.of_counts(flat.astype(smallest_dtype(config.base)), lengths * len(having)))
+        return levels
+
+
+def channel_names(track: Track, count: int) -> tuple[str, ...]:
+    return track.channels if len(track.channels) == count else tuple(str(i) for i in range(count))
+
+
+def half_range(values: np.ndarray) -> float:
+    """Half of largest minus smallest of the finite values; of a constant its size, 1 if that is 0."""
+    kept = values.astype(np.float64)
+    kept = kept[np.isfinite(kept)]
+    if not len(kept):
+        return 1.0
+    low, high = float(kept.min()), float(kept.max())
+    half = high / 2 - low / 2
+    return half if 0 < half < float("inf") else (abs(high) or 1.0)
+
+
+def track_like(track: Track, values: np.ndarray, clock: Clock) -> Track:
+    """`track` with other samples."""
+    return Track.of_array(track.name, values, clock, channels=track.channels, units=track.units, info=track.info)
+
+
+def certificate(tokens: TrackTokens) -> list[dict[str, Any]]:
+    """For each channel what was promised and measured when it was encoded: bound, max_error, digits, raw samples."""
+    return [{**c} for c in tokens.header["channels"]]

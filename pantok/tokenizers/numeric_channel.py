@@ -1,0 +1,208 @@
+"""One channel on its grid: of which class it is, how it is predicted, and what is promised of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pantok.quantizers.bounded import Grid, digits_for, finite
+
+ORDERS = (0, 1, 2)
+_FEW = 8
+"""A channel of at most so many values that mostly stays where it is counts as step-like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """kind: `flag` (boolean), `whole` (integers), `step` (few values that stay) or `smooth`.
+
+    order: of the differences along time. bound: guaranteed error (0: exact). grid: of floats; stride: of integers,
+    2E + 1. max_error: the largest that was measured. raw: samples kept verbatim.
+    """
+
+    name: str
+    kind: str
+    order: int
+    bound: float
+    stride: int = 1
+    grid: Grid | None = None
+    max_error: float = 0.0
+    raw: int = 0
+
+    @property
+    def digits(self) -> int:
+        return self.grid.digits if self.grid else 0
+
+    def header(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "order": self.order,
+            "bound": self.bound,
+            "stride": self.stride,
+            "digits": self.digits,
+            "max_error": self.max_error,
+            "raw": self.raw,
+        }
+
+    @classmethod
+    def of_header(cls, header: Mapping[str, Any], base: int) -> Channel:
+        bound = float(header["bound"])
+        floats = header["kind"] in ("smooth", "step")
+        grid = Grid(bound=bound, digits=int(header["digits"]), base=base) if floats and bound > 0 else None
+        return cls(
+            name=str(header["name"]), kind=str(header["kind"]), order=int(header["order"]), bound=bound,
+            stride=int(header["stride"]), grid=grid, max_error=float(header["max_error"]), raw=int(header["raw"]),
+        )  # fmt: skip
+
+    def rebuild(self, whole: np.ndarray, digits: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Samples in `dtype` of indices int64 (n,) on the coarse grid and digits (n, <= k). Always finite."""
+        if self.grid is not None:
+            return self.grid.value(self.grid.join(whole, digits), dtype)
+        if dtype.kind == "f":
+            return finite(whole.astype(np.float64), dtype)
+        if dtype.kind == "b":
+            return whole > 0
+        if dtype.itemsize == 8:
+            with np.errstate(over="ignore"):
+                return (whole * self.stride).view(dtype)
+        limits = np.iinfo(dtype)
+        low, high = -(-limits.min // self.stride), limits.max // self.stride + 1
+        return np.clip(np.clip(whole, low - 1, high) * self.stride, limits.min, limits.max).astype(dtype)
+
+
+def differences(index: np.ndarray, order: int, group: int) -> np.ndarray:
+    """Differences of `order` along time, begun anew every `group` rows. int64, wrapping around: `sums` undoes it."""
+    out = np.empty_like(index)
+    with np.errstate(over="ignore"):
+        for first in range(0, len(index), group):
+            part = index[first : first + group]
+            for _ in range(order):
+                part = np.concatenate([part[:1], part[1:] - part[:-1]])
+            out[first : first + group] = part
+    return out
+
+
+def sums(residuals: np.ndarray, order: int) -> np.ndarray:
+    """Inverse of `differences` within one group."""
+    with np.errstate(over="ignore"):
+        for _ in range(order):
+            residuals = np.cumsum(residuals)
+    return residuals
+
+
+def plan_channels(
+    values: np.ndarray,
+    names: Sequence[str],
+    ranges: Sequence[float | None],
+    bounds: Sequence[float | None],
+    relative: float,
+    digits: int,
+    base: int,
+    group: int,
+) -> tuple[list[Channel], np.ndarray, list[np.ndarray], np.ndarray]:
+    """Channels, coarse indices int64 (n, C), digits int64 (n, k) of each, and which samples are kept verbatim.
+
+    ranges: half range of each channel where it is known. bounds: absolute bound where one is asked for.
+    """
+    channels, columns, places = [], [], []
+    raw = np.zeros(values.shape, bool)
+    for c, name in enumerate(names):
+        column = values[:, c]
+        if values.dtype.kind == "f":
+            channel, whole, fine, kept = _floats(column, name, ranges[c], bounds[c], relative, digits, base)
+        else:
+            channel, whole, kept = _integers(column, name, bounds[c])
+            fine = np.zeros((len(column), 0), np.int64)
+        # Where a sample is verbatim its index repeats the one before, which costs one symbol.
+        whole = _held(whole, kept)
+        order = _best_order(whole, group, (0, 1) if channel.kind in ("flag", "step") else ORDERS)
+        rebuilt = channel.rebuild(whole, fine, values.dtype)
+        error = 0.0
+        good = ~kept
+        if good.any() and channel.bound > 0:
+            wide = np.float64 if values.dtype.kind == "f" else np.int64
+            error = float(np.abs(rebuilt[good].astype(wide) - column[good].astype(wide)).max())
+        fields = {**channel.__dict__, "order": order, "max_error": error, "raw": int(kept.sum())}
+        channels.append(Channel(**fields))
+        columns.append(whole)
+        places.append(fine)
+        raw[:, c] = kept
+    index = np.stack(columns, 1) if columns else np.zeros(values.shape, np.int64)
+    return channels, index, places, raw
+
+
+def _floats(
+    column: np.ndarray, name: str, known: float | None, bound: float | None, relative: float, digits: int, base: int
+) -> tuple[Channel, np.ndarray, np.ndarray, np.ndarray]:
+    from pantok.tokenizers.numeric import half_range
+
+    coarse = relative * (known or half_range(column))
+    wanted = coarse if bound is None else bound
+    kind = "step" if _is_step(column) else "smooth"
+    if wanted <= 0 or not math.isfinite(wanted):
+        # A bound of 0 is exact: whole numbers on a grid of 1, everything else verbatim.
+        whole, kept = _exact(column)
+        return Channel(name=name, kind="whole", order=0, bound=0.0), whole, np.zeros((len(column), 0), np.int64), kept
+    grid = Grid(bound=wanted, digits=digits_for(coarse, wanted, base, digits), base=base)
+    whole, fine = grid.split(grid.quantise(column))
+    return Channel(name=name, kind=kind, order=0, bound=wanted, grid=grid), whole, fine, ~grid.holds(column)
+
+
+def _exact(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    with np.errstate(invalid="ignore"):
+        wide = column.astype(np.float64)
+        fits = np.isfinite(wide) & (np.abs(wide) <= 2.0**53)
+        whole = np.where(fits, np.rint(np.where(fits, wide, 0)), 0).astype(np.int64)
+    back = finite(whole.astype(np.float64), column.dtype)
+    return whole, ~(fits & (back == column) & (np.signbit(back) == np.signbit(column)))
+
+
+def _integers(column: np.ndarray, name: str, bound: float | None) -> tuple[Channel, np.ndarray, np.ndarray]:
+    if column.dtype.kind == "b":
+        return Channel(name=name, kind="flag", order=1, bound=0.0), column.astype(np.int64), np.zeros(len(column), bool)
+    none = np.zeros(len(column), bool)
+    reach = 0 if bound is None else int(min(math.floor(bound), 2**30))
+    kind = "step" if _is_step(column) else "whole"
+    stride = 2 * reach + 1
+    wide = column.view(np.int64) if column.dtype.itemsize == 8 else column.astype(np.int64)
+    if reach == 0:
+        return Channel(name=name, kind=kind if kind != "step" else "whole", order=0, bound=0.0), wide, none
+    # Beyond 2^62 the rounding could overflow; such samples are kept verbatim.
+    kept = (np.abs(column.astype(np.float64)) >= 2.0**62) if column.dtype.itemsize == 8 else none
+    whole = np.floor_divide(np.where(kept, 0, wide) + reach, stride)
+    channel = Channel(name=name, kind="whole", order=0, bound=float(reach), stride=stride)
+    return channel, whole, kept
+
+
+def _is_step(column: np.ndarray) -> bool:
+    """Few values, and mostly the same as the sample before: grippers, contacts, modes."""
+    if len(column) < 2:
+        return False
+    head = np.unique(column[:1000])
+    if len(head) > _FEW:
+        return False
+    return len(np.unique(column)) <= _FEW and float((column[1:] == column[:-1]).mean()) > 0.8
+
+
+def _held(whole: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Indices with those of verbatim samples replaced by the last one before them (0 if there is none)."""
+    if not kept.any():
+        return whole
+    last = np.maximum.accumulate(np.where(kept, -1, np.arange(len(whole))))
+    return np.where(last >= 0, whole[np.maximum(last, 0)], 0)
+
+
+def _best_order(index: np.ndarray, group: int, orders: Sequence[int]) -> int:
+    """The order whose residuals are the smallest by the sum of log2(1 + |r|); the lower one on a tie."""
+    if len(index) < 2:
+        return orders[-1] if 1 not in orders else 1
+    costs = []
+    for order in orders:
+        size = np.abs(differences(index, order, group).astype(np.float64))
+        costs.append(float(np.sum(np.log2(1.0 + size))))
+    return orders[int(np.argmin(np.round(costs, 6)))]

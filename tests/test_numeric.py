@@ -1,0 +1,237 @@
+"""Numbers: the bound for every bit pattern, exactness of integers, and the laws of every tokenizer."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pantok.errors import OptionError, TokenError
+from pantok.experience import Block, Clock, Track
+from pantok.quantizers.bounded import digits_for, theorem_digits
+from pantok.stream import TrackTokens
+from pantok.tokenizers.numeric import NumericConfig, NumericOptions, NumericTokenizer, certificate
+from pantok.tokenizers.numeric_channel import differences, sums
+
+
+def smooth(rows: int = 730, channels: int = 4, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    t = np.arange(rows)[:, None] / 50
+    return np.sin(t * rng.uniform(0.5, 3, channels) + rng.uniform(0, 6, channels)) + rng.normal(
+        0, 0.003, (rows, channels)
+    )
+
+
+def track_of(values: np.ndarray, name: str = "proprio.arm") -> Track:
+    return Track.of_array(name, values, Clock.regular(50, len(values), 7), info={"dtype": str(values.dtype)})
+
+
+@pytest.fixture(scope="module")
+def fitted() -> NumericTokenizer:
+    return NumericTokenizer.fit([track_of(smooth())], NumericConfig(size=800))
+
+
+def worst(decoded: np.ndarray, values: np.ndarray) -> Fraction:
+    """The largest error in exact arithmetic, over finite samples; what is not finite must come back as it is."""
+    decoded, values = decoded.ravel(), values.ravel()
+    finite = np.isfinite(values)
+    assert np.array_equal(decoded[~finite], values[~finite], equal_nan=True)
+    assert np.isfinite(decoded[finite]).all()
+    return max(
+        (abs(Fraction(float(a)) - Fraction(float(b))) for a, b in zip(decoded[finite], values[finite], strict=True)),
+        default=Fraction(0),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    bits=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+    exponent=st.floats(-30, 30),
+)
+def test_the_bound_holds_for_every_bit_pattern(
+    fitted: NumericTokenizer, bits: list[int], dtype: str, exponent: float
+) -> None:
+    unsigned = np.dtype(dtype.replace("float", "uint"))
+    values = np.array(bits, np.uint64).astype(unsigned).view(dtype)[:, None]
+    bound = 10.0**exponent
+    tokens = fitted.encode(track_of(values), NumericOptions(max_error=bound))
+    assert worst(fitted.decoded(tokens), values) <= Fraction(bound)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=120),
+    bound=st.floats(1e-4, 1.0),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_every_prefix_of_digits_is_bounded(
+    fitted: NumericTokenizer, values: list[float], bound: float, dtype: str
+) -> None:
+    array = np.array(values, dtype)[:, None]
+    tokens = fitted.encode(track_of(array, "proprio.other"), NumericOptions(max_error=bound, max_error_relative=1.0))
+    (channel,) = certificate(tokens)
+    for kept in range(channel["digits"] + 1):
+        decoded = fitted.decoded(tokens, levels=1 + kept)
+        assert worst(decoded, array) <= Fraction(bound) * fitted.config.base ** (channel["digits"] - kept)
+
+
+def test_a_million_samples_of_every_kind_keep_their_bound(fitted: NumericTokenizer) -> None:
+    rng = np.random.default_rng(3)
+    count = 350_000
+    kinds = [
+        rng.normal(size=count).astype(np.float32),
+        (rng.standard_cauchy(count) * 10.0 ** rng.integers(-3, 6, count)).astype(np.float64),
+        rng.integers(0, 2**16, count, dtype=np.uint16).view(np.float16),
+    ]
+    for values in kinds:
+        with np.errstate(invalid="ignore"):
+            bound = 0.01
+            tokens = fitted.encode(track_of(values.reshape(-1, 7)), NumericOptions(max_error=bound))
+            decoded = fitted.decoded(tokens).ravel()
+            finite = np.isfinite(values)
+            assert np.array_equal(decoded[~finite], values[~finite], equal_nan=True)
+            gap = np.abs(decoded[finite].astype(np.longdouble) - values[finite].astype(np.longdouble))
+            assert gap.max() <= bound
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.data(),
+    dtype=st.sampled_from(["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"]),
+)
+def test_integers_are_exact_or_within_their_bound(fitted: NumericTokenizer, data: st.DataObject, dtype: str) -> None:
+    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    values = np.array(data.draw(st.lists(st.integers(low, high), min_size=1, max_size=130)), dtype)[:, None]
+    assert np.array_equal(fitted.decoded(fitted.encode(track_of(values))), values)
+    bound = data.draw(st.integers(0, 1000))
+    decoded = fitted.decoded(fitted.encode(track_of(values), NumericOptions(max_error=bound)))
+    assert decoded.dtype == values.dtype
+    if dtype != "bool":
+        assert max(abs(int(a) - int(b)) for a, b in zip(decoded.ravel(), values.ravel(), strict=True)) <= bound
+
+
+@settings(max_examples=60, deadline=None)
+@given(index=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30), order=st.integers(0, 2), group=st.integers(1, 9))
+def test_differences_are_undone_even_where_they_wrap(index: list[int], order: int, group: int) -> None:
+    array = np.array(index, np.int64)
+    found = differences(array, order, group)
+    back = [sums(found[i : i + group], order) for i in range(0, len(array), group)]
+    assert np.array_equal(np.concatenate([np.zeros(0, np.int64), *back]), array)
+
+
+def same(a: TrackTokens, b: TrackTokens) -> bool:
+    return a.header == b.header and all(
+        np.array_equal(x.codes, y.codes) and np.array_equal(x.splits, y.splits)
+        for x, y in zip(a.levels, b.levels, strict=True)
+    )
+
+
+def test_codes_do_not_depend_on_the_blocks(fitted: NumericTokenizer) -> None:
+    values = smooth(333)
+    values[100, 1], values[200] = np.nan, 1e9
+    whole = fitted.encode(track_of(values))
+    for size in (1, 7, 50, 400):
+        encoder = fitted.encoder(track_of(values))
+        for i in range(0, len(values), size):
+            encoder.push(Block(values[i : i + size]))
+        assert same(encoder.finish(), whole)
+
+
+def test_a_range_is_a_slice_of_the_whole(fitted: NumericTokenizer) -> None:
+    values = smooth(1234)
+    tokens = fitted.encode(track_of(values), NumericOptions(max_error=1e-5))
+    whole = fitted.decoded(tokens)
+    for start, stop in ((0, 1), (399, 401), (400, 800), (1200, 1234), (5, 5), (1233, 9999)):
+        assert np.array_equal(fitted.decoded(tokens, start=start, stop=stop), whole[start:stop])
+
+
+def test_digits_and_prefixes_improve(fitted: NumericTokenizer) -> None:
+    values = smooth(500)
+    tokens = fitted.encode(track_of(values), NumericOptions(max_error=1e-5))
+    digits = certificate(tokens)[0]["digits"]
+    assert digits >= 2
+    errors = [np.abs(fitted.decoded(tokens, levels=1 + k) - values).max() for k in range(digits + 1)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] <= 1e-5
+    assert np.abs(fitted.decoded(tokens, levels=0)).max() == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), dtype=st.sampled_from(["float16", "float32", "float64", "int8", "int64", "bool"]))
+def test_any_codes_decode_to_the_right_shape(fitted: NumericTokenizer, seed: int, dtype: str) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.clip(smooth(130, 3) * 50, -100, 100).astype(dtype)
+    tokens = fitted.encode(track_of(values), NumericOptions(max_error=1e-3))
+    for level, spec in zip(tokens.levels, fitted.levels, strict=True):
+        level.codes[:] = rng.integers(0, spec.cardinality, len(level.codes))
+    decoded = fitted.decoded(tokens)
+    assert decoded.shape == values.shape
+    assert decoded.dtype == values.dtype
+
+
+def test_a_wrong_code_is_named(fitted: NumericTokenizer) -> None:
+    tokens = fitted.encode(track_of(smooth(60)))
+    tokens.levels[0].codes[3] = fitted.levels[0].cardinality
+    with pytest.raises(TokenError, match="level 0 position 3"):
+        fitted.decoded(tokens)
+
+
+def test_fitting_is_deterministic_and_survives_its_state(fitted: NumericTokenizer) -> None:
+    again = NumericTokenizer.fit([track_of(smooth())], NumericConfig(size=800))
+    assert again.state().digest == fitted.state().digest
+    loaded = NumericTokenizer.from_state(fitted.state())
+    tokens = loaded.encode(track_of(smooth(seed=1)))
+    assert same(tokens, fitted.encode(track_of(smooth(seed=1))))
+
+
+def test_channels_are_told_apart_and_bounds_go_by_name(fitted: NumericTokenizer) -> None:
+    values = smooth(300, 3)
+    values[:, 1] = np.where(np.arange(300) // 40 % 2, 1.0, -1.0)
+    values[:, 2] = 0.25
+    track = Track.of_array("action.arm", values, Clock.regular(50, 300), channels=("x", "grip", "still"))
+    options = NumericOptions(max_error={"grip": 1e-6, "action": 0.5})
+    kinds = {c["name"]: (c["kind"], c["bound"]) for c in certificate(fitted.encode(track, options))}
+    assert kinds == {"x": ("smooth", 0.5), "grip": ("step", 1e-6), "still": ("step", 0.5)}
+    tokens = fitted.encode(track, options)
+    assert np.abs(fitted.decoded(tokens) - values)[:, 1].max() <= 1e-6
+    with pytest.raises(OptionError):
+        NumericOptions(max_error=-1.0)
+
+
+def test_what_does_not_move_costs_little(fitted: NumericTokenizer) -> None:
+    still = fitted.encode(track_of(np.full((500, 4), 0.3)))
+    moving = fitted.encode(track_of(smooth(500)))
+    assert 5 * len(still.levels[0].codes) < len(moving.levels[0].codes)
+
+
+def test_an_empty_track_is_empty(fitted: NumericTokenizer) -> None:
+    tokens = fitted.encode(track_of(np.zeros((0, 3))))
+    assert tokens.clock.count == 0
+    assert fitted.decoded(tokens).shape[0] == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    steps=st.integers(1, 200), dims=st.integers(1, 64), radius=st.floats(1e-3, 1e3), eps=st.floats(1e-6, 1e2),
+    base=st.integers(2, 256),
+)  # fmt: skip
+def test_theorem_1_count_is_the_least_that_suffices(
+    steps: int, dims: int, radius: float, eps: float, base: int
+) -> None:
+    """Cells of side eps / sqrt(TD) in every coordinate: that many digits, and not one fewer (exact arithmetic)."""
+    digits = theorem_digits(steps, dims, radius, eps, base)
+    need = steps * dims * (Fraction(radius) / Fraction(eps)) ** 2
+    assert Fraction(base) ** (2 * digits) >= need
+    assert digits == 0 or Fraction(base) ** (2 * (digits - 1)) < need
+
+
+@settings(max_examples=200, deadline=None)
+@given(coarse=st.floats(1e-3, 10), ratio=st.floats(1, 1e4), steps=st.integers(1, 200), dims=st.integers(1, 64))
+def test_digits_never_exceed_the_count_of_theorem_1(coarse: float, ratio: float, steps: int, dims: int) -> None:
+    """Refining a range of 2 * coarse to +-bound needs no more digits than the theorem's for eps = 2 * bound."""
+    bound = coarse / ratio
+    assert digits_for(coarse, bound, 15, 4) <= theorem_digits(steps, dims, 2 * coarse, 2 * bound, 15)
