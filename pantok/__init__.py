@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pantok.encode import Codec as Codec
     from pantok.errors import InputError as InputError
     from pantok.errors import OptionError as OptionError
+    from pantok.errors import OutputError as OutputError
     from pantok.errors import PantokError as PantokError
     from pantok.errors import StoreError as StoreError
     from pantok.errors import TokenError as TokenError
@@ -31,7 +32,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "encode": ("Codec",),
-    "errors": ("InputError", "OptionError", "PantokError", "StoreError", "TokenError", "VocabularyError"),
+    "errors": (
+        "InputError",
+        "OptionError",
+        "OutputError",
+        "PantokError",
+        "StoreError",
+        "TokenError",
+        "VocabularyError",
+    ),
     "experience": ("Block", "Clock", "Episode", "Source", "Track"),
     "fit": ("fit_vocabulary",),
     "stream": ("LevelCodes", "TokenStream", "TrackTokens"),

@@ -5,6 +5,7 @@
     ├── VocabularyError(ValueError)  a vocabulary that is missing, damaged, or not the one asked for
     ├── TokenError(ValueError)       a code that its level does not have; names the position
     ├── StoreError(OSError)          a token store that is damaged, half written, or cannot be written
+    ├── OutputError(OSError)         a file that cannot be written: a full disk, no permission
     └── OptionError(ValueError)      options that contradict each other or the data
 
 Each inherits the builtin that a caller of the library would catch. A bug is never dressed as one
@@ -42,6 +43,10 @@ class TokenError(PantokError, ValueError):
 
 class StoreError(PantokError, OSError):
     """A token store that is damaged, half written, or cannot be written."""
+
+
+class OutputError(PantokError, OSError):
+    """A file that cannot be written."""
 
 
 class OptionError(PantokError, ValueError):
