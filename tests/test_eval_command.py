@@ -1,4 +1,4 @@
-"""`pantok eval` on a real clip with sound and a caption: its JSON, its page, and originals that are gone or changed."""
+"""`pantok eval` on a real clip with sound, motion and a caption: JSON, page, originals that are gone or changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAMPLES = Path(__file__).parent.parent / "sample_data"
 
 
 def make_recording(folder: Path) -> None:
-    """Two seconds of a street at 96 x 64, two of speech, and a caption, under one name."""
+    """Two seconds of a street at 96 x 64, of speech and of a wrist's motion, and a caption, under one name."""
     folder.mkdir()
     with av.open(str(SAMPLES / "street" / "walker.mp4")) as film, av.open(str(folder / "walk.mp4"), "w") as out:
         stream = out.add_stream("libx264", rate=10, options={"crf": "18"})
@@ -37,6 +37,8 @@ def make_recording(folder: Path) -> None:
         out.mux(stream.encode(None))
     samples, rate = soundfile.read(SAMPLES / "speech" / "austen-2.wav", dtype="int16")
     soundfile.write(folder / "walk.wav", samples[rate : 3 * rate], rate)
+    rows = (SAMPLES / "imu" / "watch.csv").read_text().splitlines()
+    (folder / "walk.csv").write_text("\n".join(rows[:120]) + "\n")
     (folder / "walk.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\nsomebody walks by\n")
 
 
@@ -50,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     episode = read_episode(files, reading)
     settings = {"video": {"size": 16, "rounds": 0, "vectors": 2000, "dims": 8}, "audio": {"size": 32, "tick_size": 32}}
     settings["text"] = {"size": 300}
-    vocabulary = fit_vocabulary([episode], settings, modalities=("video", "audio", "text"))
+    vocabulary = fit_vocabulary([episode], settings)
     options = {"audio": {"bits_per_second": 8000.0}}
     parameters = {"read": to_mapping(reading), **options}
     Store.create(root / "home.zarr", vocabulary).write(
@@ -80,7 +82,7 @@ def test_json_has_its_keys_and_they_agree(made: Path) -> None:
     assert set(found) == {"store", "vocabulary", "limit_seconds", "html", "episodes", "codebooks", "problems"}
     (episode,) = found["episodes"]
     tracks = {t["modality"]: t for t in episode["tracks"]}
-    assert episode["id"] == "walk" and set(tracks) == {"video", "audio", "text"}
+    assert episode["id"] == "walk" and set(tracks) == {"video", "audio", "numeric", "text"}
     stream = Store.open(made / "home.zarr").read("walk")
     for track in tracks.values():
         codes = stream.tracks[track["track"]].levels
@@ -111,6 +113,12 @@ def test_json_has_its_keys_and_they_agree(made: Path) -> None:
     assert max(p["quality"]["psnr_luma_db"] for p in video["references"]) > 30
     rate = video["nearest_reference"]["bits"] / video["prefixes"][-1]["bits"]
     assert 0.8 < rate < 1.25 or video["nearest_reference"]["setting"].startswith("crf 51")
+    motion = tracks["numeric"]["quality"]
+    assert set(motion["prefixes"][0]["quality"]) == {"max_error", "rms_error", "same_nonfinite"}
+    bound = motion["certificate"]
+    assert bound["holds"] and bound["channels"] and all(c["max_error"] <= c["bound"] for c in bound["channels"])
+    assert motion["prefixes"][-1]["quality"]["max_error"] == max(c["max_error"] for c in bound["channels"])
+    assert video["certificate"] is None
     assert text["prefixes"][0]["identical"] and text["nearest_reference"] is None
 
 
@@ -118,7 +126,7 @@ def test_the_limit_cuts_quality_and_not_rates(made: Path) -> None:
     found = document(run(made / "home.zarr", "--json", "--limit", "0.5", "--no-reference", "--levels", "1"))
     for track in found["episodes"][0]["tracks"]:
         if track["modality"] != "text":
-            assert 0 < track["quality"]["seconds"] <= 0.8 < 1.9 < track["seconds"]
+            assert 0 < track["quality"]["seconds"] <= 1.0 < 1.9 < track["seconds"]
             assert track["quality"]["prefixes"][-1]["tokens"] < track["tokens"]
             assert track["quality"]["references"] == []
 
