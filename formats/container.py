@@ -1,303 +1,319 @@
-"""Video and sound out of whatever FFmpeg opens (PyAV), block by block, on the container's own clock.
+"""Media files through FFmpeg (PyAV): what streams they hold, and every packet of one that can be had.
 
-What is unusual: containers lie, so nothing is believed that can be seen. Time comes from each frame's stamp, never
-from a nominal rate; a packet that does not decode costs its own frames and is counted; frames whose stamp does not
-advance are dropped and counted. Pictures stay planar YUV 4:2:0, as the codec holds them. A decoder runs in a thread
-of its own, so that reading overlaps tokenizing.
+What is unusual: containers lie, so nothing is believed that can be seen. The first frame of each stream is decoded
+when the file is opened, and its size, rate, channels and orientation count, not those of the header. A packet that
+does not decode costs its own frames. Stamps that leap are told from pauses. What was wrong is counted and said in one
+line for each stream, once, however often the recording is read. Tracks keep the container's own clock, so that its
+pictures and sound stay together; where that clock starts anywhere (MPEG transport and program streams) its zero is
+the first sample.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
-import numpy as np
 
 from pantok.errors import InputError
-from pantok.experience import NS, Block, Track
-from pantok.pixels import frame_bytes
+from pantok.experience import NS, Track
+from pantok.formats.files import Problems, check_readable, once, unreadable
 
-Problems = Callable[[str], None]
-_FRAMES = 16
-_AHEAD = 4
-_GAP_NS = 30_000_000  # what stamps of sound may be off before it counts as a gap: mkv rounds to whole milliseconds
+RAW_FORMATS = {".g722": "g722"}
+"""Suffixes whose files have no header by which FFmpeg could know them."""
+FAULTS = (av.error.FFmpegError, ValueError, OverflowError, RuntimeError, MemoryError)
+"""What PyAV raises on damaged data: FFmpeg's own errors, and Python's where a header holds impossible numbers."""
+_NOT_RECORDINGS = {"hls", "concat", "dash", "lavfi", "tty", "ffmetadata"}  # lists of other files; text taken for media
+_LEAP_BACK_NS = NS
+_LEAP_AHEAD_NS = 3600 * NS
+_RETRIES = 50
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamFacts:
+    """What a header says of a stream; nothing was decoded, so any of it may be wrong."""
+
+    modality: str
+    codec: str
+    duration_s: float | None
+    rate: Fraction | None
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+
+
+@dataclass
+class Damage:
+    """What was wrong with one stream in one pass; `said` is the line that tells it."""
+
+    lost: int = 0
+    concealed: int = 0
+    dropped: int = 0
+    leaps: int = 0
+    gaps: int = 0
+    broken: bool = False
+    cut: str = ""
+
+    def said(self) -> str:
+        parts = [
+            (self.lost, "packets could not be decoded"),
+            (self.concealed, "frames are damaged"),
+            (self.dropped, "frames whose time does not advance were dropped"),
+            (self.leaps, "leaps of the clock were closed"),
+            (self.gaps, "gaps or overlaps in the sound were filled or cut"),
+        ]
+        told = [f"{count} {what}" for count, what in parts if count]
+        if self.cut:
+            told.append(self.cut)
+        elif self.broken:
+            told.append("it is damaged or cut off")
+        return ", ".join(told)
 
 
 def read_container(
-    path: Path, *, size: int | None = None, fps: Fraction | None = None, problems: Problems = lambda line: None
+    path: Path,
+    *,
+    size: int | tuple[int, int] | None = None,
+    fps: Fraction | None = None,
+    problems: Problems = lambda line: None,
 ) -> list[Track]:
     """The video and sound tracks of a media file; each opens it anew when it is read.
 
-    size: the shorter side in pixels, on the way in. fps: frames a second, by repeating or dropping whole frames.
-    problems: called with one line for each thing that was wrong but could be passed over.
-    Raises InputError if the file holds no video and no sound that can be read.
+    The first of a kind is `video` or `audio`, further ones `video.1`, `audio.1`, ... Cover art is not video.
+    size: the shorter side in pixels, or (width, height). fps: frames a second, by repeating or dropping whole frames.
+    problems: called with one line for each stream with which something was wrong that could be passed over.
+    Raises InputError if the file holds no video and no sound that can be decoded.
     """
-    with _opened(path) as container:
-        pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        sounds = list(container.streams.audio)
-        tracks = []
-        for number, stream in enumerate(pictures):
-            name = "video" if number == 0 else f"video.{number}"
-            track = _video_track(path, stream, name, size, fps, problems)
-            if track is not None:
-                tracks.append(track)
-        for number, stream in enumerate(sounds):
-            name = "audio" if number == 0 else f"audio.{number}"
-            track = _audio_track(path, stream, name, problems)
-            if track is not None:
-                tracks.append(track)
+    from pantok.formats.container_audio import audio_track
+    from pantok.formats.container_video import video_track
+
+    problems = once(problems)
+    tracks: list[Track] = []
+    with opened(path) as container:
+        wanted = [("video", s.index) for s in pictures_of(container)]
+        wanted += [("audio", s.index) for s in container.streams.audio]
+        zero_ns = _zero_ns(container)
+    named = {"video": 0, "audio": 0}
+    for kind, index in wanted:
+        name = kind if named[kind] == 0 else f"{kind}.{named[kind]}"
+        try:
+            if kind == "video":
+                track = video_track(path, index, name, zero_ns, size, fps, problems)
+            else:
+                track = audio_track(path, index, name, zero_ns, problems)
+        except InputError as error:
+            problems(str(error))
+            continue
+        named[kind] += 1
+        tracks.append(track)
     if not tracks:
         raise InputError(path, "holds no video and no sound that can be decoded", "check that it plays elsewhere")
     return tracks
 
 
-def _opened(path: Path) -> Any:
+def probe(path: Path) -> list[StreamFacts]:
+    """What the headers say of each video and sound stream, without decoding. Raises InputError."""
+    with opened(path) as container:
+        whole = container.duration / 1_000_000 if container.duration else None
+        found = []
+        for stream in (*pictures_of(container), *container.streams.audio):
+            context = stream.codec_context
+            if context is None:
+                continue
+            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else whole
+            if stream.type == "video":
+                found.append(
+                    StreamFacts(
+                        modality="video", codec=context.name, duration_s=seconds, rate=nominal_rate(stream),
+                        width=context.width, height=context.height,
+                    )
+                )  # fmt: skip
+            else:
+                rate = Fraction(context.sample_rate) if context.sample_rate else None
+                found.append(
+                    StreamFacts(
+                        modality="audio", codec=context.name, duration_s=seconds, rate=rate, channels=context.channels
+                    )
+                )
+    return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The open container. Raises InputError. Nothing of it may be touched once it is closed: PyAV 18 crashes."""
+    check_readable(path)
     try:
-        if path.stat().st_size == 0:
-            raise InputError(path, "is empty (0 bytes)", "copy or record it again")
-        return av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
+        # `file:` keeps a colon in a name from being taken for a protocol. Tags in old encodings are not our concern.
+        container = av.open(f"file:{path}", format=RAW_FORMATS.get(path.suffix.lower()), metadata_errors="replace")
+    except OSError as error:
         if isinstance(error, (PermissionError, FileNotFoundError, IsADirectoryError)):
-            raise InputError(
-                path, f"cannot be opened: {error.strerror}", "check the path and its permissions"
-            ) from error
-        raise InputError(path, "is not a media file, or is cut off before its index", "check that it plays") from error
+            raise unreadable(path, error) from error
+        raise _not_media(path) from error
+    except FAULTS as error:
+        raise _not_media(path) from error
+    with container:
+        if set(container.format.name.split(",")) & _NOT_RECORDINGS:
+            raise InputError(path, "is a list or text, not a recording", "give the recordings themselves")
+        yield container
 
 
-def _video_track(
-    path: Path, stream: Any, name: str, size: int | None, fps: Fraction | None, problems: Problems
-) -> Track | None:
-    context, index = stream.codec_context, stream.index  # nothing of a stream may be touched once its file is closed
-    if not context or not context.width or not context.height:
-        problems(f"{path}: video stream {index} has no known size or codec (left out)")
-        return None
-    rotation = _rotation(path, index)
-    width, height = (context.height, context.width) if rotation % 180 else (context.width, context.height)
-    if size is not None and size != min(width, height):
-        short = min(width, height)
-        width, height = (max(1, round(v * size / short)) for v in (width, height))
-    rate = fps or (Fraction(stream.average_rate) if stream.average_rate else None)
-    tags = _tags(context, height)
-    info = {"height": height, "width": width, **tags, "time_base": str(stream.time_base), "codec": context.name}
-
-    def blocks() -> Iterator[Block]:
-        frames = _pictures(path, index, width, height, rotation, tags, problems)
-        return _in_thread(lambda: _gather(_at_rate(frames, fps) if fps else frames))
-
-    return Track(name, blocks, None, rate, info=info)
+def _not_media(path: Path) -> InputError:
+    return InputError(path, "is not a media file, or is cut off before its index", "check that it plays elsewhere")
 
 
-def _tags(context: Any, height: int) -> dict[str, Any]:
-    """Matrix and range of the planes; what is not said is taken as players take it: BT.709 from 720 lines up."""
-    space = int(getattr(context, "colorspace", 2) or 2)
-    matrix = "bt709" if space in (1, 9, 10) or (space not in (4, 5, 6, 7) and context.height >= 720) else "bt601"
-    pix_fmt = context.pix_fmt or ""
-    full = pix_fmt.startswith("yuvj") or int(getattr(context, "color_range", 0) or 0) == 2
-    if not pix_fmt.startswith("yuv"):
-        matrix, full = "bt601", False  # what swscale makes of RGB
-    return {"matrix": matrix, "full_range": full}
+def pictures_of(container: Any) -> list[Any]:
+    """The video streams that are not cover art."""
+    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
 
 
-def _rotation(path: Path, index: int) -> int:
-    """Degrees by which the first picture asks to be turned, a multiple of 90."""
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(container.streams[index]):
-                return round(frame.rotation / 90) * 90 % 360
-    except (av.error.FFmpegError, OSError):
-        pass
-    return 0
+def nominal_rate(stream: Any) -> Fraction | None:
+    """Frames a second as the header has it; of its two figures the round one, where they hardly differ."""
+    average, base = stream.average_rate, stream.base_rate
+    if average and base and abs(Fraction(base) / Fraction(average) - 1) < Fraction(1, 500):
+        return Fraction(base)
+    return Fraction(average or base) if average or base else None
 
 
-def _decoded(path: Path, index: int, problems: Problems) -> Iterator[Any]:
-    """Every frame that decodes; packets that do not are passed over and counted in one line at the end."""
-    lost = 0
-    with _opened(path) as container:
-        stream = container.streams[index]
-        stream.thread_type = "AUTO"
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except av.error.FFmpegError:
-                problems(f"{path}: is damaged or cut off (what could be read is kept; copy or export it again)")
-                break
-            if packet.size == 0 and packet.dts is not None:
-                continue  # some containers hold empty packets in mid-stream, which decode() takes for the end
-            try:
-                yield from packet.decode()
-            except av.error.FFmpegError:
-                lost += 1
-    if lost:
-        problems(f"{path}: {lost} packets of stream {index} could not be decoded (the rest is kept; export it again)")
+def _zero_ns(container: Any) -> int:
+    """The instant of the container's clock that is the recording's zero."""
+    if not container.format.flags & av.format.Flags.ts_discont.value:
+        return 0
+    starts = [
+        to_ns(s.start_time, s.time_base)
+        for s in (*container.streams.video, *container.streams.audio)
+        if s.start_time is not None and s.time_base
+    ]
+    return min(starts, default=0)
 
 
-def _pictures(
-    path: Path, index: int, width: int, height: int, rotation: int, tags: dict[str, Any], problems: Problems
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(instant ns, duration ns, planar uint8) of each frame, instants strictly rising."""
-    last, dropped, seen = None, 0, 0
-    across, down = (height, width) if rotation % 180 else (width, height)
-    options: dict[str, Any] = {} if not tags["full_range"] else {"dst_color_range": "jpeg"}
-    for frame in _decoded(path, index, problems):
-        if frame.format.name not in ("yuv420p", "yuvj420p") or (frame.width, frame.height) != (across, down):
-            frame = frame.reformat(across, down, "yuv420p", interpolation="AREA", **options)
-        base = frame.time_base or Fraction(1, 90000)
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        length = _ns(frame.duration or 0, base)
-        time_ns = _ns(stamp, base) if stamp is not None else (0 if last is None else last + max(length, 1))
-        if last is not None and time_ns <= last:
-            dropped += 1
-            continue
-        last, seen = time_ns, seen + 1
-        yield time_ns, length, _planar(frame, rotation)
-    if dropped:
-        problems(f"{path}: {dropped} frames whose time does not advance were dropped (the others keep their times)")
-    if not seen:
-        raise InputError(path, "holds no frame that can be decoded", "check that it plays; export it again")
-
-
-def _ns(stamp: int, base: Fraction) -> int:
+def to_ns(stamp: int, base: Fraction) -> int:
+    """Nanoseconds of a stamp, rounded half up; exact in integers."""
     return (stamp * base.numerator * NS * 2 + base.denominator) // (2 * base.denominator)
 
 
-def _planar(frame: Any, rotation: int) -> np.ndarray:
-    """The three planes of a yuv420p frame in one vector, turned upright."""
-    height, width = frame.height, frame.width
-    parts = []
-    for plane, (h, w) in zip(
-        frame.planes, [(height, width)] + 2 * [((height + 1) // 2, (width + 1) // 2)], strict=True
-    ):
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w]
-        parts.append((np.rot90(rows, rotation // 90) if rotation else rows).reshape(-1))
-    packed = np.concatenate(parts)
-    assert len(packed) in (frame_bytes(height, width), frame_bytes(width, height))
-    return packed
+def frames_of(path: Path, index: int, damage: Damage, zero_ns: int) -> Iterator[tuple[int, int, Any]]:
+    """(instant ns, duration ns, frame) of every frame of a stream that decodes, in the order of the container.
+
+    Frames that say no time follow their predecessor.
+    """
+    after: int | None = None
+    promised_ns = None
+    with opened(path) as container:
+        stream = container.streams[index]
+        stream.thread_type = "AUTO"
+        base = Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000)
+        rate = nominal_rate(stream) if stream.type == "video" else None
+        usual_ns = round(NS / rate) if rate else NS // 25
+        if stream.duration:
+            promised_ns = to_ns((stream.start_time or 0) + stream.duration, base) - zero_ns
+        for frame in _decoded(container, stream, damage):
+            clock = Fraction(frame.time_base) if frame.time_base else base
+            stamp = frame.pts if frame.pts is not None else frame.dts
+            if getattr(frame, "samples", 0) and frame.sample_rate:
+                length = round(Fraction(frame.samples * NS, frame.sample_rate))
+            else:
+                length = to_ns(frame.duration, clock) if frame.duration else usual_ns
+            at = to_ns(stamp, clock) - zero_ns if stamp is not None else (after or 0)
+            after = at + length
+            yield at, length, frame
+    # Half a second is more than headers are off by in whole files, and less than what anybody would miss.
+    if promised_ns is not None and after is not None and promised_ns - after > NS // 2:
+        damage.cut = f"it ends at {after / NS:.1f} s of the {promised_ns / NS:.1f} s that its header promises"
 
 
-def _at_rate(frames: Iterator[tuple[int, int, np.ndarray]], fps: Fraction) -> Iterator[tuple[int, int, np.ndarray]]:
-    """At each instant of the new clock the frame that was showing then; integers throughout."""
-    step, shown, start, count, end = Fraction(NS) / fps, None, 0, 0, 0
-    for time_ns, length, picture in frames:
-        if shown is None:
-            start = time_ns
-        while shown is not None and start + int(count * step) < time_ns:
-            yield start + int(count * step), int(step), shown
-            count += 1
-        shown, end = picture, time_ns + (length or int(step))
-    while shown is not None and start + int(count * step) < end:
-        yield start + int(count * step), int(step), shown
-        count += 1
-
-
-def _gather(frames: Iterator[tuple[int, int, np.ndarray]]) -> Iterator[Block]:
-    pending: list[tuple[int, int, np.ndarray]] = []
-    for frame in frames:
-        pending.append(frame)
-        if len(pending) == _FRAMES:
-            yield _block(pending)
-            pending = []
-    if pending:
-        yield _block(pending)
-
-
-def _block(frames: list[tuple[int, int, np.ndarray]]) -> Block:
-    return Block(np.stack([f[2] for f in frames]), np.array([f[0] for f in frames], np.int64))
-
-
-def _in_thread(make: Callable[[], Iterator[Block]]) -> Iterator[Block]:
-    """The same blocks, made ahead by a thread; its errors are raised here, and leaving early ends it."""
-    ahead: queue.Queue[Any] = queue.Queue(_AHEAD)
-    stop = threading.Event()
-
-    def work() -> None:
+def _decoded(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
+    last_flush, retries = None, 0
+    packets = container.demux(stream)
+    while True:
         try:
-            for block in make():
-                while not stop.is_set():
-                    try:
-                        ahead.put(block, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if stop.is_set():
-                    return
-            end: Any = None
-        except BaseException as error:
-            end = error
-        while not stop.is_set():
-            try:
-                ahead.put(end, timeout=0.1)
-                return
-            except queue.Full:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except FAULTS:
+            damage.broken = True
+            retries += 1
+            if retries > _RETRIES:
+                break
+            packets = container.demux(stream)  # the file is read on from where it is
+            continue
+        if packet.size == 0:
+            # Some containers hold empty packets in mid-stream, which the decoder would take for the end.
+            last_flush = packet
+            continue
+        retries = 0
+        damage.broken |= packet.is_corrupt
+        try:
+            frames = packet.decode()
+        except FAULTS:
+            damage.lost += 1
+            continue
+        yield from _counted(frames, damage)
+    if last_flush is not None:
+        try:
+            frames = stream.decode(None)
+        except FAULTS:
+            return
+        yield from _counted(frames, damage)
+
+
+def _counted(frames: list[Any], damage: Damage) -> Iterator[Any]:
+    for frame in frames:
+        damage.concealed += bool(frame.is_corrupt)
+        yield frame
+
+
+def steady(frames: Iterator[tuple[int, int, T]], damage: Damage) -> Iterator[tuple[int, int, T]]:
+    """The same frames on a clock that advances.
+
+    A single frame far ahead of both its neighbours has a damaged stamp, and is dropped; where all that follow have
+    leapt (back by a second, or ahead by an hour: recordings joined end to end), they are moved to follow on.
+    """
+    pause = iter(frames)
+    held = next(pause, None)
+    last: int | None = None
+    moved = 0
+    length_before = 0
+    while held is not None:
+        following = next(pause, None)
+        at, length, item = held[0] + moved, held[1], held[2]
+        if last is not None:
+            ahead_by = at - last
+            stray = following is not None and last < following[0] + moved < at and ahead_by > _LEAP_BACK_NS
+            if stray:
+                damage.dropped += 1
+                held = following
                 continue
+            if ahead_by < -_LEAP_BACK_NS or ahead_by > _LEAP_AHEAD_NS:
+                step = last + max(length_before, 1) - at
+                moved, at = moved + step, at + step
+                damage.leaps += 1
+        yield at, length, item
+        last = at if last is None else max(last, at)
+        length_before = length
+        held = following
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
+
+def first_frame(path: Path, index: int) -> Any | None:
+    """The first frame that decodes; None if there is none. It outlives its container."""
+    frames = frames_of(path, index, Damage(), 0)
     try:
-        while isinstance(item := ahead.get(), Block):
-            yield item
-        if item is not None:
-            raise item
+        return next(frames, (0, 0, None))[2]
     finally:
-        stop.set()
-        worker.join()
+        frames.close()  # type: ignore[attr-defined]
 
 
-def _audio_track(path: Path, stream: Any, name: str, problems: Problems) -> Track | None:
-    context, index = stream.codec_context, stream.index
-    if not context or not context.sample_rate:
-        problems(f"{path}: sound stream {index} has no known rate or codec (left out)")
-        return None
-    rate, channels = int(context.sample_rate), int(context.channels)
-    whole = context.format is not None and context.format.name.startswith(("s16", "u8"))
-    info = {"sample_rate": rate, "dtype": "int16" if whole else "float32", "codec": context.name}
-    return Track(
-        name,
-        lambda: _sound(path, index, rate, channels, "s16" if whole else "flt", problems),
-        None,
-        Fraction(rate),
-        tuple(f"c{i}" for i in range(channels)),
-        info=info,
-    )
+_announcing = threading.Lock()
 
 
-def _sound(path: Path, index: int, rate: int, channels: int, form: str, problems: Problems) -> Iterator[Block]:
-    """Interleaved samples (n, channels); gaps in the stamps are filled with silence, overlaps are cut."""
-    dtype = np.int16 if form == "s16" else np.float32
-    at: int | None = None  # samples since the clock's zero
-    gaps = 0
-    resampler = None
-    for frame in _decoded(path, index, problems):
-        if resampler is None:
-            resampler = av.AudioResampler(format=form, layout=frame.layout.name, rate=rate)
-        for part in resampler.resample(frame):
-            values = np.frombuffer(part.planes[0], dtype, part.samples * channels).reshape(-1, channels)
-            if part.pts is not None and part.time_base:
-                begin = round(part.pts * part.time_base * rate)
-                if at is None:
-                    at = begin
-                late = begin - at
-                if abs(late) * NS > _GAP_NS * rate:
-                    gaps += 1
-                    if late > 0:
-                        yield Block(np.zeros((late, channels), dtype), _first_ns(at, rate, late))
-                        at = begin
-                    else:
-                        values = values[-late:]
-            at = at or 0
-            if len(values):
-                yield Block(values.copy(), _first_ns(at, rate, len(values)))
-                at += len(values)
-    if gaps:
-        problems(f"{path}: {gaps} gaps or overlaps in the sound were filled or cut (its times are kept)")
-
-
-def _first_ns(at: int, rate: int, count: int) -> np.ndarray:
-    return (np.arange(at, at + count, dtype=np.int64) * NS * 2 + rate) // (2 * rate)
+def announce(path: Path, name: str, damage: Damage, problems: Problems) -> None:
+    """Says what was wrong, if anything was."""
+    told = damage.said()
+    if told:
+        with _announcing:
+            problems(f"{path} {name}: {told} (what could be read is kept; copy or export it again)")

@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from pantok.errors import InputError
+from pantok.errors import InputError, OutputError, PantokError
 from pantok.experience import Source
+
+Problems = Callable[[str], None]
+"""Takes one line for each thing that was wrong with a file and could be passed over."""
+
+
+def once(problems: Problems) -> Problems:
+    """The same, but a line that was said is not said again: a recording is read several times, its faults stay."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            problems(line)
+
+    return say
+
+
+def check_readable(path: Path) -> None:
+    """Raises InputError for what no reader could open: missing, a folder, a pipe, empty, forbidden."""
+    try:
+        facts = path.stat()
+        if stat.S_ISDIR(facts.st_mode):
+            raise InputError(path, "is a folder, not a file", "name the files in it, or rename it")
+        if not stat.S_ISREG(facts.st_mode):
+            raise InputError(path, "is not a regular file", "copy what it gives to a file first")
+        if facts.st_size == 0:
+            raise InputError(path, "is empty (0 bytes)", "copy or record it again")
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """What the system said, as a line with a remedy."""
+    if path.is_symlink() and isinstance(error, FileNotFoundError):
+        return InputError(path, "is a link to a file that is not there", "mend the link, or remove it")
+    return InputError(
+        path, f"cannot be read: {(error.strerror or str(error)).lower()}", "check the path and its permissions"
+    )
 
 
 def read_bytes(path: Path) -> bytes:
@@ -18,26 +60,36 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}", "check the path and its permissions") from error
+        raise unreadable(path, error) from error
 
 
 def read_text(path: Path) -> str:
     """The content of a UTF-8 file, byte order mark removed. Raises InputError: no other encoding is guessed."""
+    return decode_text(path, read_bytes(path))
+
+
+def decode_text(path: Path, content: bytes) -> str:
+    """UTF-8, or UTF-16 that says so by its byte order mark; any other byte is an InputError, never a replacement."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise InputError(path, "begins as UTF-16 and does not go on so", "save it as UTF-8") from error
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            path, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8, e.g. iconv -f latin1 -t utf8"
+            path, f"is not UTF-8 text (byte {error.start})", f"iconv -f latin1 -t utf8 {path.name} > new{path.suffix}"
         ) from error
 
 
 def source_of(path: Path) -> Source:
     """Path, size and sha256; computed once for a file that has not changed. Raises InputError."""
     try:
-        stat = path.stat()
-        return Source(str(path), stat.st_size, _sha256(str(path), stat.st_size, stat.st_mtime_ns))
+        facts = path.stat()
+        return Source(str(path), facts.st_size, _sha256(str(path), facts.st_size, facts.st_mtime_ns))
     except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}", "check the path and its permissions") from error
+        raise unreadable(path, error) from error
 
 
 @lru_cache(maxsize=4096)
@@ -48,12 +100,45 @@ def _sha256(path: str, size: int, mtime_ns: int) -> str:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` with its suffix; on leaving well it is forced to disk and renamed to `path`."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    """A temporary path beside `path` with its suffix; on leaving well it is forced to disk and renamed to `path`.
+
+    On any error the temporary file is removed and what stood at `path` before is untouched. Raises OutputError where
+    the system refuses to write.
+    """
+    temporary = path.with_name(f".{path.stem[:150]}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except PantokError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself on disk; a few file systems cannot, and lose nothing but this promise."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """What the system said, as a line with a remedy; keeps the errno."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    problem = "the disk is full" if full else f"cannot be written: {(error.strerror or str(error)).lower()}"
+    remedy = "free some space and run the same command again" if full else "check the folder and its permissions"
+    made = OutputError(path, problem, remedy)
+    made.errno = error.errno
+    return made
