@@ -1,6 +1,6 @@
 """The most memory that `pantok encode` takes for one file, with all its processes, as the kernel accounts it.
 
-    python benchmarks/memory.py FILE --vocab X.vocab
+python benchmarks/memory.py FILE --vocab X.vocab
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "out.zarr"
         began = time.perf_counter()
-        command = [sys.executable, "-m", "pantok", "encode", str(args.file), "--vocab", str(args.vocab), "-o", str(store)]
+        command = [sys.executable, "-m", "pantok", "encode", str(args.file)]
+        command += ["--vocab", str(args.vocab), "-o", str(store)]
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - began
         stored = sum(f.stat().st_size for f in store.rglob("*") if f.is_file())

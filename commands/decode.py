@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pantok.commands import common
-from pantok.errors import OptionError, PantokError
+from pantok.errors import OptionError, OutputError, PantokError
 
 if TYPE_CHECKING:
     from pantok.encode import Codec
@@ -80,7 +80,7 @@ def command(
                         path.parent.mkdir(parents=True, exist_ok=True)
                         write(path)
                     written.append(str(path))
-            except OptionError:
+            except (OptionError, OutputError):
                 raise
             except PantokError as error:
                 run.problem(error)
@@ -113,7 +113,9 @@ class Plan:
         sounds = [t for t in tracks if t.modality == "audio"]
         pictures = [t for t in tracks if t.modality == "video"]
         # A picture takes the sound of its own container along; in lossless form sound is a .wav of its own.
-        voice = sounds[0] if sounds and pictures and not lossless else None
+        # A container names at most eight channels.
+        fits = bool(sounds) and len(sounds[0].channels) <= 8
+        voice = sounds[0] if fits and pictures and not lossless else None
         for number, picture in enumerate(pictures):
             self._add_video(picture, voice if number == 0 else None)
         for sound in sounds:
@@ -148,7 +150,7 @@ class Plan:
             sound = self._signal(voice) if voice is not None else None
             write_media(path, self._signal(picture), sound, lossless=self._lossless)
 
-        self.outputs[self._path(picture, ".mov" if self._lossless else ".mp4")] = write
+        self.outputs[self._path(picture, ".mp4")] = write
 
     def _add_sound(self, sound: TrackTokens) -> None:
         def write(path: Path) -> None:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from pantok.encode import Codec
     from pantok.evaluate import Other, TrackQuality
     from pantok.experience import Block, Episode, Track
-    from pantok.formats.report import TrackReport
-    from pantok.formats.report_exhibits import Exhibit
+    from pantok.formats.report import Exhibit, TrackReport
     from pantok.formats.store import Store
     from pantok.stream import TokenStream, TrackTokens
 
@@ -193,7 +192,7 @@ def _original(job: Job, stream: TokenStream) -> Episode | None:
         return None
 
 
-def _quality(job: Job, stream: TokenStream, tokens: TrackTokens, track: Track) -> tuple[TrackQuality, Exhibit | None]:
+def _quality(job: Job, stream: TokenStream, tokens: TrackTokens, track: Track) -> tuple[TrackQuality, Exhibit]:
     from pantok import tokenizers
     from pantok.evaluate import evaluate, some_prefixes
     from pantok.rates import measured_samples
@@ -221,7 +220,7 @@ def _look_away(at: int, original: np.ndarray, versions: Sequence[np.ndarray]) ->
     """The `watch` of a run without a page."""
 
 
-def _exhibit(tokens: TrackTokens, samples: int) -> Exhibit | None:
+def _exhibit(tokens: TrackTokens, samples: int) -> Exhibit:
     from pantok.formats.report_exhibits import Pictures, Rows, Sound
 
     if tokens.modality == "video":

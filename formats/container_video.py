@@ -79,7 +79,8 @@ def video_track(
         stream = container.streams[index]
         rate, base = fps or nominal_rate(stream), stream.time_base
         codec, aspect = stream.codec_context.name, stream.sample_aspect_ratio
-    shape = _shape_of(frame)
+        space, range_ = int(stream.codec_context.colorspace), int(stream.codec_context.color_range)
+    shape = _shape_of(frame, space, range_)
     if size is not None:
         width, height = _resized(shape.width, shape.height, size)
         shape = replace(shape, width=width, height=height)
@@ -112,14 +113,16 @@ def _resized(width: int, height: int, size: int | tuple[int, int]) -> tuple[int,
     return wanted
 
 
-def _shape_of(frame: Any) -> Shape:
-    """What the first frame says of itself; where it says nothing, what players take: BT.709 from 720 lines up."""
+def _shape_of(frame: Any, space: int, range_: int) -> Shape:
+    """What the first frame says of itself, or else its stream; if nothing, as players do BT.709 from 720 lines up."""
     turn = _turn(frame)
     width, height = (frame.height, frame.width) if turn[0] else (frame.width, frame.height)
     if _is_rgb(frame):
         return Shape(height=height, width=width, matrix="bt601", full_range=False, turn=turn)
-    matrix = _MATRIX.get(int(frame.colorspace), "bt709" if frame.height >= 720 else "bt601")
-    return Shape(height=height, width=width, matrix=matrix, full_range=_is_full(frame), turn=turn)
+    usual = "bt709" if frame.height >= 720 else "bt601"
+    matrix = _MATRIX.get(int(frame.colorspace)) or _MATRIX.get(space, usual)
+    full = _is_full(frame) or (int(frame.color_range) == 0 and range_ == int(ColorRange.JPEG))
+    return Shape(height=height, width=width, matrix=matrix, full_range=full, turn=turn)
 
 
 def _is_rgb(frame: Any) -> bool:
@@ -215,7 +218,8 @@ def _copy(frame: Any, shape: Shape, scaler: VideoReformatter, out: np.ndarray) -
     matrix = _SWSCALE.get(int(frame.colorspace), _BT709 if shape.matrix == "bt709" else _BT601)
     wanted = _BT709 if shape.matrix == "bt709" else _BT601
     same = frame.format.name in _PLANAR and (frame.width, frame.height) == (width, height)
-    if not (same and matrix in (wanted, 4) and _is_full(frame) == shape.full_range):
+    full = shape.full_range if int(frame.color_range) == 0 and frame.format.name == "yuv420p" else _is_full(frame)
+    if not (same and matrix in (wanted, 4) and full == shape.full_range):
         rgb = _is_rgb(frame)
         smaller = width * height < frame.width * frame.height
         frame = scaler.reformat(
@@ -226,7 +230,7 @@ def _copy(frame: Any, shape: Shape, scaler: VideoReformatter, out: np.ndarray) -
             src_colorspace=wanted if rgb else matrix,
             dst_colorspace=wanted,
             interpolation=(Interpolation.AREA if smaller else Interpolation.BILINEAR) | _EXACT,
-            src_color_range=ColorRange.JPEG if rgb or _is_full(frame) else ColorRange.MPEG,
+            src_color_range=ColorRange.JPEG if rgb or full else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG if shape.full_range else ColorRange.MPEG,
             threads=1,
         )

@@ -1,11 +1,14 @@
-"""Video with its sound into one file (PyAV): H.264 and AAC in .mp4, or FFV1 in .mov where nothing may be lost.
+"""Video with its sound into one .mp4 (PyAV): H.264 and AAC, or FFV1 and PCM where nothing may be lost.
 
-Frames keep their exact instants: the stream's time base is the one that the recording had. H.264 in 4:2:0 has even
-sizes only, so an odd last row or column is repeated once; FFV1 keeps odd sizes. Matrix and range are written as tags.
+Frames keep their exact instants: the file counts time in units in which every one of them is whole, the recording's
+own where they are. H.264 in 4:2:0 has even sizes only, so an odd last row or column is repeated once; FFV1 keeps odd
+sizes (and goes into .mp4, since Matroska rounds stamps to milliseconds). Matrix and range are written as tags. AAC
+knows thirteen rates and seven channels: other rates are resampled to the next one up, more channels go as PCM.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,10 +20,15 @@ import numpy as np
 
 from pantok import pixels
 from pantok.experience import NS, Block, Clock
-from pantok.formats.files import replaced
+from pantok.formats.container import to_ns
+from pantok.formats.files import replaced, unwritable
 
 _CRF = "16"  # well below what the tokenizer loses
 _AAC_BITS_PER_CHANNEL = 96_000
+_AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_FINEST = 1_000_000  # ticks a second where no other clock fits: gaps between frames stay below 2**32 ticks for an hour
+_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -34,51 +42,81 @@ class Signal:
 
 
 def write_media(path: Path, video: Signal, sound: Signal | None = None, *, lossless: bool = False) -> None:
-    """Writes `path` (.mp4, or .mov if lossless) whole or not at all. Raises OSError if the disk refuses."""
+    """Writes `path` (.mp4) whole or not at all. Raises OutputError if the disk refuses.
+
+    lossless: bit for bit the frames and samples given, with their instants; else H.264 (crf 16) and AAC.
+    """
     with replaced(path) as temporary:
         try:
-            with av.open(str(temporary), "w") as container:
-                _Writer(container, video, sound, lossless).run()
-        except av.error.FFmpegError as error:
-            raise OSError(error.errno or 5, error.strerror or "cannot be written", str(path)) from error
+            base = time_base_of(video)
+            # An .mp4 says when each stream starts in the unit of the whole: whole milliseconds, if it were not told.
+            unit = math.lcm(base.denominator, _rate_hz(sound) if sound else 1)
+            options = {"movie_timescale": str(unit if unit <= _LIMIT else base.denominator)}
+            with av.open(f"file:{temporary}", "w", format="mp4", container_options=options) as container:
+                _Writer(container, video, base, sound, lossless).run()
+        except OSError as error:  # FFmpeg's errors that the system caused are OSErrors as well
+            if isinstance(error, av.error.FFmpegError) and (error.errno or 0) > 1000:
+                raise  # FFmpeg's own: what was given to it is at fault, and that is a bug
+            raise unwritable(path, error) from error
+
+
+def time_base_of(video: Signal) -> Fraction:
+    """The unit of time in which every frame's instant is whole to the nanosecond: the recording's own if it can be.
+
+    Where none that a container takes is exact, the nearest microsecond.
+    """
+    clock, said = video.clock, video.info.get("time_base")
+    wishes = [Fraction(str(said)).denominator] if said else []
+    if clock.rate is not None:
+        rate = clock.rate.numerator
+        wishes += [rate, math.lcm(rate, wishes[0])] if wishes else [rate]
+    rest = clock.times_ns % NS
+    for ticks in (*wishes, _FINEST):
+        if 0 < ticks <= _LIMIT:
+            whole = (rest * ticks * 2 + NS) // (2 * NS)
+            back = (whole * NS * 2 + ticks) // (2 * ticks)
+            if np.abs(back - rest).max(initial=0) <= 1:
+                return Fraction(1, ticks)
+    return Fraction(1, _FINEST)
 
 
 class _Writer:
-    def __init__(self, container: Any, video: Signal, sound: Signal | None, lossless: bool) -> None:
-        self._container, self._video, self._sound, self._lossless = container, video, sound, lossless
+    def __init__(self, container: Any, video: Signal, base: Fraction, sound: Signal | None, lossless: bool) -> None:
+        self._container, self._video, self._sound = container, video, sound
         self._height, self._width = int(video.info["height"]), int(video.info["width"])
-        rate = video.clock.rate or Fraction(25)
-        self._base = Fraction(str(video.info.get("time_base") or 1 / rate))
-        stream = container.add_stream("ffv1" if lossless else "libx264", rate=rate.limit_denominator(1_000_000))
+        self._full = bool(video.info.get("full_range"))
+        self._matrix = 1 if video.info.get("matrix") == "bt709" else 6
+        self._base = base
+        rate = (video.clock.rate or Fraction(25)).limit_denominator(1001)
+        stream = container.add_stream("ffv1" if lossless else "libx264", rate=rate)
         even = 1 if lossless else 2
         stream.width, stream.height = (-(-v // even) * even for v in (self._width, self._height))
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._base
-        stream.codec_context.color_range = 2 if video.info.get("full_range") else 1
-        stream.codec_context.colorspace = 1 if video.info.get("matrix") == "bt709" else 6
-        if not lossless:
-            stream.options = {"crf": _CRF, "preset": "veryfast"}
+        stream.codec_context.color_range = 2 if self._full else 1
+        # An .mp4 keeps the matrix only together with primaries and transfer, so all three are those of its standard.
+        stream.codec_context.colorspace = self._matrix
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = self._matrix
+        if video.info.get("pixel_aspect"):
+            stream.codec_context.sample_aspect_ratio = Fraction(str(video.info["pixel_aspect"]))
+        # FFV1 takes its version 3 for the checksum of every slice; more slices would cost size.
+        stream.options = {"level": "3", "slicecrc": "1"} if lossless else {"crf": _CRF, "preset": "veryfast"}
         self._pictures = stream
-        self._voice = None
-        if sound is not None:
-            rate_hz = int(sound.clock.rate or 16000)
-            layout = "mono" if sound.channels == 1 else "stereo"
-            self._voice = container.add_stream("pcm_f32le" if lossless else "aac", rate=rate_hz, layout=layout)
-            if not lossless:
-                self._voice.bit_rate = _AAC_BITS_PER_CHANNEL * min(sound.channels, 2)
+        self._voice: _Voice | None = None if sound is None else _Voice(container, sound, lossless)
 
     def run(self) -> None:
         """Both signals in the order of their time, so that the file plays while it downloads."""
-        parts = [self._frames()] + ([self._samples()] if self._sound else [])
-        heads = [next(p, None) for p in parts]
+        parts = [(self._frames(), self._pictures)]
+        if self._voice is not None:
+            parts.append((self._voice.frames(), self._voice.stream))
+        heads = [next(p, None) for p, _ in parts]
         while any(h is not None for h in heads):
             at = min((i for i, h in enumerate(heads) if h is not None), key=lambda i: heads[i][0])  # type: ignore[index]
-            stream = self._pictures if at == 0 else self._voice
-            self._container.mux(stream.encode(heads[at][1]))  # type: ignore[index, union-attr]
-            heads[at] = next(parts[at], None)
-        for stream in (self._pictures, self._voice):
-            if stream is not None:
-                self._container.mux(stream.encode(None))
+            frames, stream = parts[at]
+            self._container.mux(stream.encode(heads[at][1]))  # type: ignore[index]
+            heads[at] = next(frames, None)
+        for _, stream in parts:
+            self._container.mux(stream.encode(None))
 
     def _frames(self) -> Iterator[tuple[int, Any]]:
         index = 0
@@ -91,35 +129,78 @@ class _Writer:
     def _frame(self, picture: np.ndarray, time_ns: int) -> Any:
         frame = av.VideoFrame(self._pictures.width, self._pictures.height, "yuv420p")
         for plane, values in zip(frame.planes, pixels.planes(picture[None], self._height, self._width), strict=True):
-            rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+            rows = np.frombuffer(memoryview(plane), np.uint8)
+            rows = rows[: rows.size // plane.line_size * plane.line_size].reshape(-1, plane.line_size)
             h, w = plane.height, plane.width
             short = [(0, h - values.shape[1]), (0, w - values.shape[2])]
             rows[:h, :w] = np.pad(values[0], short, "edge")
         frame.pts = round(Fraction(time_ns, NS) / self._base)
         frame.time_base = self._base
-        frame.color_range = 2 if self._video.info.get("full_range") else 1
-        frame.colorspace = 1 if self._video.info.get("matrix") == "bt709" else 6
+        frame.color_range = 2 if self._full else 1
+        frame.colorspace = self._matrix
         return frame
 
-    def _samples(self) -> Iterator[tuple[int, Any]]:
-        assert self._sound is not None
+
+class _Voice:
+    """The stream of sound, and its frames of a tenth of a second."""
+
+    def __init__(self, container: Any, sound: Signal, lossless: bool) -> None:
+        self._sound = sound
+        self._rate = _rate_hz(sound)
+        self._whole = sound.info.get("dtype") == "int16"
+        self._layout = _layout(sound)
+        packed = lossless or sound.channels > 7
+        self._form = ("s16" if self._whole else "flt") if packed else "fltp"
+        codec = ("pcm_s16le" if self._whole else "pcm_f32le") if packed else "aac"
+        rate = self._rate if packed else next((r for r in _AAC_RATES if r >= self._rate), _AAC_RATES[-1])
+        self.stream = container.add_stream(codec, rate=rate, layout=self._layout)
+        if not packed:
+            self.stream.bit_rate = _AAC_BITS_PER_CHANNEL * sound.channels
+        self._resampler = None
+        if rate != self._rate:
+            self._resampler = av.AudioResampler(format=self._form, layout=self._layout, rate=rate)
+
+    def frames(self) -> Iterator[tuple[int, Any]]:
         clock, index = self._sound.clock, 0
-        rate_hz = int(clock.rate or 16000)
-        first = round(Fraction(clock.start_ns, NS) * rate_hz)
-        layout = "mono" if self._sound.channels == 1 else "stereo"
+        first = (clock.start_ns * self._rate * 2 + NS) // (2 * NS)
+        step = max(1, self._rate // 10)
         for block in self._sound.blocks:
-            values = block.values
-            if values.dtype == np.int16:
-                values = values.astype(np.float32) / 32768.0
-            values = np.ascontiguousarray(values[:, : 1 if layout == "mono" else 2].T, np.float32)
-            step = rate_hz // 10
-            for at in range(0, values.shape[1], step):
-                part = np.ascontiguousarray(values[:, at : at + step])
-                form = "flt" if self._lossless else "fltp"
-                data = part.T.reshape(1, -1) if form == "flt" else part
-                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(data), form, layout)
-                frame.sample_rate = rate_hz
+            for at in range(0, len(block), step):
+                values = block.values[at : at + step].reshape(-1, self._sound.channels)
+                frame = av.AudioFrame.from_ndarray(self._arranged(values), self._form, self._layout)
+                frame.sample_rate = self._rate
                 frame.pts = first + index
-                frame.time_base = Fraction(1, rate_hz)
-                yield int(clock.at(np.array(index))), frame
-                index += part.shape[1]
+                frame.time_base = Fraction(1, self._rate)
+                yield from self._at_rate(frame)
+                index += len(values)
+        if self._resampler is not None:
+            yield from self._at_rate(None)
+
+    def _at_rate(self, frame: Any) -> Iterator[tuple[int, Any]]:
+        frames = [frame] if self._resampler is None else self._resampler.resample(frame)
+        for part in frames:
+            yield to_ns(part.pts or 0, Fraction(part.time_base or 1)), part
+
+    def _arranged(self, values: np.ndarray) -> np.ndarray:
+        if self._form == "s16":
+            return np.ascontiguousarray(values, np.int16).reshape(1, -1)
+        if values.dtype == np.int16:
+            values = values.astype(np.float32) / 32768.0
+        values = np.asarray(values, np.float32)
+        return np.ascontiguousarray(values.reshape(1, -1) if self._form == "flt" else values.T)
+
+
+def _rate_hz(sound: Signal) -> int:
+    assert sound.clock.rate is not None and sound.clock.rate.denominator == 1, sound.clock.rate
+    return int(sound.clock.rate)
+
+
+def _layout(sound: Signal) -> str:
+    """The recording's own arrangement of loudspeakers if it can be named, else the usual one for so many channels."""
+    said = str(sound.info.get("layout", ""))
+    try:
+        if said and " " not in said and av.AudioLayout(said).nb_channels == sound.channels:
+            return said
+    except ValueError:
+        pass
+    return _LAYOUTS.get(sound.channels, f"{sound.channels} channels")

@@ -111,10 +111,10 @@ def line_chart(
         out.append(f'<circle class="{SWATCHES[k % 3]} dot" cx="{at + 3}" cy="{TOP}" r="4"/>')
         at -= 14
     for k in reversed(range(len(kept))):
-        _, points, notes = kept[k]
+        _, points, captions = kept[k]
         path = " ".join(f"{'L' if i else 'M'}{across(x):.1f} {up(y):.1f}" for i, (x, y) in enumerate(points))
         out.append(f'<path class="{SWATCHES[k % 3]} line" d="{path}"/>')
-        for (x, y), note in zip(points, notes, strict=True):
+        for (x, y), note in zip(points, captions, strict=True):
             tip = escape(f"{note}: " if note else "") + f"{number(y)} at {number(x)}"
             out.append(
                 f'<circle class="{SWATCHES[k % 3]} dot" cx="{across(x):.1f}" cy="{up(y):.1f}" r="4.2">'

@@ -54,7 +54,7 @@ def mel_distance(original: np.ndarray, decoded: np.ndarray, rate_hz: int) -> flo
 
 
 def pesq_wb(original: np.ndarray, decoded: np.ndarray, rate_hz: int) -> float | None:
-    """PESQ wide-band (ITU-T P.862.2), 1.04 to 4.64; None where `reason` gives one, or where no speech is found.
+    """PESQ wide-band (ITU-T P.862.2), 1.04 to 4.64; None where `reason` gives one, or where either is silent.
 
     Rates above 16 kHz are resampled to it, as Codec-SUPERB does.
     """

@@ -23,8 +23,8 @@ ENOUGH = 36
 """Mean squared error of loudness that ends its coding: (2.3 dB)^2, about the least change that is heard."""
 FAINT = 44
 """What stands out no further, such as even noise of -60 dB of full scale, is not followed from frame to frame."""
-ODD = 40
-"""A band that the tick's code misses by more (15 dB) has all bands of the tick corrected one by one."""
+ODD = 60
+"""A band that the tick's code misses by more (22 dB) has all bands of the tick corrected one by one."""
 BAND_CODES, BAND_STEP = 64, 4
 """A correction is a multiple of 1.5 dB, from -48 to 46.5 dB."""
 

@@ -133,7 +133,9 @@ class NumericTokenizer(Tokenizer):
         """
         config = config or NumericConfig()
         plain = cls(config, bpe.Pieces(Alphabet(config.reach).size, np.zeros((0, 2), np.int32)), {})
-        learned, held, ranges = [], [], {}
+        learned: list[tuple[Track, np.ndarray, Clock]] = []
+        held: list[tuple[Track, np.ndarray, Clock]] = []
+        ranges: dict[str, float] = {}
         for number, track in enumerate(tracks):
             report("reading", 0.3 * number / len(tracks))
             values, clock = track.read()
@@ -146,9 +148,9 @@ class NumericTokenizer(Tokenizer):
                 key = f"{track.name}/{name}"
                 ranges[key] = max(ranges.get(key, 0.0), half)
             cut = max(1, len(values) * 4 // 5)
-            for part, where in ((slice(0, cut), learned), (slice(cut, None), held)):
-                if len(values[part]):
-                    where.append((track, values[part], clock.cut(*part.indices(len(values))[:2])))
+            for start, stop, where in ((0, cut, learned), (cut, len(values), held)):
+                if stop > start:
+                    where.append((track, values[start:stop], clock.cut(start, stop)))
         if not learned:
             raise InputError("numbers", "there are no rows to learn from", "check the tables")
         plain = cls(config, plain.pieces, ranges)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.tokenizers.video_choose import GREY, Chooser, Drawn, residual
 from pantok.tokenizers.video_exact import Book
-from pantok.tokenizers.video_fit import TICK, Run, code_run, grid_of, learn, sample_runs
+from pantok.tokenizers.video_fit import TICK, Run, code_run, grid_of, learn, sample_runs, trades
 from pantok.tokenizers.video_grid import Grid, Reference
 from pantok.tokenizers.video_tick import (
     BETWEEN,
@@ -305,7 +306,7 @@ class _Control:
     def __init__(self, options: VideoOptions, rate: float, grid: Grid, bits: np.ndarray) -> None:
         self._options, self._bits, self._grid = options, bits, grid
         self._quality, self._tries = options.quality, 0
-        self._step = 0.0
+        self._raised = False
         # Bits that may be spent now: what came in, at most two seconds of it.
         per_second = options.bits_per_second or 0.0
         self._income = int(per_second * TICK / rate)
@@ -328,15 +329,19 @@ class _Control:
         gap = residual(sites, drawn.sites)[:, self._grid.inside]
         total = np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum()
         psnr = psnr_of(total / (gap.shape[0] * gap.shape[1] * 64))
-        self._tries += 1
         assert self._options.target_psnr is not None
         short = self._options.target_psnr - psnr
-        if short > 0 and self._tries < self.TRIES and self._quality < 15:
-            self._quality = min(15.0, self._quality + max(0.5, np.ceil(short) / 2))
-            return False
-        self._tries = 0
+        self._tries += 1
+        if self._tries < self.TRIES:
+            if short > 0 and self._quality < 15:
+                self._quality, self._raised = min(15.0, self._quality + max(0.5, np.ceil(short) / 2)), True
+                return False
+            if short < -1 and self._quality > -5 and not self._raised:
+                self._quality = max(-5.0, self._quality + np.ceil(short))
+                return False
+        self._tries, self._raised = 0, False
         if short < -0.3:
-            self._quality = max(-5.0, self._quality - (0.5 if short < -1 else 0.25))
+            self._quality = max(-5.0, self._quality - 0.25)
         return True
 
     def _accepts_bits(self, codes: Sequence[np.ndarray]) -> bool:
@@ -377,13 +382,16 @@ def _levels(books: Books) -> tuple[Level, ...]:
 
 
 def _measured(books: Books, learned: Sequence[Run], held: Sequence[Run], lam: float, apart: bool) -> dict[str, Any]:
-    """Quality and bits of the runs `held`, and the share of each level's codes that `learned` and `held` use."""
+    """Quality and bits of the runs `held`, and the share of each level's codes that `learned` and `held` use.
+
+    `learned` is coded at the trades that the books were learned for, `held` at `lam`.
+    """
     sizes = books.cardinalities()
     used = [np.zeros(size, bool) for size in sizes]
     bits, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0, 0
     for runs, counted in ((learned if apart else [], False), (held, True)):
-        for run in runs:
-            for frames, drawn in zip(run.ticks, code_run(run, books, lam), strict=True):
+        for run, trade in zip(runs, repeat(lam) if counted else trades(lam), strict=False):
+            for frames, drawn in zip(run.ticks, code_run(run, books, trade), strict=True):
                 for level, codes in enumerate(pack(drawn.plan)):
                     used[level][codes] = True
                     if counted:

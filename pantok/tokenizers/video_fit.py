@@ -118,19 +118,26 @@ class Pool:
 def directions(rows: np.ndarray, count: int) -> np.ndarray:
     """Orthonormal float64 (count, V): the leading eigenvectors of the second moments of int16 rows (n, V)."""
     width = rows.shape[1]
-    moments = torch.zeros(width, width, dtype=torch.float64)
-    for at in range(0, len(rows), 4096):
-        part = torch.from_numpy(rows[at : at + 4096].astype(np.float64))
-        moments += part.T @ part  # sums of integers: exact
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so that the eigenvectors do not depend on the machine's load
+    torch.set_num_threads(1)  # so that the eigenvectors do not depend on how the work is shared
     try:
-        _, vectors = torch.linalg.eigh(moments)
+        if len(rows) < width:  # few rows: the eigenvectors of their products with one another, turned back
+            x = torch.from_numpy(rows.astype(np.float64))
+            _, inner = torch.linalg.eigh(x @ x.T)
+            found = x.T @ inner[:, -count:].flip(1)
+            # What is missing where rows are fewer than directions is made up; QR keeps the order of the columns.
+            vectors = torch.linalg.qr(torch.cat([found, torch.eye(width, count, dtype=torch.float64)], 1))[0][:, :count]
+        else:
+            moments = torch.zeros(width, width, dtype=torch.float64)
+            for at in range(0, len(rows), 4096):
+                part = torch.from_numpy(rows[at : at + 4096].astype(np.float64))
+                moments += part.T @ part  # sums of integers: exact
+            vectors = torch.linalg.eigh(moments)[1][:, -count:].flip(1)
     finally:
         torch.set_num_threads(threads)
-    top = vectors[:, -count:].numpy().T[::-1]
-    at = np.abs(top).argmax(1)
-    return top * np.sign(top[np.arange(len(top)), at])[:, None]
+    top = vectors.T.numpy()
+    at_most = np.abs(top).argmax(1)
+    return top * np.sign(top[np.arange(len(top)), at_most])[:, None]
 
 
 def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: float, seed: int) -> list[np.ndarray]:
@@ -201,7 +208,7 @@ def learn(
     for k in range(rounds):
         pool = Pool(most)
         seen, inner_seen = [np.zeros((0, 5), np.int64)], [np.zeros((0, 4), np.int64)]
-        for n, (run, part) in enumerate(zip(runs, _trades(lam), strict=False)):
+        for n, (run, part) in enumerate(zip(runs, trades(lam), strict=False)):
             for drawn in code_run(run, books, part, pool.tap):
                 plan = drawn.plan
                 seen.append(books.patterns[plan.pattern[plan.detail]])
@@ -219,7 +226,7 @@ def learn(
     return books
 
 
-def _trades(lam: float) -> Iterator[float]:
+def trades(lam: float) -> Iterator[float]:
     """Lambdas of successive runs: books should serve finer and coarser rates too."""
     while True:
         yield lam
@@ -262,7 +269,7 @@ def _books(
     seed: int,
     done: Callable[[float], None],
 ) -> Books:
-    trades = dict(zip(Books.NAMES, (KEY_TRADE, KEY_TRADE, END_TRADE, END_TRADE, INNER_TRADE), strict=True))
+    trade_of = dict(zip(Books.NAMES, (KEY_TRADE, KEY_TRADE, END_TRADE, END_TRADE, INNER_TRADE), strict=True))
     made: dict[str, Book] = {}
     for step, (name, stages, sites) in enumerate(zip(Books.NAMES, Books.STAGES, Books.SITES, strict=True)):
         rows = pool.rows(name, sites * SITE)
@@ -276,7 +283,7 @@ def _books(
             if not len(rows):
                 rows = np.zeros((1, sites * SITE), np.int16)
             basis = directions(rows, dims[name])
-            least = trades[name] * lam * np.log2(size)
+            least = trade_of[name] * lam * np.log2(size)
             made[name] = make_book(basis, staged(rows, basis, [size] * stages, least, seed + 10 * step))
         done((step + 1) / len(Books.NAMES))
     none = np.zeros((0, 5), np.int64)

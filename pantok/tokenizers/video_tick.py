@@ -2,8 +2,8 @@
 
 What is unusual: a tick of n frames is its last frame, predicted from the last frame of the tick before, and then the
 frames between, predicted from both ends along the same displacements. Drawing is look-ups in tables of pixels and
-integer additions. Whatever codes are given, in whatever number, something is drawn: what is missing is zero, what is
-too much is ignored.
+integer additions. Whatever codes are given, in whatever number, something is drawn: a missing choice is zero, a
+missing entry of a codebook adds nothing, what is too much is ignored.
 
 Levels, coarse first (`B` blocks of 32x32, quads of 16x16, sites of 8x8):
 
@@ -11,12 +11,12 @@ Levels, coarse first (`B` blocks of 32x32, quads of 16x16, sites of 8x8):
     block           per block: 4 kind + 2 detail + between; kind < 30 names a displacement (0 is none), 30 means that
                     the quads differ, 31 that the block is drawn afresh. No block codes at all: nothing has changed
     quad            per quad of a kind-30 block: 2 kind + detail
+    between         per block with that bit: 16 source + which quads have detail; see SOURCES
     coarse          per block that is afresh or holds a quad that is
     pattern         per quad with detail: an entry of a learned table of (wide, depth of each site), where wide says
                     that the quad has a code of its own and depth how many fine codes a site has
     fresh, moved    per quad with a wide code: of quads drawn afresh, of displaced ones
     fine1..4        per site, as deep as its pattern says
-    between         per block with that bit: 16 source + which quads have detail; see SOURCES
     between_pattern per quad with detail there: an entry of a learned table of depths
     between1..3     per site, as deep as its pattern says
 
@@ -37,10 +37,9 @@ from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
 from pantok.tokenizers.video_motion import PALETTE
 
 DEPTH, INNER_DEPTH = 4, 3
-MOTION, BLOCK, QUAD, COARSE, PATTERN, FRESH, MOVED, FINE = range(8)
-BETWEEN = FINE + DEPTH
-BETWEEN_PATTERN = BETWEEN + 1
-INNER = BETWEEN + 2
+MOTION, BLOCK, QUAD, BETWEEN, COARSE, PATTERN, FRESH, MOVED, FINE = range(9)
+BETWEEN_PATTERN = FINE + DEPTH
+INNER = BETWEEN_PATTERN + 1
 LEVELS = INNER + INNER_DEPTH
 SPLIT, AFRESH = 30, 31
 CENTRE = 64
@@ -129,12 +128,12 @@ def pack(plan: Plan) -> list[np.ndarray]:
         (plan.vectors[1:] + CENTRE).ravel(),
         block,
         (2 * plan.kind + plan.detail)[plan.split].ravel(),
+        (16 * plan.source + (plan.inner_detail * 2 ** np.arange(4)).sum(1))[between],
         plan.coarse[plan.afresh.any(1)],
         plan.pattern[plan.detail],
         plan.quad[plan.wide & plan.afresh],
         plan.quad[plan.wide & ~plan.afresh],
         *(plan.fine[k][deep > k] for k in range(DEPTH)),
-        (16 * plan.source + (plan.inner_detail * 2 ** np.arange(4)).sum(1))[between],
         plan.inner_pattern[plan.inner_detail],
         *(plan.inner[k][inner_deep > k] for k in range(INNER_DEPTH)),
     ]
@@ -155,36 +154,41 @@ def unpack(codes: Sequence[np.ndarray], books: Books, grid: Grid, key: bool, lev
     sub = np.where(quads // 2 == SPLIT, 0, quads // 2)
     plan.kind = np.where(plan.split[:, None], sub, plan.kind)
     plan.detail |= plan.split[:, None] & (quads % 2 == 1)
-    if levels > COARSE:
-        plan.coarse = _placed(given[COARSE], plan.afresh.any(1))
+    plan.coarse = _placed(given[COARSE], plan.afresh.any(1), -1)
     plan.pattern = _placed(given[PATTERN], plan.detail)
     said = books.patterns[plan.pattern] * plan.detail[..., None]
     plan.wide, plan.depth = said[..., 0] == 1, said[..., 1:]
-    for level, which in ((FRESH, plan.wide & plan.afresh), (MOVED, plan.wide & ~plan.afresh)):
-        if levels > level:
-            plan.quad = np.where(which, _placed(given[level], which), plan.quad)
-        else:
-            plan.wide = plan.wide & ~which
-    plan.depth = np.minimum(plan.depth, max(levels - FINE, 0))
-    for k in range(DEPTH):
-        plan.fine[k] = _placed(given[FINE + k], plan.depth.ravel() > k)
+    fresh = _placed(given[FRESH], plan.wide & plan.afresh, -1)
+    moved = _placed(given[MOVED], plan.wide & ~plan.afresh, -1)
+    plan.quad = np.maximum(np.where(plan.afresh, fresh, moved), 0)
+    plan.wide = np.maximum(fresh, moved) >= 0
+    plan.depth = _as_deep_as_given(plan.depth, plan.fine, given[FINE : FINE + DEPTH])
     between = _placed(given[BETWEEN], np.asarray(block % 2 == 1))
     plan.source = between // 16
     plan.inner_detail = (between[:, None] // 2 ** np.arange(4) % 2) == 1
     plan.inner_pattern = _placed(given[BETWEEN_PATTERN], plan.inner_detail)
     said = books.inner_patterns[plan.inner_pattern] * plan.inner_detail[..., None]
-    plan.inner_depth = np.minimum(said, max(levels - INNER, 0))
-    for k in range(INNER_DEPTH):
-        plan.inner[k] = _placed(given[INNER + k], plan.inner_depth.ravel() > k)
+    plan.inner_depth = _as_deep_as_given(said, plan.inner, given[INNER : INNER + INNER_DEPTH])
     return plan
 
 
-def _placed(codes: np.ndarray, where: Any) -> np.ndarray:
-    """int64 of where.shape: the codes in order at the true places, zero elsewhere and where codes run out."""
-    out = np.zeros(where.shape, np.int64)
+def _placed(codes: np.ndarray, where: Any, missing: int = 0) -> np.ndarray:
+    """int64 of where.shape: the codes in order at the true places, zero elsewhere, `missing` where codes run out."""
+    out = np.zeros(where.shape, np.int64) if missing == 0 else np.full(where.shape, missing, np.int64)
     places = np.flatnonzero(where)[: len(codes)]
     out.ravel()[places] = codes[: len(places)]
     return out
+
+
+def _as_deep_as_given(depth: np.ndarray, stages: list[np.ndarray], given: Sequence[np.ndarray]) -> np.ndarray:
+    """The depths, cut where codes are missing; fills `stages` in place with the codes of each stage."""
+    said = depth.ravel()
+    cut = said.copy()
+    for k, codes in enumerate(given):
+        placed = _placed(codes, said > k, -1)
+        cut[(placed < 0) & (cut > k)] = k
+        stages[k] = np.maximum(placed, 0)
+    return cut.reshape(depth.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +245,11 @@ def base_of(plan: Plan, books: Books, past: Reference | None, grid: Grid) -> np.
 
 
 def coarse_pixels(books: Books, codes: np.ndarray) -> np.ndarray:
-    """uint8 (n, 16, 96) of coarse codes (n,), around mid grey."""
-    return added(np.full((len(codes), 16, SITE), 128, np.uint8), books.coarse.pixels[0][codes])
+    """uint8 (n, 16, 96) of coarse codes (n,), around mid grey; -1 is mid grey."""
+    eighths = books.coarse.pixels[0][codes]
+    if (codes < 0).any():
+        eighths[codes < 0] = 0
+    return added(np.full((len(codes), 16, SITE), 128, np.uint8), eighths)
 
 
 def added(base: np.ndarray, eighths: np.ndarray) -> np.ndarray:

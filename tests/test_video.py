@@ -1,0 +1,417 @@
+"""The laws of the video tokenizer, on pictures that move, stand still, are cut, and are of odd sizes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pantok import pixels
+from pantok.errors import InputError, OptionError, PantokError, TokenError, VocabularyError
+from pantok.experience import Block, Clock, Track
+from pantok.quantizers.kmeans import kmeans, nearest, residual_kmeans
+from pantok.stream import LevelCodes, TrackTokens
+from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, lambda_of
+from pantok.tokenizers.video_exact import EXACT, Book, make_book, reach_of
+from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
+from pantok.tokenizers.video_tick import LEVELS, pack, unpack
+
+RATE = Fraction(25)
+
+
+def scene(count: int, height: int, width: int, seed: int = 0, speed: float = 1.5) -> np.ndarray:
+    """uint8 frames of a textured background that pans, and a textured square that moves across it."""
+    rng = np.random.default_rng(seed)
+    big = rng.normal(size=(height + 160, width + 160, 3))
+    fine = big
+    for k in range(5):  # large and small structure together, so that it looks like a picture and not like noise
+        for axis in (0, 1):
+            big = big + np.roll(big, 1 << k, axis)
+    big = big / big.std() + 0.03 * fine
+    big = np.clip(128 + 50 * big, 0, 255).astype(np.uint8)
+    frames = []
+    for t in range(count):
+        at = round(t * speed)
+        rgb = big[at % 80 : at % 80 + height, at % 120 : at % 120 + width].copy()
+        y, x = (3 * t) % max(height - 8, 1), (5 * t) % max(width - 8, 1)
+        rgb[y : y + 16, x : x + 16] = big[100:116, 40:56][: rgb[y : y + 16].shape[0], : rgb[:, x : x + 16].shape[1]]
+        frames.append(rgb)
+    return pixels.from_rgb(np.stack(frames))
+
+
+def track_of(frames: np.ndarray, height: int, width: int) -> Track:
+    clock = Clock.regular(RATE, len(frames))
+    return Track.of_array("video.test", frames, clock, info={"height": height, "width": width})
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9)))
+
+
+def bits(tokens: TrackTokens, tokenizer: VideoTokenizer) -> float:
+    pairs = zip(tokens.levels, tokenizer.levels, strict=True)
+    return float(sum(len(c.codes) * np.log2(lv.cardinality) for c, lv in pairs))
+
+
+def same(a: TrackTokens, b: TrackTokens) -> bool:
+    return all(
+        np.array_equal(x.codes, y.codes) and np.array_equal(x.splits, y.splits)
+        for x, y in zip(a.levels, b.levels, strict=True)
+    )
+
+
+SMALL = VideoConfig(size=64, vectors=4000, sample_megabytes=8, rounds=1, dims=16)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> VideoTokenizer:
+    return VideoTokenizer.fit([track_of(scene(48, 96, 128), 96, 128)], SMALL)
+
+
+@pytest.fixture(scope="module")
+def film() -> np.ndarray:
+    return scene(26, 96, 128, seed=0, speed=2)
+
+
+def test_codes_do_not_depend_on_blocks(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    whole = tokenizer.encode(track_of(film, 96, 128))
+    for step in (1, 3, 7):
+        encoder = tokenizer.encoder(track_of(film, 96, 128))
+        for at in range(0, len(film), step):
+            encoder.push(Block(film[at : at + step]))
+        assert same(encoder.finish(), whole)
+
+
+def test_codes_do_not_depend_on_threads(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    threads, made = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            made.append(tokenizer.encode(track_of(film, 96, 128)))
+    finally:
+        torch.set_num_threads(threads)
+    assert same(made[0], made[1]) and same(made[0], made[2])
+
+
+def test_fit_is_reproducible() -> None:
+    film, config = scene(12, 64, 64), VideoConfig(size=16, vectors=1000, sample_megabytes=2, rounds=1, dims=8)
+    threads, digests = torch.get_num_threads(), set()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            digests.add(VideoTokenizer.fit([track_of(film, 64, 64)], config).state().digest)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(digests) == 1
+    other = VideoTokenizer.fit([track_of(film, 64, 64)], config, seed=1).state().digest
+    assert other not in digests
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(1, 9), height=st.integers(1, 50), width=st.integers(1, 70), seed=st.integers(0, 3))
+def test_any_size_and_length_comes_back(
+    tokenizer: VideoTokenizer, count: int, height: int, width: int, seed: int
+) -> None:
+    frames = scene(count, height, width, seed)
+    tokens = tokenizer.encode(track_of(frames, height, width))
+    decoded = tokenizer.decoded(tokens)
+    assert decoded.shape == frames.shape and decoded.dtype == np.uint8
+    assert tokens.clock.count == count and tokens.ticks == -(-count // 4)
+    times = np.concatenate([b.times_ns for b in tokenizer.decode(tokens)])
+    assert np.array_equal(times, tokens.clock.times_ns)
+
+
+def test_decoder_draws_what_the_encoder_saw(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    """The closed loop cannot drift: the encoder's last picture of each tick is the decoder's."""
+    track = track_of(film, 96, 128)
+    encoder = tokenizer.encoder(track, VideoOptions(quality=6))
+    seen = []
+    for at in range(0, 24, 4):
+        encoder.push(Block(film[at : at + 4]))
+        seen.append(encoder._past.sites)
+    encoder.push(Block(film[24:]))
+    decoded = tokenizer.decoded(encoder.finish())
+    drawn = Grid(96, 128).to_frames(np.stack(seen))
+    assert np.array_equal(drawn, decoded[3:24:4])
+
+
+def test_more_levels_are_better(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    tokens = tokenizer.encode(track_of(film, 96, 128), VideoOptions(quality=7))
+    quality = [psnr(film, tokenizer.decoded(tokens, levels=k)) for k in range(LEVELS + 1)]
+    names = [lv.name for lv in tokenizer.levels]
+    for name in ("coarse", "fine1", "fine2", "between1"):
+        at = names.index(name)
+        before, after = quality[at], quality[at + 1]
+        assert after > before, (name, before, after)
+    assert all(b > a - 0.1 for a, b in pairwise(quality)), " ".join(f"{q:.2f}" for q in quality)
+    assert quality[-1] > quality[names.index("coarse") + 1] + 2
+    # Levels that are absent and levels that are not asked for mean the same.
+    assert np.array_equal(tokenizer.decoded(tokens.with_levels(7)), tokenizer.decoded(tokens, levels=7))
+
+
+def test_random_access_is_a_slice(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    tokens = tokenizer.encode(track_of(film, 96, 128), VideoOptions(key_seconds=0.4))
+    assert tokens.key_every == 2
+    whole = tokenizer.decoded(tokens)
+    for start, stop in ((0, 1), (5, 6), (8, 17), (13, 26), (25, 99), (7, 7)):
+        assert np.array_equal(tokenizer.decoded(tokens, start=start, stop=stop), whole[start:stop])
+    # Nothing before the key is read: spoiling it changes nothing after.
+    spoilt = tuple(
+        LevelCodes(np.where(np.arange(len(lv.codes)) < lv.splits[4], 0, lv.codes).astype(lv.codes.dtype), lv.splits)
+        for lv in tokens.levels
+    )
+    changed = TrackTokens(tokens.name, "video", tokens.clock, tokens.tick, spoilt, tokens.header)
+    assert np.array_equal(tokenizer.decoded(changed, start=16), whole[16:])
+    assert not np.array_equal(tokenizer.decoded(changed), whole)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), most=st.integers(0, 60), ticks=st.integers(1, 3))
+def test_any_codes_decode(tokenizer: VideoTokenizer, seed: int, most: int, ticks: int) -> None:
+    rng = np.random.default_rng(seed)
+    levels = []
+    for level in tokenizer.levels:
+        counts = rng.integers(0, most + 1, ticks)
+        levels.append(LevelCodes.of_counts(rng.integers(0, level.cardinality, counts.sum()), counts))
+    clock = Clock.regular(RATE, 4 * ticks - int(rng.integers(0, 4)))
+    header = {"height": 45, "width": 70, "key_every": 2}
+    tokens = TrackTokens("video.any", "video", clock, 4, tuple(levels), header)
+    for wanted in (0, 4, LEVELS):
+        assert tokenizer.decoded(tokens, levels=wanted).shape == (clock.count, pixels.frame_bytes(45, 70))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), key=st.booleans())
+def test_codes_and_plans_are_one_to_one(tokenizer: VideoTokenizer, seed: int, key: bool) -> None:
+    """What a plan says is packed in exactly the codes that unpacking reads: packed again, nothing is lost or added."""
+    rng, grid = np.random.default_rng(seed), Grid(64, 96)
+    codes = [rng.integers(0, lv.cardinality, 200) for lv in tokenizer.levels]
+    codes[0] = codes[0][:10]
+    once = pack(unpack(codes, tokenizer.books, grid, key, LEVELS))
+    twice = pack(unpack(once, tokenizer.books, grid, key, LEVELS))
+    assert all(np.array_equal(a, b) for a, b in zip(once, twice, strict=True))
+
+
+def test_wrong_codes_are_named(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    tokens = tokenizer.encode(track_of(film, 96, 128))
+    codes = tokens.levels[1].codes.copy()
+    codes[5] = 200
+    levels = (tokens.levels[0], LevelCodes(codes, tokens.levels[1].splits), *tokens.levels[2:])
+    broken = TrackTokens(tokens.name, "video", tokens.clock, tokens.tick, levels, tokens.header)
+    with pytest.raises(TokenError, match="level 1 position 5"):
+        tokenizer.decoded(broken)
+    with pytest.raises(TokenError, match="lacks"):
+        tokenizer.decoded(TrackTokens(tokens.name, "video", tokens.clock, 4, tokens.levels, {"height": 96}))
+
+
+def test_a_still_camera_costs_little(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    still = np.repeat(film[:1], 100, 0)
+    noisy = np.clip(still.astype(int) + np.random.default_rng(0).integers(-1, 2, still.shape), 0, 255).astype(np.uint8)
+    moving = scene(50, 96, 128, speed=2)
+    cost = [bits(tokenizer.encode(track_of(f, 96, 128)), tokenizer) for f in (still, noisy, moving)]
+    assert cost[0] < 2 * cost[2] / 5 and cost[1] < 2 * cost[2] / 5, cost
+    tokens = tokenizer.encode(track_of(still, 96, 128))
+    late = sum(len(lv.of_tick(t)) for lv in tokens.levels for t in range(6, tokens.ticks))
+    assert late <= 12 * 6, "a tick in which nothing changes has next to no codes"
+
+
+def test_targets_are_met(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    track = track_of(scene(60, 96, 128, speed=2), 96, 128)
+    for rate in (20_000, 60_000):
+        tokens = tokenizer.encode(track, VideoOptions(bits_per_second=rate))
+        seconds = 60 / 25
+        assert bits(tokens, tokenizer) <= rate * (seconds + 2), "what came in and the purse of two seconds"
+        per_tick = [
+            sum(
+                len(c.of_tick(t)) * np.log2(lv.cardinality)
+                for c, lv in zip(tokens.levels, tokenizer.levels, strict=True)
+            )
+            for t in range(tokens.ticks)
+        ]
+        for t in range(tokens.ticks - 12):
+            assert sum(per_tick[t : t + 12]) <= rate * (12 * 4 / 25 + 2)
+
+
+def test_every_tick_reaches_the_quality_asked_for(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    rgb, spent = pixels.to_rgb(film, 96, 128), []
+    for target in (20.0, 23.0):
+        tokens = tokenizer.encode(track_of(film, 96, 128), VideoOptions(target_psnr=target))
+        made = pixels.to_rgb(tokenizer.decoded(tokens), 96, 128)
+        ticks = [psnr(rgb[t : t + 4], made[t : t + 4]) for t in range(0, len(rgb), 4)]
+        assert min(ticks) > target - 0.4 and np.mean(ticks) < target + 2.5, (target, ticks)
+        spent.append(bits(tokens, tokenizer))
+    assert spent[0] < spent[1]
+
+
+def test_coarse_level_is_small(tokenizer: VideoTokenizer) -> None:
+    """For world models: at most 16 tokens a tick of a 128x128 view, in the blocks and in the coarse codes."""
+    tokens = tokenizer.encode(track_of(scene(20, 128, 128), 128, 128))
+    names = [lv.name for lv in tokenizer.levels]
+    for name in ("block", "coarse"):
+        assert np.diff(tokens.levels[names.index(name)].splits).max() <= 16
+    assert sum(lv.role == "code" for lv in tokenizer.levels) >= 3
+
+
+def test_latents_stand_beside_the_codes(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    tokens = tokenizer.encode(track_of(film, 96, 128), VideoOptions(latents=True))
+    assert tokens.latents is not None
+    assert tokens.latents.values.dtype == np.float16 and tokens.latents.values.shape == (7 * 12, 16)
+    assert np.array_equal(tokens.latents.splits, 12 * np.arange(8))
+    book, grid = tokenizer.books.coarse, Grid(96, 128)
+    made = (tokens.latents.values[:12].astype(float) @ book.basis / book.scale).reshape(-1, SITE)[:, :64] + 128
+    wanted = grid.to_sites(film[3:4])[0, :, :64]
+    assert np.mean((made - wanted) ** 2) < np.var(wanted) / 2, "the latents describe the picture"
+    assert same(tokens, tokenizer.encode(track_of(film, 96, 128)))
+
+
+def test_state_comes_back(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    state = tokenizer.state()
+    again = VideoTokenizer.from_state(state)
+    assert again.state().digest == state.digest
+    assert same(again.encode(track_of(film, 96, 128)), tokenizer.encode(track_of(film, 96, 128)))
+    with pytest.raises(VocabularyError, match="format"):
+        VideoTokenizer.from_state(type(state)("video", {**state.config, "format": 99}, state.levels, state.tensors))
+    with pytest.raises(VocabularyError, match="lacks"):
+        VideoTokenizer.from_state(type(state)("video", state.config, state.levels, {}))
+
+
+def test_one_picture_is_enough_to_fit() -> None:
+    picture = scene(1, 33, 47)
+    fitted = VideoTokenizer.fit([track_of(picture, 33, 47)], VideoConfig(vectors=1000))
+    decoded = fitted.decoded(fitted.encode(track_of(picture, 33, 47), VideoOptions(quality=9)))
+    assert psnr(picture, decoded) > 25
+    assert all(lv.cardinality <= 1024 for lv in fitted.levels)
+
+
+def test_bad_input_is_named(tokenizer: VideoTokenizer) -> None:
+    track = track_of(scene(4, 16, 16), 16, 16)
+    with pytest.raises(InputError, match="needs uint8"):
+        tokenizer.encoder(track).push(Block(np.zeros((2, 5), np.uint8)))
+    with pytest.raises(InputError, match="height"):
+        tokenizer.encoder(Track("video.x", lambda: iter(()), None, RATE))
+    with pytest.raises(InputError, match="no frames"):
+        VideoTokenizer.fit([], SMALL)
+    for make in (
+        lambda: VideoConfig(size=1),
+        lambda: VideoConfig(dims=0),
+        lambda: VideoOptions(quality=99),
+        lambda: VideoOptions(target_psnr=30.0, bits_per_second=1e5),
+        lambda: VideoOptions(bits_per_second=0),
+        lambda: VideoOptions(key_seconds=0),
+    ):
+        with pytest.raises(OptionError) as caught:
+            make()
+        assert isinstance(caught.value, PantokError) and "\n" not in str(caught.value)
+    assert lambda_of(5) > lambda_of(6)
+
+
+# The arithmetic
+
+
+@pytest.mark.parametrize("sites", [1, 3, 4, 16])
+def test_products_are_exact_integers(sites: int) -> None:
+    """For the largest residuals that bytes can make, float32 gives the integers that int64 gives."""
+    rng = np.random.default_rng(sites)
+    width, dims = sites * SITE, 24
+    directions = np.linalg.qr(rng.normal(size=(width, dims)))[0].T
+    book = make_book(directions, [rng.normal(size=(50, dims)) * 3000])
+    weights = np.tile(np.repeat([1, 2], (64, 32)), sites)
+    aligned = np.where(directions[0] > 0, 255, -255) * weights  # all of one sign: the largest products there are
+    residuals = np.concatenate([rng.integers(-255, 256, (40, width)) * weights, aligned[None]]).astype(np.float32)
+    y = book.project(residuals)
+    exact = residuals.astype(np.int64) @ book.basis.T.astype(np.int64)
+    assert np.abs(exact).max() < EXACT
+    assert np.array_equal(y[:, :-1], np.rint(exact / (book.scale * book.unit)))
+    codes, gain = book.search(0, y)
+    c = book.codes[0].astype(np.int64)
+    score = (c * c).sum(1) // 2 - y[:, :-1].astype(np.int64) @ c.T
+    assert np.abs(score).max() < EXACT
+    assert np.array_equal(codes, score.argmin(1)) and np.array_equal(gain, -2.0 * book.unit**2 * score.min(1))
+
+
+def test_a_book_that_could_round_is_refused() -> None:
+    basis = np.full((1, SITE), 4000, np.int16)
+    with pytest.raises(AssertionError):
+        Book(basis, (np.zeros((1, 1), np.int16),))
+    book = make_book(np.eye(1, SITE), [np.ones((1, 1))])
+    with pytest.raises(AssertionError):
+        Book(book.basis, (np.full((1, 1), 32_000, np.int16),))
+    assert reach_of(SITE) >= np.sqrt(64 * 255**2 + 32 * 510**2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 70), width=st.integers(1, 70), seed=st.integers(0, 99))
+def test_sites_are_a_rearrangement(height: int, width: int, seed: int) -> None:
+    grid = Grid(height, width)
+    frames = np.random.default_rng(seed).integers(0, 256, (2, pixels.frame_bytes(height, width))).astype(np.uint8)
+    assert np.array_equal(grid.to_frames(grid.to_sites(frames)), frames)
+
+
+def test_displaced_sites_are_windows_of_the_picture() -> None:
+    grid, rng = Grid(64, 96), np.random.default_rng(0)
+    sites = grid.to_sites(rng.integers(0, 256, (1, pixels.frame_bytes(64, 96))).astype(np.uint8))
+    picture = Reference(grid, sites[0])
+    vectors = rng.integers(-REACH // 2, REACH // 2 + 1, (4 * grid.blocks, 2)) * 2  # whole samples
+    luma = grid.to_planes(picture.fetch(vectors)[None])[0][0]
+    around = np.pad(grid.to_planes(sites)[0][0], 40, "edge")
+    for quad, (y, x) in enumerate(zip(*grid._corners, strict=True)):
+        dy, dx = vectors[quad] // 2
+        window = around[40 + y + dy : 56 + y + dy, 40 + x + dx : 56 + x + dx]
+        assert np.array_equal(luma[y : y + 16, x : x + 16], window)
+    some = np.arange(0, 4 * grid.blocks, 3)
+    assert np.array_equal(
+        picture.fetch(vectors[some], some).reshape(-1, 4, SITE), picture.fetch(vectors).reshape(-1, 4, SITE)[some]
+    )
+    half = np.zeros((4 * grid.blocks, 2), int)
+    half[:, 1] = 1
+    a = around.astype(int)[40:104]
+    want = np.clip((5 * (a[:, 40:136] + a[:, 41:137]) - a[:, 39:135] - a[:, 42:138] + 4) >> 3, 0, 255)
+    assert np.array_equal(grid.to_planes(picture.fetch(half)[None])[0][0], want)
+
+
+# k-means
+
+
+def test_nearest_is_the_nearest_far_from_the_origin() -> None:
+    rng = np.random.default_rng(0)
+    x, c = rng.normal(size=(500, 7)) + 1e4, rng.normal(size=(40, 7)) + 1e4
+    codes, distance = nearest(x, c)
+    full = ((x[:, None] - c) ** 2).sum(2)
+    picked = full[np.arange(500), codes]
+    assert np.allclose(picked, full.min(1), rtol=1e-2, atol=1e-2) and np.allclose(
+        distance, picked, rtol=1e-2, atol=1e-2
+    )
+
+
+def test_kmeans_uses_every_code_and_is_reproducible() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.laplace(size=(4000, 6)) * np.array([9, 5, 3, 2, 1, 1])
+    threads, books = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            books.append(kmeans(x, 128, seed=3))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(books[0], books[1])
+    codes, distance = nearest(x, books[0])
+    assert np.bincount(codes, minlength=128).min() > 0
+    from scipy.cluster.vq import kmeans2
+
+    peer, label = kmeans2(x, 128, iter=10, minit="++", seed=3)
+    assert distance.mean() < 1.1 * ((x - peer[label]) ** 2).sum(1).mean()
+    stages = residual_kmeans(x, (32, 16), seed=0)
+    assert [s.shape for s in stages] == [(32, 6), (16, 6)]
+
+
+def test_kmeans_of_few_vectors_has_few_codes() -> None:
+    assert kmeans(np.zeros((9, 3)), 5, seed=0).shape == (1, 3)
+    book = kmeans(np.eye(3).repeat(50, 0), 5, seed=0)
+    assert book.shape == (3, 3) and np.allclose(np.sort(book, 0), np.sort(np.eye(3), 0), atol=1e-5)
+    weights = np.array([1.0, 0.0, 3.0])
+    assert np.allclose(kmeans(np.array([[0.0], [9.0], [4.0]]), 1, seed=0, weights=weights), [[3.0]], atol=0.01)
