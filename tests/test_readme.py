@@ -51,7 +51,7 @@ def test_the_main_path_of_the_readme(
         words = [named.get(w, w) for w in shlex.split(line)[1:]]
         if words[:1] == ["fit-vocab"]:
             words += ["--config", str(tiny_config)]
-        if words[0] in ("fit-vocab", "decode", "eval") and ran >= 3:
+        if words[0] in ("fit-vocab", "encode", "decode", "eval") and ran >= 3:
             words += ["--force"]  # the main path has written there already
         done = pantok(*words, cwd=tmp_path)
         assert done.code == 0, (line, done.err)

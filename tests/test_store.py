@@ -13,7 +13,6 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_streams import a_stream, a_vocabulary, assert_equal
 
 from pantok.errors import StoreError, TokenError, VocabularyError
 from pantok.experience import Clock, Source
@@ -23,6 +22,7 @@ from pantok.formats.store_disk import crc32c
 from pantok.formats.store_facts import folder_name, from_json, to_json
 from pantok.formats.store_manifest import Manifest
 from pantok.stream import LevelCodes, TokenStream, TrackTokens, smallest_dtype
+from tests.store_streams import a_stream, a_vocabulary, assert_equal
 
 VOCABULARY = a_vocabulary()
 

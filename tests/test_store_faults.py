@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_streams import a_stream, a_vocabulary, assert_equal
 
 from pantok.errors import StoreError, VocabularyError
 from pantok.experience import Clock
@@ -23,9 +22,10 @@ from pantok.formats.store_manifest import Manifest
 from pantok.formats.store_segment import Segment
 from pantok.formats.store_verify import verify_store
 from pantok.stream import LevelCodes, TokenStream, TrackTokens
+from tests.store_streams import a_stream, a_vocabulary, assert_equal
 
 VOCABULARY = a_vocabulary()
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 
 
 def a_long_stream() -> TokenStream:
@@ -282,7 +282,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     store.write([a_stream(0, VOCABULARY)])
     code = (
         "import resource, sys; sys.path.insert(0, sys.argv[2]);"
-        "from test_store_faults import *;"
+        "from tests.test_store_faults import *;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000));"
         "Store.open(sys.argv[1]).write([a_long_stream()])"
     )
@@ -295,7 +295,7 @@ def test_a_disk_that_is_really_full(tmp_path):
 WRITE_ALL = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from store_streams import a_stream, a_vocabulary
+from tests.store_streams import a_stream, a_vocabulary
 from pantok.formats.store import Store
 vocabulary = a_vocabulary()
 store = Store.create_or_open(sys.argv[1], vocabulary)
@@ -493,7 +493,7 @@ def test_a_sweep_leaves_living_writers_alone(path):
     """Another process's stage, and a segment that it is about to list, are held by locks."""
     code = (
         "import os, sys, time; sys.path.insert(0, sys.argv[2]);"
-        "from test_store_faults import *;"
+        "from tests.test_store_faults import *;"
         "import pantok.formats.store_manifest as m;"
         "real = m.Manifest.commit;\n"
         "def slow(self, **what):\n"
