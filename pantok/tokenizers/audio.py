@@ -24,6 +24,7 @@ import numpy as np
 from pantok.config import from_mapping, to_mapping
 from pantok.errors import InputError, OptionError, VocabularyError
 from pantok.experience import Block, Clock, Track
+from pantok.quantizers.threads import one_thread
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import audio_fit
 from pantok.tokenizers.audio_bands import bands_of
@@ -107,6 +108,7 @@ class AudioTokenizer(Tokenizer):
         return self.books.levels
 
     @classmethod
+    @one_thread()
     def fit(
         cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
     ) -> AudioTokenizer:
@@ -145,6 +147,7 @@ class AudioTokenizer(Tokenizer):
             yield Block(sound[at - tick * tokens.tick : end - tick * tokens.tick])
             at = end
 
+    @one_thread()
     def _sound(self, tokens: TrackTokens, first: int, last: int, hop: int, channels: int) -> np.ndarray:
         """Samples (n, C) of 24 bits, mid and side, of the ticks [first, last); reads one tick more."""
         transform = lapped(hop)
@@ -288,6 +291,7 @@ class _AudioEncoder(Encoder):
         start = clock.start_ns if clock is not None else self._start_ns or 0
         return Clock.regular(self._rate, self._count, start)
 
+    @one_thread()
     def _encode(self, until: int, frames: int | None = None) -> None:
         """Codes of the ticks up to `until`, which have `frames` frames (4 each by default)."""
         held = np.concatenate(self._held)
