@@ -82,7 +82,7 @@ def video_track(
         space, range_ = int(stream.codec_context.colorspace), int(stream.codec_context.color_range)
     shape = _shape_of(frame, space, range_)
     if size is not None:
-        width, height = _resized(shape.width, shape.height, size)
+        width, height = resized(shape.width, shape.height, size)
         shape = replace(shape, width=width, height=height)
     info: dict[str, Any] = {
         "height": shape.height,
@@ -101,7 +101,7 @@ def video_track(
     return Track(name, blocks, None, rate, info=info)
 
 
-def _resized(width: int, height: int, size: int | tuple[int, int]) -> tuple[int, int]:
+def resized(width: int, height: int, size: int | tuple[int, int]) -> tuple[int, int]:
     """(width, height) with the shorter side `size`, or exactly `size`. Raises OptionError."""
     if isinstance(size, int):
         short = min(width, height)
@@ -164,7 +164,7 @@ def _blocks(
             values[filled] = values[filled - 1]
         else:
             try:
-                _copy(frame, shape, scaler, values[filled])
+                copy_frame(frame, shape, scaler, values[filled])
             except FAULTS:
                 damage.lost += 1
                 continue
@@ -212,7 +212,7 @@ def at_rate(frames: Iterator[tuple[int, int, Any]], fps: Fraction) -> Iterator[t
         count += 1
 
 
-def _copy(frame: Any, shape: Shape, scaler: VideoReformatter, out: np.ndarray) -> None:
+def copy_frame(frame: Any, shape: Shape, scaler: VideoReformatter, out: np.ndarray) -> None:
     """The planes of `frame`, brought to `shape`, into `out`, uint8 (frame_bytes,)."""
     width, height = shape.stored
     matrix = _SWSCALE.get(int(frame.colorspace), _BT709 if shape.matrix == "bt709" else _BT601)

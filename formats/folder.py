@@ -177,7 +177,7 @@ def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: 
     if suffix in _TABLES:
         from pantok.formats.tables import read_table
 
-        return read_table(path, rules, problems)
+        return read_table(path, rules, problems, size=options.size, fps=options.fps)
     if suffix in _TEXTS:
         from pantok.formats.texts import read_texts
 
