@@ -337,10 +337,10 @@ def test_products_are_exact_integers(sites: int) -> None:
 def test_a_book_that_could_round_is_refused() -> None:
     basis = np.full((1, SITE), 4000, np.int16)
     with pytest.raises(AssertionError):
-        Book(basis, (np.zeros((1, 1), np.int16),))
+        Book(basis, (np.zeros((1, 1), np.int16),), (np.array([0, 1]),))
     book = make_book(np.eye(1, SITE), [np.ones((1, 1))])
     with pytest.raises(AssertionError):
-        Book(book.basis, (np.full((1, 1), 32_000, np.int16),))
+        Book(book.basis, (np.full((1, 1), 32_000, np.int16),), (np.array([0, 1]),))
     assert reach_of(SITE) >= np.sqrt(64 * 255**2 + 32 * 510**2)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,35 +20,18 @@ from pantok import pixels
 from pantok.config import from_mapping, to_mapping
 from pantok.errors import InputError, OptionError, TokenError, VocabularyError
 from pantok.experience import Block, Clock, Track
+from pantok.quantizers.threads import one_thread_of_blas
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.tokenizers.video_choose import GREY, Chooser, Drawn, residual
 from pantok.tokenizers.video_exact import Book
-from pantok.tokenizers.video_fit import TICK, Run, code_run, grid_of, learn, sample_runs, trades
+from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
-from pantok.tokenizers.video_tick import (
-    BETWEEN,
-    BETWEEN_PATTERN,
-    BLOCK,
-    COARSE,
-    DEPTH,
-    FINE,
-    FRESH,
-    INNER,
-    INNER_DEPTH,
-    LEVELS,
-    MOTION,
-    MOVED,
-    PATTERN,
-    QUAD,
-    Books,
-    draw,
-    pack,
-    unpack,
-)
+from pantok.tokenizers.video_measure import SPARE, measured, pruned, psnr_of, usage
+from pantok.tokenizers.video_tick import LEVELS, TICK, Books, draw, levels_of, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +107,14 @@ class VideoTokenizer(Tokenizer):
 
     def __init__(self, books: Books, config: VideoConfig, metrics: dict[str, Any] | None = None) -> None:
         self.books, self.config, self.metrics = books, config, metrics or {}
-        self._levels = _levels(books)
+        self._levels = levels_of(books)
 
     @property
     def levels(self) -> tuple[Level, ...]:
         return self._levels
 
     @classmethod
+    @one_thread_of_blas()
     def fit(
         cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
     ) -> VideoTokenizer:
@@ -142,8 +125,12 @@ class VideoTokenizer(Tokenizer):
         dims = dict.fromkeys(Books.NAMES, config.dims)
         most = {n: max(config.vectors // k, 64) for n, k in zip(Books.NAMES, (8, 2, 2, 1, 1), strict=True)}
         lam = lambda_of(VideoOptions().quality)
-        books = learn(learned, config.size, dims, lam, config.rounds, most, seed, report)
-        return cls(books, config, _measured(books, learned, held, lam, held is not runs))
+        books = learn(learned, round(config.size * SPARE), dims, lam, config.rounds, most, seed, report)
+        report("counting use", 0.0)
+        counts = usage(learned, books, lam)
+        books, counts = pruned(books, counts, config.size)
+        report("measuring", 0.0)
+        return cls(books, config, measured(books, counts, held, lam, held is not runs))
 
     def encoder(self, track: Track, options: Any = None) -> VideoEncoder:
         return VideoEncoder(self, track, options or VideoOptions())
@@ -183,8 +170,9 @@ class VideoTokenizer(Tokenizer):
         }
         for name, book in self.books.by_name.items():
             tensors[f"{name}.basis"] = book.basis
-            for stage, codes in enumerate(book.codes):
+            for stage, (codes, starts) in enumerate(zip(book.codes, book.starts, strict=True)):
                 tensors[f"{name}.{stage}"] = codes
+                tensors[f"{name}.{stage}.starts"] = starts.astype(np.int32)
         config = {"format": FORMAT, **to_mapping(self.config)}
         return TokenizerState("video", config, self._levels, tensors, metrics=self.metrics)
 
@@ -200,7 +188,8 @@ class VideoTokenizer(Tokenizer):
         try:
             for name, stages in zip(Books.NAMES, Books.STAGES, strict=True):
                 codes = tuple(np.asarray(state.tensors[f"{name}.{k}"], np.int16) for k in range(stages))
-                made[name] = Book(np.asarray(state.tensors[f"{name}.basis"], np.int16), codes)
+                starts = tuple(np.asarray(state.tensors[f"{name}.{k}.starts"], np.int64) for k in range(stages))
+                made[name] = Book(np.asarray(state.tensors[f"{name}.basis"], np.int16), codes, starts)
             for name in ("patterns", "inner_patterns"):
                 made[name] = np.asarray(state.tensors[name], np.int64)
         except KeyError as missing:
@@ -230,6 +219,7 @@ class VideoEncoder(Encoder):
         self._before = np.zeros((0, 2), np.int64)
         self._control = _Control(options, rate, self._grid, np.log2(self._sizes))
 
+    @one_thread_of_blas()
     def push(self, block: Block) -> None:
         """Raises InputError if the frames are not uint8 (n, frame_bytes) of the track's size."""
         values = block.values
@@ -247,6 +237,7 @@ class VideoEncoder(Encoder):
             self._tick(held[at : at + TICK])
         self._held = held[whole:].copy()
 
+    @one_thread_of_blas()
     def finish(self) -> TrackTokens:
         if len(self._held):
             self._tick(self._held)
@@ -357,56 +348,3 @@ class _Control:
         elif left < self._most // 2 and spent > self._income:
             self._quality = max(-5.0, self._quality - 0.25)
         return True
-
-
-def psnr_of(weighted_mse: float) -> float:
-    """Decibels of RGB of a weighted squared error per pixel; a step of luma is 255/219 steps of RGB."""
-    return float(10 * np.log10(255.0**2 / max(weighted_mse * (255 / 219) ** 2, 1e-3)))
-
-
-def _levels(books: Books) -> tuple[Level, ...]:
-    names: dict[int, tuple[str, str, tuple[int, ...]]] = {
-        MOTION: ("motion", "mode", (TICK, 0, 0)),
-        BLOCK: ("block", "mode", (TICK, 32, 32)),
-        QUAD: ("quad", "mode", (TICK, 16, 16)),
-        COARSE: ("coarse", "code", (TICK, 32, 32)),
-        PATTERN: ("pattern", "mode", (TICK, 16, 16)),
-        FRESH: ("fresh", "code", (TICK, 16, 16)),
-        MOVED: ("moved", "code", (TICK, 16, 16)),
-        BETWEEN: ("between", "mode", (TICK, 32, 32)),
-        BETWEEN_PATTERN: ("between_pattern", "mode", (TICK, 16, 16)),
-    }
-    names |= {FINE + k: (f"fine{k + 1}", "code", (TICK, 8, 8)) for k in range(DEPTH)}
-    names |= {INNER + k: (f"between{k + 1}", "code", (TICK, 8, 8)) for k in range(INNER_DEPTH)}
-    return tuple(Level(names[k][0], size, names[k][1], names[k][2]) for k, size in enumerate(books.cardinalities()))
-
-
-def _measured(books: Books, learned: Sequence[Run], held: Sequence[Run], lam: float, apart: bool) -> dict[str, Any]:
-    """Quality and bits of the runs `held`, and the share of each level's codes that `learned` and `held` use.
-
-    `learned` is coded at the trades that the books were learned for, `held` at `lam`.
-    """
-    sizes = books.cardinalities()
-    used = [np.zeros(size, bool) for size in sizes]
-    bits, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0, 0
-    for runs, counted in ((learned if apart else [], False), (held, True)):
-        for run, trade in zip(runs, repeat(lam) if counted else trades(lam), strict=False):
-            for frames, drawn in zip(run.ticks, code_run(run, books, trade), strict=True):
-                for level, codes in enumerate(pack(drawn.plan)):
-                    used[level][codes] = True
-                    if counted:
-                        bits[level] += len(codes) * np.log2(sizes[level])
-                if counted:
-                    gap = residual(frames, drawn.sites)[:, run.grid.inside]
-                    error += float(np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum())
-                    area += gap.shape[0] * gap.shape[1] * 64
-                    frames_seen += len(frames)
-    return {
-        "held_out": apart,
-        "psnr_db": round(psnr_of(error / max(area, 1)), 3),
-        "bits_per_pixel": {
-            lv.name: round(float(b) / max(area, 1), 5) for lv, b in zip(_levels(books), bits, strict=True)
-        },
-        "used": {lv.name: round(float(u.mean()), 4) for lv, u in zip(_levels(books), used, strict=True)},
-        "frames": frames_seen,
-    }

@@ -15,28 +15,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pantok.tokenizers.video_exact import Book
+from pantok.tokenizers import video_kernels as kernels
 from pantok.tokenizers.video_grid import SITE, WEIGHTS, Grid, Reference
-from pantok.tokenizers.video_motion import find_palette, squared_gap
+from pantok.tokenizers.video_motion import find_palette
 from pantok.tokenizers.video_tick import (
     AFRESH,
     BETWEEN,
     BETWEEN_PATTERN,
     COARSE,
-    DEPTH,
     FINE,
     FRESH,
     INNER,
-    INNER_DEPTH,
     MOVED,
     PATTERN,
     Books,
     Plan,
+    added,
     coarse_pixels,
     draw_between,
     draw_end,
     ends_of,
-    from_one_end,
     mixed,
 )
 
@@ -46,7 +44,7 @@ Tap = Callable[[str, np.ndarray], None]
 GREY = np.full(1, 128, np.uint8)
 KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
 """Lambda of keys, of the last frames of other ticks and of the frames between, relative to the one given."""
-HOPE = 2.0
+HOPE = 3.0
 _NEVER = -1e12
 _WORTH = 40.0
 """Bits that the detail of a 16x16 quad costs at the error where a further bit pays about lambda; shapes `_worth`."""
@@ -75,8 +73,8 @@ class Chooser:
         inner_lam, lam = INNER_TRADE * lam, (KEY_TRADE if past is None else END_TRADE) * lam
         if past is not None:
             self._move(plan, frames, past, before, lam)
-        base, left, energy = self._refresh(plan, target, past, lam)
-        self._detail(plan, target, base, left, energy, lam)
+        base, energy = self._refresh(plan, target, past, lam)
+        self._detail(plan, target, base, energy, lam)
         end = Reference(self.grid, draw_end(plan, base, self.books))
         out = np.empty_like(frames)
         out[-1] = end.sites
@@ -87,7 +85,7 @@ class Chooser:
         return Drawn(plan, out, end)
 
     def _still(self, frames: np.ndarray, lam: float) -> bool:
-        return bool(_squared(residual(frames[0], frames[-1])).sum() < lam * 1000)
+        return bool(squared(frames[0], frames[-1]).sum() < lam * 1000)
 
     def _move(self, plan: Plan, frames: np.ndarray, past: Reference, before: np.ndarray, lam: float) -> None:
         """Displacements of the tick and of each quad."""
@@ -98,16 +96,15 @@ class Chooser:
         b, count = self.grid.blocks, len(frames)
         # What moves truly also explains the frame half way there. A displacement that only happens to fit the last
         # frame would spoil those between.
-        marks = [(count, self.grid.luma_rows(frames[-1]))]
+        marks = [(count, frames[-1])]
         if count > 2:
-            marks.append((count // 2, self.grid.luma_rows(frames[count // 2 - 1])))
+            marks.append((count // 2, frames[count // 2 - 1]))
 
         def gaps(moves: np.ndarray, quads: np.ndarray) -> np.ndarray:
             """float64 (m,): squared luma error of `quads` under displacements (m, 2); half the rows stand for all."""
             total = np.zeros(len(quads))
-            for number, luma in marks:
-                step = (2 * moves * number + count) // (2 * count)
-                total += squared_gap(past.fetch_luma(step, quads), luma[quads])
+            for number, sites in marks:
+                total += past.luma_gaps(sites, (2 * moves * number + count) // (2 * count), quads)
             return total * (2 / len(marks))
 
         def errors(kind: np.ndarray, blocks: np.ndarray) -> np.ndarray:
@@ -153,32 +150,31 @@ class Chooser:
 
     def _refresh(
         self, plan: Plan, target: np.ndarray, past: Reference | None, lam: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draws quads afresh where that is better than to displace them.
 
-        Returns the frame before detail uint8 (N, 96), what it leaves over float32 (N, 96), and its energy (N,).
+        Returns the frame before detail uint8 (N, 96) and the energy that it leaves over, int64 (N,).
         """
         b = self.grid.blocks
         if past is None:
             blocks, moved = np.arange(b), None
-            base, left = np.empty_like(target), np.empty(target.shape, np.float32)
-            energy = np.empty(len(target))
+            base = np.empty_like(target)
+            energy = np.empty(len(target), np.int64)
         else:
             base = past.fetch(plan.moves)
-            left = residual(target, base)
-            energy = _squared(left)
+            energy = squared(target, base)
             moved = energy.reshape(b, 4, 4).sum(2)
             blocks = np.flatnonzero(self._worth(moved, lam).sum(1) > 2 * _WORTH * lam)
             if not len(blocks):
-                return base, left, energy
+                return base, energy
+            base = base.copy() if base is past.sites else base
         part = target.reshape(b, 16, SITE)[blocks]
         wanted = residual(part, GREY).reshape(len(blocks), -1)
         if self.tap:
             self.tap("coarse", wanted)
         codes, _ = self.books.coarse.search(0, self.books.coarse.project(wanted))
         drawn = coarse_pixels(self.books, codes)
-        gap = residual(part, drawn)
-        error = _squared(gap).reshape(-1, 16)
+        error = squared(part.reshape(-1, SITE), drawn.reshape(-1, SITE)).reshape(-1, 16)
         plan.coarse[blocks] = codes
         if moved is not None:
             fresh = self._worth(error.reshape(-1, 4, 4).sum(2), lam)
@@ -197,17 +193,16 @@ class Chooser:
             plan.coarse[~plan.afresh.any(1)] = 0
         anew = np.repeat(plan.afresh[blocks].ravel(), 4)
         sites = (blocks[:, None] * 16 + np.arange(16)).ravel()[anew]
-        base[sites], left[sites] = drawn.reshape(-1, SITE)[anew], gap.reshape(-1, SITE)[anew]
+        base[sites] = drawn.reshape(-1, SITE)[anew]
         energy[sites] = error.ravel()[anew]
-        return base, left, energy
+        return base, energy
 
-    def _detail(
-        self, plan: Plan, target: np.ndarray, base: np.ndarray, left: np.ndarray, energy: np.ndarray, lam: float
-    ) -> None:
-        """Wide and fine codes of the last frame. left, energy: as of `_refresh`; both are spoiled."""
+    def _detail(self, plan: Plan, target: np.ndarray, base: np.ndarray, energy: np.ndarray, lam: float) -> None:
+        """Wide and fine codes of the last frame. base, energy: as of `_refresh`; energy is spoiled."""
         b = self.grid.blocks
         gain = np.zeros(4 * b)
         wide = np.zeros(4 * b, bool)
+        better = base  # with what is wide added to it
         of_quad = energy.reshape(-1, 4).sum(1)
         for book, level, here in (
             (self.books.fresh, FRESH, plan.afresh.ravel()),
@@ -216,7 +211,8 @@ class Chooser:
             quads = np.flatnonzero(here & (of_quad > HOPE * self.bits[level] * lam))
             if not len(quads):
                 continue
-            wanted = left.reshape(-1, 4 * SITE)[quads]
+            sites = (quads[:, None] * 4 + np.arange(4)).ravel()
+            wanted = gaps_of(target[None], base[None], sites).reshape(-1, 4 * SITE)
             if self.tap:
                 self.tap("fresh" if level == FRESH else "moved", wanted)
             codes, saved = book.search(0, book.project(wanted))
@@ -224,12 +220,11 @@ class Chooser:
             quads, codes = quads[pays], codes[pays]
             wide[quads], gain[quads] = True, saved[pays] - self.bits[level] * lam
             plan.quad.ravel()[quads] = codes
-            sites = (quads[:, None] * 4 + np.arange(4)).ravel()
-            tables = book.pixels[0][codes].reshape(-1, SITE)
-            plan_base = base[sites].astype(np.int16) + ((tables + 4) >> 3)
-            left[sites] = again = residual(target[sites], np.clip(plan_base, 0, 255))
-            energy[sites] = _squared(again)
-        gains = self._deepen("fine", self.books.fine, FINE, DEPTH, left, energy, plan.fine, lam)
+            sites = sites.reshape(-1, 4)[pays].ravel()
+            better = better.copy() if better is base else better
+            better[sites] = added(base[sites], book.pixels[0][codes].reshape(-1, SITE))
+            energy[sites] = squared(target[sites], better[sites])
+        gains = self._deepen("fine", FINE, target[None], better[None], energy, plan.fine, lam)
         pattern, fine_gain = best_patterns(gains, self.books.patterns, wide)
         cost = float(np.rint(self.bits[PATTERN] * lam))
         gain = (gain + fine_gain).reshape(b, 4)
@@ -248,48 +243,37 @@ class Chooser:
     def _deepen(
         self,
         name: str,
-        book: Book,
         level: int,
-        stages: int,
-        left: np.ndarray,
+        target: np.ndarray,
+        base: np.ndarray,
         energy: np.ndarray,
         out: list[np.ndarray],
         lam: float,
     ) -> np.ndarray:
         """What each depth of each site gains over none: squared error less lambda * bits, float64 (N, stages + 1).
 
-        Rounded to whole numbers, so that sums do not depend on their order.
-
-        Depths that were not looked at, for want of hope, have a very negative gain.
-        left: float32 (N, V), or (frames, N, 96) which is put together for the sites that matter only.
+        Rounded to whole numbers, so that sums do not depend on their order. Depths that were not looked at, for want
+        of hope, have a very negative gain. target, base: uint8 (frames, N, 96).
         """
+        book = self.books.by_name[name]
+        stages = len(book.codes)
         gains = np.full((len(energy), stages + 1), _NEVER)
         gains[:, 0] = 0
         active = np.flatnonzero((energy > HOPE * self.bits[level] * lam) & self.grid.inside)
         if not len(active):
             return gains
-        if left.ndim == 2:
-            wanted = left[active]
-        else:
-            wanted = np.zeros((len(active), book.width), np.float32)
-            wanted[:, : len(left) * SITE] = left[:, active].transpose(1, 0, 2).reshape(len(active), -1)
+        wanted = np.zeros((len(active), book.width), np.float32)
+        kernels.gaps(target, base, active, wanted)
         if self.tap:
             self.tap(name, wanted)
-        y = book.project(wanted)
+        cost = self.bits[level : level + stages] * lam
+        found, saved = book.deepen(book.project(wanted), HOPE * cost)
         total = np.zeros(len(active))
         for stage in range(stages):
-            cost = self.bits[level + stage] * lam
-            norms = _squared(y[:, :-1]) * float(book.unit**2)
-            alive = np.flatnonzero(norms > HOPE * cost)
-            active, y, total = active[alive], y[alive], total[alive]
-            if not len(active):
-                break
-            codes, saved = book.search(stage, y)
-            out[stage][active] = codes
-            total = total + saved - cost
-            gains[active, stage + 1] = np.rint(total)
-            if stage + 1 < stages:
-                y = book.without(stage, y, codes)
+            tried = found[stage] >= 0
+            total += saved[stage] - cost[stage]
+            out[stage][active] = np.maximum(found[stage], 0)
+            gains[active[tried], stage + 1] = np.rint(total[tried])
         return gains
 
     def _move_from_key(self, plan: Plan, frames: np.ndarray, end: Reference, before: np.ndarray, lam: float) -> None:
@@ -317,8 +301,7 @@ class Chooser:
         b, count, inner = self.grid.blocks, len(frames), frames[:-1]
         earlier, later = ends_of(plan, past, end, count)
         base = mixed(plan, earlier, later)
-        left = residual(inner, base)
-        energy = _squared(left).reshape(count - 1, -1)
+        energy = squared(inner, base)
         if earlier is not None:
             # Half of the sites, on the diagonals, are enough to tell where a block should come from.
             half = np.array([0, 3, 5, 6, 9, 10, 12, 15])
@@ -327,17 +310,15 @@ class Chooser:
             sites = (unsure[:, None] * 16 + half).ravel()
             wanted = inner[:, sites]
             first, last = (
-                2 * _squared(residual(wanted, e[:, sites])).reshape(count - 1, -1, len(half)).sum(2)
-                for e in (earlier, later)
+                2 * squared(wanted, e[:, sites]).reshape(count - 1, -1, len(half)).sum(2) for e in (earlier, later)
             )
             options = [first, last, np.concatenate([first[:1], last[1:]]), np.concatenate([first[:2], last[2:]])]
             costs = np.stack([mine[unsure], *(o.sum(0) + 7 * lam for o in options)])
             plan.source[unsure] = costs.argmin(0)
             if plan.source.any():
-                sites = from_one_end(plan, earlier, later, base)
-                left[:, sites] = again = residual(inner[:, sites], base[:, sites])
-                energy[:, sites] = _squared(again).reshape(count - 1, -1)
-        gains = self._deepen("inner", self.books.inner, INNER, INNER_DEPTH, left, energy.sum(0), plan.inner, lam)
+                base = mixed(plan, earlier, later)
+                energy = squared(inner, base)
+        gains = self._deepen("inner", INNER, inner, base, energy.sum(0), plan.inner, lam)
         pattern, gain = best_patterns(gains, self.books.inner_patterns)
         quads = gain.reshape(b, 4) - self.bits[BETWEEN_PATTERN] * lam
         more = np.maximum(quads, 0).sum(1) > self.bits[BETWEEN] * lam * (plan.source == 0)
@@ -355,19 +336,12 @@ def best_patterns(
     gains: whole float64 (4 Q, depths), see `Chooser._deepen`. wide: bool (Q,), which entries a quad may take;
     None where patterns are depths only. Sums of whole numbers are exact in any order.
     """
-    depths = patterns if wide is None else patterns[:, 1:]
+    if wide is None:
+        patterns = np.concatenate([np.zeros((len(patterns), 1), patterns.dtype), patterns], 1)
+        wide = np.zeros(len(gains) // 4, bool)
     chosen = np.zeros(len(gains) // 4, np.int64)
     best = np.zeros(len(chosen))
-    deeper = (gains[:, 1:].max(1) > 0).reshape(-1, 4).any(1)
-    todo = np.flatnonzero(deeper if wide is None else deeper | wide)
-    if not len(todo):
-        return chosen, best
-    mine = gains.reshape(-1, 4, gains.shape[1])[todo]
-    total = np.sum([mine[:, s, :][:, depths[:, s]] for s in range(4)], 0)
-    if wide is not None:
-        total = np.where(wide[todo, None] == (patterns[:, 0] == 1), total, _NEVER)
-    chosen[todo] = pick = total.argmax(1)
-    best[todo] = total[np.arange(len(pick)), pick]
+    kernels.best_patterns(gains, patterns, wide, chosen, best)
     return chosen, best
 
 
@@ -378,10 +352,18 @@ def residual(target: np.ndarray, base: np.ndarray) -> np.ndarray:
     return gap.astype(np.float32)
 
 
-def _squared(rows: np.ndarray) -> np.ndarray:
-    """float64 (n,): squared norms of rows of integers. Exact in float32 for one site, so in any order of summation."""
-    flat = rows.reshape(-1, rows.shape[-1])
-    return np.einsum("ij,ij->i", flat, flat).astype(np.float64)
+def squared(target: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """int64 of the shape but for its last axis: weighted squared differences of sites uint8 (..., 96)."""
+    out = np.empty(target.shape[:-1], np.int64)
+    kernels.energies(target.reshape(-1, SITE), base.reshape(-1, SITE), out.reshape(-1))
+    return out
+
+
+def gaps_of(target: np.ndarray, base: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """float32 (m, frames * 96): weighted differences of the sites `rows` of target and base, uint8 (frames, N, 96)."""
+    out = np.empty((len(rows), len(target) * SITE), np.float32)
+    kernels.gaps(target, base, rows, out)
+    return out
 
 
 def _uniform(kind: np.ndarray, detail: np.ndarray) -> np.ndarray:

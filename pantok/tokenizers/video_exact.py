@@ -16,13 +16,15 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from pantok.quantizers.kmeans import kmeans, nearest
+from pantok.tokenizers import video_kernels as kernels
 from pantok.tokenizers.video_grid import SITE, WEIGHTS
 
 EXACT = 1 << 24
 FRACTION = 3
 """Pixel tables hold 1/8 grey levels."""
 _SITE_NORM = 3534  # of the largest residual of a site: sqrt(64 * 255^2 + 32 * 510^2), rounded up
-_CHUNK_ENTRIES = 1 << 19
+_CLUSTERED = 64  # codes; fewer are compared one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +32,19 @@ class Book:
     """A transform and the codebooks of its residual stages.
 
     basis: int16 (D, V), rows nearly orthogonal and of norm `scale`; V = 96 times the sites of a vector.
-    codes: for each stage int16 (K, D), in units of `unit` grey levels.
+    codes: for each stage int16 (K, D), in units of `unit` grey levels; neighbours stand together, in clusters.
+    starts: for each stage int64 (C + 1,): where each cluster begins, and K.
     """
 
     basis: np.ndarray
     codes: tuple[np.ndarray, ...]
+    starts: tuple[np.ndarray, ...]
 
     def __post_init__(self) -> None:
         longest = self.reach * max(float(np.linalg.norm(row.astype(np.float64))) for row in self.basis)
         assert longest < EXACT, (longest, self.basis.shape)
-        for stage, book in enumerate(self.codes):
+        for stage, (book, starts) in enumerate(zip(self.codes, self.starts, strict=True)):
+            assert starts[0] == 0 and starts[-1] == len(book) and (np.diff(starts) > 0).all(), (stage, starts)
             norms = np.linalg.norm(book.astype(np.float64), axis=1)
             # Coefficients are cut to `clip` along the way, see `project`.
             assert (self.clip * norms + norms**2 / 2 + 1).max() < EXACT, (stage, norms.max(), self.clip)
@@ -70,15 +75,32 @@ class Book:
         return torch.from_numpy(np.ascontiguousarray(self.basis.T.astype(np.float32)))
 
     @cached_property
-    def _search(self) -> tuple[torch.Tensor, ...]:
-        """For each stage float32 (D + 1, K): minus the codes, and half their squared norms."""
-        out = []
-        for book in self.codes:
-            c = book.astype(np.float64)
-            out.append(
-                torch.from_numpy(np.concatenate([-c, (c * c).sum(1, keepdims=True) // 2], 1).T.astype(np.float32))
-            )
-        return tuple(t.contiguous() for t in out)
+    def _stages(self) -> tuple[np.ndarray, ...]:
+        """What `video_kernels.deepen` takes: tables, centres, starts, codes; filled up with what is never nearest."""
+        stages, dims = len(self.codes), len(self.basis)
+        most, clusters = max(map(len, self.codes)), max(map(len, self.starts)) - 1
+        table = np.zeros((stages, (dims + 1) * most), np.float32)
+        centres = np.zeros((stages, dims + 1, clusters), np.float32)
+        centres[:, dims] = np.inf
+        starts, codes = np.zeros((stages, clusters + 1), np.int64), np.zeros((stages, most, dims), np.int16)
+        for s, (book, begins) in enumerate(zip(self.codes, self.starts, strict=True)):
+            c, size = book.astype(np.int64), np.diff(begins)[:, None]
+            middle = (2 * np.add.reduceat(c, begins[:-1]) + size) // (2 * size)
+            parts = [_columns(part).ravel() for part in np.split(c, begins[1:-1])]
+            table[s, : len(c) * (dims + 1)] = np.concatenate(parts)
+            centres[s, :, : len(middle)] = _columns(middle)
+            starts[s], codes[s, : len(c)] = len(c), book
+            starts[s, : len(begins)] = begins
+        return table, centres, starts, codes
+
+    @cached_property
+    def tables(self) -> np.ndarray:
+        """int16 (stages, K, 96) or (stages, K, V / 96, 96): `pixels` of all stages in one array."""
+        most = max(map(len, self.codes))
+        out = np.zeros((len(self.codes), most, self.width // SITE, SITE), np.int16)
+        for stage, table in enumerate(self.pixels):
+            out[stage, : len(table)] = table
+        return out[:, :, 0].copy() if self.width == SITE else out
 
     @cached_property
     def pixels(self) -> tuple[np.ndarray, ...]:
@@ -103,24 +125,28 @@ class Book:
         return out.numpy()
 
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""
-        table = self._search[stage]
-        rows = max(_CHUNK_ENTRIES // table.shape[1], 1)
-        scores = torch.empty(min(rows, len(coefficients)), table.shape[1])
-        best, gain = np.empty(len(coefficients), np.int64), np.empty(len(coefficients))
-        x = torch.from_numpy(coefficients)
-        for at in range(0, len(coefficients), rows):
-            score = torch.mm(x[at : at + rows], table, out=scores[: min(rows, len(x) - at)]).numpy()
-            best[at : at + rows] = chosen = score.argmin(1)
-            gain[at : at + rows] = score[np.arange(len(chosen)), chosen]
-        gain *= -2.0 * self.unit**2
-        return best, gain
+        """A near code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""
+        found, saved = self._run(slice(stage, stage + 1), coefficients, np.full(1, -1.0))
+        return found[0], saved[0]
 
-    def without(self, stage: int, coefficients: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """The coefficients that `codes` of `stage` leave over."""
-        left = coefficients.copy()
-        left[:, :-1] -= self.codes[stage][codes]
-        return left
+    def deepen(self, coefficients: np.ndarray, hope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stage after stage, as long as more than `hope` float64 (S,) of squared error is left.
+
+        Returns codes int64 (S, n), -1 where a stage was not tried, and what each takes away, float64 (S, n).
+        """
+        return self._run(slice(None), coefficients, hope)
+
+    def _run(self, stages: slice, coefficients: np.ndarray, hope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = tuple(np.ascontiguousarray(part[stages]) for part in self._stages)
+        found = np.full((len(parts[0]), len(coefficients)), -1, np.int64)
+        saved = np.zeros(found.shape)
+        kernels.deepen(coefficients.copy(), *parts, float(self.unit**2), hope, found, saved)
+        return found, saved
+
+
+def _columns(codes: np.ndarray) -> np.ndarray:
+    """(D + 1, K) of codes (K, D): minus each, and half its squared norm."""
+    return np.concatenate([-codes.T, (codes * codes).sum(1)[None] // 2])
 
 
 def reach_of(width: int) -> float:
@@ -141,11 +167,23 @@ def make_book(directions: np.ndarray, codes: list[np.ndarray]) -> Book:
     """A Book of orthonormal float `directions` (D, V) and float codebooks in grey levels, rounded and bounded."""
     width = directions.shape[1]
     basis = np.rint(directions * scale_of(width)).astype(np.int16)
-    clip, rounded = reach_of(width) / unit_of(width) * 1.02, []
+    clip, rounded, starts = reach_of(width) / unit_of(width) * 1.02, [], []
     longest = np.sqrt(clip * clip + 2.0 * (EXACT - 64)) - clip  # solves clip n + n^2 / 2 = 2^24
     for book in codes:
         c = book / unit_of(width)
         norms = np.linalg.norm(c, axis=1, keepdims=True)
         c = c * np.minimum(1.0, (longest - np.sqrt(len(directions))) / np.maximum(norms, 1e-9))
-        rounded.append(np.rint(c).astype(np.int16))
-    return Book(basis, tuple(rounded))
+        ordered, begins = clustered(np.rint(c).astype(np.int16))
+        rounded.append(ordered)
+        starts.append(begins)
+    return Book(basis, tuple(rounded), tuple(starts))
+
+
+def clustered(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`codes` int16 (K, D) in clusters of neighbours, about the root of K of them, and where each begins."""
+    count = round(float(np.sqrt(len(codes)))) if len(codes) >= _CLUSTERED else 1
+    if count == 1:
+        return codes, np.array([0, len(codes)], np.int64)
+    owner, _ = nearest(codes.astype(np.float32), kmeans(codes, count, seed=0))
+    sizes = np.bincount(owner)
+    return codes[np.argsort(owner, kind="stable")], np.concatenate([[0], np.cumsum(sizes[sizes > 0])])

@@ -21,9 +21,8 @@ from pantok.tokenizers.base import Report
 from pantok.tokenizers.video_choose import END_TRADE, GREY, HOPE, INNER_TRADE, KEY_TRADE, Chooser, residual
 from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import SITE, Grid, Reference
-from pantok.tokenizers.video_tick import DEPTH, INNER_DEPTH, Books
+from pantok.tokenizers.video_tick import DEPTH, INNER_DEPTH, TICK, Books
 
-TICK = 4
 PATTERNS, INNER_PATTERNS = 256, 32
 ROWS_PER_CODE = 4
 RUN = 6

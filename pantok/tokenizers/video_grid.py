@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from pantok import pixels
+from pantok.tokenizers import video_kernels as kernels
 
 SITE = 96
 """Bytes of a site: 64 luma, 32 chroma."""
@@ -109,24 +110,10 @@ class Grid:
         return words.view(np.uint8).reshape(n, self.sites, SITE)
 
     @cached_property
-    def _fetch(self) -> tuple[np.ndarray, int, int, int, int]:
-        """Offsets (4 B, 24) of each quad's rows in a Reference, its strides and the sizes of one phase."""
+    def corners(self) -> np.ndarray:
+        """int64 (4 B, 4): the upper left of each quad in a Reference: luma row and column, chroma row and byte."""
         y, x = self._corners
-        stride, cstride = self.columns * BLOCK + 2 * _PAD, self.columns * BLOCK + 4 * _CPAD
-        size = (self.rows * BLOCK + 2 * _PAD) * stride
-        csize = (self.rows * BLOCK // 2 + 2 * _CPAD) * cstride
-        luma = (y + _PAD)[:, None] * stride + (x + _PAD)[:, None] + np.arange(16) * stride
-        chroma = (y // 2 + _CPAD)[:, None] * cstride + (x + 2 * _CPAD)[:, None] + np.arange(8) * cstride
-        return np.concatenate([luma, chroma + 4 * size], 1), stride, cstride, size, csize
-
-    @cached_property
-    def _luma_rows(self) -> np.ndarray:
-        return np.ascontiguousarray(self._fetch[0][:, :16:2])
-
-    def luma_rows(self, sites: np.ndarray) -> np.ndarray:
-        """int16 (4 B, 128): every other luma row of each quad, as `Reference.fetch_luma` gives them."""
-        words = sites.view(np.uint64).reshape(-1, 2, 2, 12)[..., :8:2].transpose(0, 1, 3, 2)
-        return np.ascontiguousarray(words).view(np.uint8).reshape(-1, 128).astype(np.int16)
+        return np.stack([y + _PAD, x + _PAD, y // 2 + _CPAD, x + 2 * _CPAD], 1)
 
 
 class Reference:
@@ -139,24 +126,15 @@ class Reference:
     def __init__(self, grid: Grid, sites: np.ndarray) -> None:
         """sites: uint8 (N, 96)."""
         self.grid, self.sites = grid, sites
-        self._offsets, stride, cstride, size, csize = grid._fetch
         luma, chroma = grid.to_planes(sites[None])
         self.luma = luma[0]
-        self._buffer = np.empty(4 * (size + csize), np.uint8)
-        phases = self._buffer[: 4 * size].reshape(4, -1, stride)
-        phases[0] = _padded(luma[0], _PAD)
-        full = phases[0].astype(np.int16)
-        phases[1] = across = _half(full, 1)
-        phases[2] = _half(full, 0)
-        phases[3] = _half(across, 0)
-        cphases = self._buffer[4 * size :].reshape(4, -1, cstride)
-        pairs = _padded(chroma[0].reshape(len(chroma[0]), -1, 2), _CPAD).reshape(-1, cstride)
-        cphases[:] = pairs
-        cphases[1, :, :-2] = _mean(pairs[:, :-2], pairs[:, 2:])
-        cphases[2, :-1] = _mean(pairs[:-1], pairs[1:])
-        cphases[3, :-1] = _mean(cphases[1, :-1], cphases[1, 1:])
-        # A view of the 16 bytes that begin at each byte: a row of a quad.
-        self._rows = np.ndarray((len(self._buffer) - 15,), "V16", self._buffer, 0, (1,))
+        tall, wide = self.luma.shape
+        self._phases = np.empty((4, tall + 2 * _PAD, wide + 2 * _PAD), np.uint8)
+        self._cphases = np.empty((4, tall // 2 + 2 * _CPAD, wide + 4 * _CPAD), np.uint8)
+        _pad(self.luma, _PAD, self._phases[0])
+        pairs = self._cphases[0].reshape(len(self._cphases[0]), -1, 2)
+        _pad(chroma[0].reshape(tall // 2, -1, 2), _CPAD, pairs)
+        kernels.half_samples(self._phases, self._cphases)
 
     def fetch(self, vectors: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
         """uint8 (4 m, 96): the sites of the quads `which` int (m,) (all by default), displaced.
@@ -169,32 +147,18 @@ class Reference:
             return (self.sites if which is None else quads[which].view(np.uint8)).reshape(-1, SITE)
         out = quads.copy() if which is None else quads[which]
         rest = np.flatnonzero(moving)
-        v = vectors[rest].astype(np.int64)
-        offsets, stride, cstride, size, csize = self.grid._fetch
-        at = offsets[rest if which is None else which[rest]]
-        y, x = v[:, 0], v[:, 1]
-        at[:, :16] += (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
-        y, x = y >> 1, x >> 1
-        at[:, 16:] += (((y & 1) * 2 + (x & 1)) * csize + (y >> 1) * cstride + (x >> 1) * 2)[:, None]
-        words = self._rows[at].view(np.uint64).reshape(len(at), 24, 2)
-        luma = words[:, :16].reshape(-1, 2, 8, 2).transpose(0, 1, 3, 2)
-        chroma = words[:, 16:].reshape(-1, 2, 4, 2).transpose(0, 1, 3, 2)
-        moved = np.empty((len(at), 2, 2, 12), np.uint64)
-        moved[..., :8] = luma
-        moved[..., 8:] = chroma
-        out[rest] = moved.reshape(-1, 4, 12)
+        moved = np.empty((len(rest), 4, SITE), np.uint8)
+        place = rest if which is None else which[rest]
+        kernels.fetch(self._phases, self._cphases, self.grid.corners, vectors[rest].astype(np.int64), place, moved)
+        out[rest] = moved.view(np.uint64).reshape(-1, 4, 12)
         return out.view(np.uint8).reshape(-1, SITE)
 
-    def fetch_luma(self, vectors: np.ndarray, which: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-        """uint8 (m, 128): every other luma row of the quads `which`, from the first, displaced by `vectors` (m, 2).
-
-        rows: a selection of those 8 rows.
-        """
-        _, stride, _, size, _ = self.grid._fetch
-        y, x = vectors[:, 0].astype(np.int64), vectors[:, 1].astype(np.int64)
-        at = self.grid._luma_rows[:, rows][which]
-        at += (((y & 1) * 2 + (x & 1)) * size + (y >> 1) * stride + (x >> 1))[:, None]
-        return self._rows[at].view(np.uint8).reshape(len(at), -1)
+    def luma_gaps(self, sites: np.ndarray, vectors: np.ndarray, which: np.ndarray, step: int = 2) -> np.ndarray:
+        """int64 (m,): squared luma error of the quads `which` of `sites` (N, 96) if they are displaced by `vectors`
+        (m, 2), on every `step`-th of their rows."""
+        out = np.zeros(len(which), np.int64)
+        kernels.luma_gaps(self._phases, self.grid.corners, sites, np.asarray(vectors, np.int64), which, step, out)
+        return out
 
 
 def _fill(out: np.ndarray, plane: np.ndarray) -> None:
@@ -205,35 +169,10 @@ def _fill(out: np.ndarray, plane: np.ndarray) -> None:
     out[:, h:] = out[:, h - 1 : h]
 
 
-def _padded(plane: np.ndarray, pad: int) -> np.ndarray:
-    h, w = plane.shape[:2]
-    out = np.empty((h + 2 * pad, w + 2 * pad, *plane.shape[2:]), np.uint8)
+def _pad(plane: np.ndarray, pad: int, out: np.ndarray) -> None:
+    """`plane` (h, w, ...) into the middle of `out`, its edges repeated `pad` times."""
     out[pad:-pad, pad:-pad] = plane
     out[pad:-pad, :pad] = plane[:, :1]
     out[pad:-pad, -pad:] = plane[:, -1:]
     out[:pad] = out[pad]
     out[-pad:] = out[-pad - 1]
-    return out
-
-
-def _half(a: np.ndarray, axis: int) -> np.ndarray:
-    """int16: the samples half way to the next one along `axis`; where a tap is missing, the sample itself."""
-    out = a.copy()
-    if axis == 0:
-        inner = (a[1:-2] + a[2:-1]) * 5
-        inner -= a[:-3]
-        inner -= a[3:]
-        target = out[1:-2]
-    else:
-        inner = (a[:, 1:-2] + a[:, 2:-1]) * 5
-        inner -= a[:, :-3]
-        inner -= a[:, 3:]
-        target = out[:, 1:-2]
-    inner += 4
-    inner >>= 3
-    np.clip(inner, 0, 255, out=target)
-    return out
-
-
-def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return ((a.astype(np.int16) + b + 1) >> 1).astype(np.uint8)

@@ -9,14 +9,19 @@ ours, because codes here have a fixed cost and pay log2 of their cardinality wha
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
+from pantok.tokenizers import video_kernels as kernels
 from pantok.tokenizers.video_grid import Grid, Reference
 
 PALETTE = 29
 """Most displacements of a tick, the zero displacement not counted."""
 _STEP = 4  # the candidates' grid is 2 luma samples = 4 half samples
 _COARSE = 4  # the coarse search reaches 4 samples of 1/8 size: 32 luma samples
+_NEAR = np.array([(0, 0), (-1, 0), (0, -1), (0, 1), (1, 0)])
+_DENSE = np.array(sorted(product(range(-_COARSE, _COARSE + 1), repeat=2), key=lambda v: (v[0] ** 2 + v[1] ** 2, v)))
 
 
 def find_palette(
@@ -35,39 +40,27 @@ def find_palette(
     if 4 * int(best.sum()) < least_gain:
         return np.zeros((1, 2), np.int64), np.zeros((grid.blocks, 4), np.int64)
     candidates = _candidates(grid, now2, then2, before)
-    errors = _errors(now2, then2, candidates)
-    chosen, owner = [np.zeros(2, np.int64)], np.zeros(best.shape, np.int64)
-    left = np.ones(len(candidates), bool)
-    while len(chosen) <= PALETTE and left.any():
-        gains = np.where(left, np.maximum(best - errors, 0).sum((1, 2)), -1)
-        pick = int(gains.argmax())
-        if 4 * int(gains[pick]) < least_gain:
-            break
-        left[pick] = False
-        better = errors[pick] < best
-        owner[better] = len(chosen)
-        best = np.minimum(best, errors[pick])
-        chosen.append(candidates[pick])
-    return _refined(reference, sites, np.stack(chosen), _to_quads(owner, grid))
+    errors = _errors(now2, then2, candidates).reshape(len(candidates), best.size)
+    chosen, owner = np.empty(PALETTE, np.int64), np.zeros(best.size, np.int64)
+    least = -(-int(np.ceil(least_gain)) // 4)
+    taken = kernels.choose_palette(best.reshape(-1).copy(), errors, PALETTE, least, chosen, owner)
+    vectors = np.concatenate([np.zeros((1, 2), np.int64), candidates[chosen[:taken]]])
+    return _refined(reference, sites, vectors, _to_quads(owner.reshape(best.shape), grid))
 
 
 def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Displacements worth a look, int64 (c, 2) half samples, multiples of 4: each block's own best, by popularity."""
     now4, then4 = _halved(now2), _halved(then2)
     now8, then8 = _halved(now4), _halved(then4)
-    span = np.arange(-_COARSE, _COARSE + 1)
-    steps = np.stack(np.meshgrid(span, span, indexing="ij"), -1).reshape(-1, 2)
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(then8, _COARSE, "edge"), now8.shape)
-    gap = windows.reshape(-1, *now8.shape) - now8
-    np.abs(gap, out=gap)
-    cost = gap.reshape(len(steps), grid.rows, 4, grid.columns, 4).sum((2, 4), dtype=np.int32)
-    zero = cost[len(steps) // 2].ravel()
-    vectors = steps[cost.argmin(0).ravel()] * 2
-    near = np.array([(0, 0), (-1, 0), (0, -1), (0, 1), (1, 0)])
-    for now, then, size, reach in ((now4, then4, 8, 9), (now2, then2, 16, 18)):
-        vectors = _around(grid, now, then, vectors, near, size, reach)
-        if size == 8:
-            vectors = vectors * 2
+    vectors, zero = np.zeros((grid.blocks, 2), np.int64), np.zeros(grid.blocks, np.int64)
+    for now, then, size, offsets, stay in (
+        (now8, then8, 4, _DENSE, 0), (now4, then4, 8, _NEAR, 8), (now2, then2, 16, _NEAR, 16),
+    ):  # fmt: skip
+        reach, found, still = size // 4 * _COARSE, np.empty_like(vectors), np.empty_like(zero)
+        padded = np.pad(then, reach, "edge")
+        kernels.match_blocks(now, padded, reach, size, 2 * vectors, offsets, reach, stay, found, still)
+        vectors = found
+        zero = still if size == 4 else zero
     vectors = np.clip(vectors, -15, 15) * _STEP
     weight = zero + 16
     unique, inverse = np.unique(vectors, axis=0, return_inverse=True)
@@ -80,31 +73,12 @@ def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndar
     return both[np.sort(first)][:18]
 
 
-def _around(
-    grid: Grid, now: np.ndarray, then: np.ndarray, vectors: np.ndarray, near: np.ndarray, size: int, reach: int
-) -> np.ndarray:
-    """Each block's best of the displacements next to its own; all in samples of this size of picture."""
-    padded = np.pad(then, reach, "edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
-    by, bx = np.divmod(np.arange(grid.blocks), grid.columns)
-    tried = vectors[:, None] + near
-    tried = np.clip(tried, -reach + 1, reach - 1)
-    blocks = windows[(by * size + reach)[:, None] + tried[..., 0], (bx * size + reach)[:, None] + tried[..., 1]]
-    mine = now.reshape(grid.rows, size, grid.columns, size).transpose(0, 2, 1, 3).reshape(grid.blocks, 1, size, size)
-    cost = np.abs(blocks - mine).sum((2, 3), dtype=np.int32)
-    cost[:, 0] -= size  # stay unless it is better
-    return tried[np.arange(grid.blocks), cost.argmin(1)]
-
-
 def _errors(now2: np.ndarray, then2: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Squared error int64 (c, rows of 16, columns of 16) at half size, for displacements that are multiples of 4."""
     pad = 32
-    padded = np.pad(then2, pad, "edge")
     h, w = now2.shape
     out = np.empty((len(vectors), h // 8, w // 8), np.int64)
-    for i, (y, x) in enumerate(vectors // _STEP):
-        gap = (padded[pad + y : pad + y + h, pad + x : pad + x + w] - now2).astype(np.int32)
-        out[i] = (gap * gap).reshape(h // 8, 8, w).sum(1).reshape(h // 8, w // 8, 8).sum(2)
+    kernels.plane_gaps(now2, np.pad(then2, pad, "edge"), pad, vectors // _STEP, out)
     return out
 
 
@@ -116,14 +90,10 @@ def _refined(
     if not len(which):
         return vectors[:1], owner
     mine = owner.ravel()[which]
-    target = reference.grid.luma_rows(sites)[which]
-    rows = slice(None, None, 2)
-    target = np.ascontiguousarray(target.reshape(-1, 8, 16)[:, rows]).reshape(len(which), -1)
 
     def cost(tried: np.ndarray) -> np.ndarray:
         """Of each displacement, over the quads that it owns; a quarter of their rows is enough to tell."""
-        error = squared_gap(reference.fetch_luma(tried[mine], which, rows), target)
-        return np.bincount(mine, error, minlength=len(vectors))
+        return np.bincount(mine, reference.luma_gaps(sites, tried[mine], which, 4), minlength=len(vectors))
 
     best = cost(vectors)
     for step in (2, 1):
@@ -140,12 +110,6 @@ def _refined(
     kept = np.flatnonzero(used & (original == np.arange(len(vectors))))
     owner = np.searchsorted(kept, original)[owner]
     return vectors[kept], owner
-
-
-def squared_gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64 (m,): squared distance of rows of at most 256 samples; exact in float32, so in any order of summation."""
-    gap = np.subtract(a, b, dtype=np.int16).astype(np.float32)
-    return np.einsum("ij,ij->i", gap, gap).astype(np.float64)
 
 
 def _to_quads(raster: np.ndarray, grid: Grid) -> np.ndarray:

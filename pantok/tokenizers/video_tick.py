@@ -32,9 +32,11 @@ from typing import Any
 
 import numpy as np
 
+from pantok.tokenizers import video_kernels as kernels
 from pantok.tokenizers.video_exact import FRACTION, Book
 from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
 from pantok.tokenizers.video_motion import PALETTE
+from pantok.vocabulary import Level
 
 DEPTH, INNER_DEPTH = 4, 3
 MOTION, BLOCK, QUAD, BETWEEN, COARSE, PATTERN, FRESH, MOVED, FINE = range(9)
@@ -42,6 +44,8 @@ BETWEEN_PATTERN = FINE + DEPTH
 INNER = BETWEEN_PATTERN + 1
 LEVELS = INNER + INNER_DEPTH
 SPLIT, AFRESH = 30, 31
+TICK = 4
+"""Frames of a tick."""
 CENTRE = 64
 CARDINALITY = {MOTION: 128, BLOCK: 128, QUAD: 64, BETWEEN: 80}
 SOURCES = ("both ends", "past", "end", "one from the past", "two from the past")
@@ -227,6 +231,24 @@ class Books:
         return tuple(sizes[k] for k in range(LEVELS))
 
 
+def levels_of(books: Books) -> tuple[Level, ...]:
+    """Names, cardinalities, kinds and strides (frames, rows, columns) of the levels."""
+    names: dict[int, tuple[str, str, tuple[int, ...]]] = {
+        MOTION: ("motion", "mode", (TICK, 0, 0)),
+        BLOCK: ("block", "mode", (TICK, 32, 32)),
+        QUAD: ("quad", "mode", (TICK, 16, 16)),
+        COARSE: ("coarse", "code", (TICK, 32, 32)),
+        PATTERN: ("pattern", "mode", (TICK, 16, 16)),
+        FRESH: ("fresh", "code", (TICK, 16, 16)),
+        MOVED: ("moved", "code", (TICK, 16, 16)),
+        BETWEEN: ("between", "mode", (TICK, 32, 32)),
+        BETWEEN_PATTERN: ("between_pattern", "mode", (TICK, 16, 16)),
+    }
+    names |= {FINE + k: (f"fine{k + 1}", "code", (TICK, 8, 8)) for k in range(DEPTH)}
+    names |= {INNER + k: (f"between{k + 1}", "code", (TICK, 8, 8)) for k in range(INNER_DEPTH)}
+    return tuple(Level(names[k][0], size, names[k][1], names[k][2]) for k, size in enumerate(books.cardinalities()))
+
+
 def base_of(plan: Plan, books: Books, past: Reference | None, grid: Grid) -> np.ndarray:
     """uint8 (N, 96): the last frame before detail: displaced past, or the coarse code where drawn afresh."""
     afresh = plan.afresh.ravel()
@@ -262,25 +284,15 @@ def added(base: np.ndarray, eighths: np.ndarray) -> np.ndarray:
 
 def draw_end(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
     """uint8 (N, 96): the last frame of the tick."""
-    wide = np.flatnonzero(plan.wide.ravel())
-    deep = plan.depth.ravel()
-    if not len(wide) and not deep.any():
+    wide, depth = plan.wide.ravel(), plan.depth.ravel()
+    if not wide.any() and not depth.any():
         return base
-    touched = np.flatnonzero((deep > 0) | np.repeat(plan.wide.ravel(), 4))
-    total = np.zeros((len(touched), SITE), np.int16)
-    place = np.full(len(deep), -1)
-    place[touched] = np.arange(len(touched))
-    fresh = plan.afresh.ravel()[wide]
-    for book, quads in ((books.fresh, wide[fresh]), (books.moved, wide[~fresh])):
-        if len(quads):
-            rows = place[(quads[:, None] * 4 + np.arange(4)).ravel()]
-            total[rows] = book.pixels[0][plan.quad.ravel()[quads]].reshape(-1, SITE)
-    for k in range(DEPTH):
-        sites = np.flatnonzero(deep > k)
-        if len(sites):
-            total[place[sites]] += books.fine.pixels[k][plan.fine[k][sites], 0]
     out = base.copy()
-    out[touched] = added(base[touched], total)
+    fresh, moved = books.fresh.pixels[0], books.moved.pixels[0]
+    kernels.end_detail(
+        base, plan.quad.ravel(), wide, depth, np.stack(plan.fine), plan.afresh.ravel(), fresh, moved,
+        books.fine.tables, out,
+    )  # fmt: skip
     return out
 
 
@@ -301,21 +313,9 @@ def mixed(plan: Plan, earlier: np.ndarray | None, later: np.ndarray) -> np.ndarr
     """uint8 (count - 1, N, 96): the frames between before detail."""
     if earlier is None:
         return later
-    out = blend(earlier, later)
-    from_one_end(plan, earlier, later, out)
+    out = np.empty_like(later)
+    kernels.mix(earlier, later, default_source(plan), out)
     return out
-
-
-def from_one_end(plan: Plan, earlier: np.ndarray, later: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Writes into `out` the sites that do not come from both ends, and returns which they are."""
-    source = default_source(plan)
-    sites = np.flatnonzero(source)
-    if len(sites):
-        source = source[sites]
-        for k in range(len(out)):
-            past = (source == 1) | ((source == 3) & (k < 1)) | ((source == 4) & (k < 2))
-            out[k, sites] = np.where(past[:, None], earlier[k, sites], later[k, sites])
-    return sites
 
 
 def default_source(plan: Plan) -> np.ndarray:
@@ -325,28 +325,13 @@ def default_source(plan: Plan) -> np.ndarray:
     return np.repeat(source.ravel(), 4)
 
 
-def blend(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean, rounded up."""
-    total = np.add(a, b, dtype=np.uint16)
-    total += 1
-    total >>= 1
-    return total.astype(np.uint8)
-
-
 def draw_between(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
     """uint8 (count - 1, N, 96): the frames between, with their detail."""
-    deep = plan.inner_depth.ravel()
-    sites = np.flatnonzero(deep > 0)
-    if not len(sites):
+    depth = plan.inner_depth.ravel()
+    if not depth.any():
         return base
-    count = len(base)
-    total = books.inner.pixels[0][plan.inner[0][sites]]
-    for k in range(1, INNER_DEPTH):
-        here = np.flatnonzero(deep[sites] > k)
-        total[here] += books.inner.pixels[k][plan.inner[k][sites[here]]]
     out = base.copy()
-    for k in range(count):
-        out[k, sites] = added(base[k, sites], total[:, k])
+    kernels.inner_detail(base, depth, np.stack(plan.inner), books.inner.tables, out)
     return out
 
 

@@ -1,0 +1,94 @@
+"""What the learned books do: which codes are used, what is left of them, quality and bits on runs held out.
+
+What is unusual: more codes are learned than are kept. Those that a closed loop of coding asks for least are dropped,
+so that the ids of a vocabulary stand for something that its recordings hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pantok.tokenizers.video_choose import residual
+from pantok.tokenizers.video_exact import Book
+from pantok.tokenizers.video_fit import Run, code_run, trades
+from pantok.tokenizers.video_tick import (
+    COARSE,
+    FINE,
+    FRESH,
+    INNER,
+    LEVELS,
+    MOVED,
+    Books,
+    levels_of,
+    pack,
+)
+
+SPARE = 1.2
+"""Codes that are learned for each that is kept."""
+_FIRST_LEVEL = {"coarse": COARSE, "fresh": FRESH, "moved": MOVED, "fine": FINE, "inner": INNER}
+
+
+def usage(runs: Sequence[Run], books: Books, lam: float) -> list[np.ndarray]:
+    """How often each code of each level is chosen, int64 (cardinality,), at the trades that the books serve."""
+    counts = [np.zeros(size, np.int64) for size in books.cardinalities()]
+    for run, trade in zip(runs, trades(lam), strict=False):
+        for drawn in code_run(run, books, trade):
+            for count, codes in zip(counts, pack(drawn.plan), strict=True):
+                count += np.bincount(codes, minlength=len(count))
+    return counts
+
+
+def pruned(books: Books, counts: Sequence[np.ndarray], size: int) -> tuple[Books, list[np.ndarray]]:
+    """The `size` codes of each book that are used most, none that is not used at all, and their counts.
+
+    Of patterns, of which the first means nothing and even ones are kept for any rate, none is dropped.
+    """
+    counts = list(counts)
+    made: dict[str, Any] = {}
+    for name, book in books.by_name.items():
+        codes, starts = [], []
+        for stage, (old, begins) in enumerate(zip(book.codes, book.starts, strict=True)):
+            level = _FIRST_LEVEL[name] + stage
+            most = np.argsort(-counts[level], kind="stable")[:size]
+            kept = np.sort(most[counts[level][most] > 0])
+            kept = kept if len(kept) else np.zeros(1, np.int64)
+            codes.append(old[kept])
+            starts.append(np.unique(np.searchsorted(kept, begins)))
+            counts[level] = counts[level][kept]
+        made[name] = Book(book.basis, tuple(codes), tuple(starts))
+    return replace(books, **made), counts
+
+
+def measured(
+    books: Books, counts: Sequence[np.ndarray], held: Sequence[Run], lam: float, apart: bool
+) -> dict[str, Any]:
+    """Quality and bits of the runs `held` at `lam`, and the share of each level's codes that is used there or, by
+    `counts`, where the books were learned. apart: whether nothing was learned from `held`."""
+    sizes, levels = books.cardinalities(), levels_of(books)
+    used = [count > 0 for count in counts]
+    bits, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0, 0
+    for run in held:
+        for frames, drawn in zip(run.ticks, code_run(run, books, lam), strict=True):
+            for level, codes in enumerate(pack(drawn.plan)):
+                used[level][codes] = True
+                bits[level] += len(codes) * np.log2(sizes[level])
+            gap = residual(frames, drawn.sites)[:, run.grid.inside]
+            error += float(np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum())
+            area += gap.shape[0] * gap.shape[1] * 64
+            frames_seen += len(frames)
+    return {
+        "held_out": apart,
+        "psnr_db": round(psnr_of(error / max(area, 1)), 3),
+        "bits_per_pixel": {lv.name: round(float(b) / max(area, 1), 5) for lv, b in zip(levels, bits, strict=True)},
+        "used": {lv.name: round(float(u.mean()), 4) for lv, u in zip(levels, used, strict=True)},
+        "frames": frames_seen,
+    }
+
+
+def psnr_of(weighted_mse: float) -> float:
+    """Decibels of RGB of a weighted squared error per pixel; a step of luma is 255/219 steps of RGB."""
+    return float(10 * np.log10(255.0**2 / max(weighted_mse * (255 / 219) ** 2, 1e-3)))

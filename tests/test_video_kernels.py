@@ -1,0 +1,194 @@
+"""The compiled loops of the video tokenizer against plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pantok.tokenizers import video_kernels as kernels
+from pantok.tokenizers.video_choose import best_patterns, gaps_of, squared
+from pantok.tokenizers.video_exact import Book, make_book
+from pantok.tokenizers.video_grid import REACH, SITE, WEIGHTS, Grid, Reference
+
+
+def picture(grid: Grid, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (grid.sites, SITE)).astype(np.uint8)
+
+
+def a_book(codes: int, stages: int = 2, seed: int = 0) -> Book:
+    rng = np.random.default_rng(seed)
+    directions = np.linalg.qr(rng.normal(size=(SITE, 12)))[0].T
+    return make_book(
+        directions, [rng.normal(size=(codes, 12)) * np.geomspace(300, 20, 12) / (s + 1) for s in range(stages)]
+    )
+
+
+def vectors(count: int, seed: int) -> np.ndarray:
+    x = np.rint(np.random.default_rng(seed).normal(size=(count, 12)) * np.geomspace(300, 20, 12)).astype(np.float32)
+    return np.concatenate([x, np.ones((count, 1), np.float32)], 1)
+
+
+def half_distance(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """int64 (n, K), less half of each vector's squared norm; as the tables have it, rounded down."""
+    c = codes.astype(np.int64)
+    return (c * c).sum(1) // 2 - x[:, :-1].astype(np.int64) @ c.T
+
+
+def test_all_codes_are_looked_at_where_clusters_are_few() -> None:
+    book, x = a_book(50), vectors(400, 1)
+    assert len(book.starts[0]) == 2
+    codes, saved = book.search(1, x)
+    score = half_distance(x, book.codes[1])
+    assert np.array_equal(codes, score.argmin(1))
+    assert np.array_equal(saved, -2.0 * book.unit**2 * score.min(1))
+
+
+def test_the_nearest_code_of_the_nearest_clusters_is_found() -> None:
+    book, x = a_book(300), vectors(700, 2)
+    clusters = len(book.starts[0]) - 1
+    assert clusters > kernels.PROBES
+    centres = book._stages[1][0]
+    near = np.argsort(x.astype(np.float64) @ centres.astype(np.float64), 1, kind="stable")[:, : kernels.PROBES]
+    score = half_distance(x, book.codes[0]).astype(np.float64)
+    owner = np.repeat(np.arange(clusters), np.diff(book.starts[0]))
+    seen = (owner[None, :, None] == near[:, None, :]).any(2)
+    codes, saved = book.search(0, x)
+    assert np.array_equal(codes, np.where(seen, score, np.inf).argmin(1))
+    assert np.array_equal(saved, -2.0 * book.unit**2 * score[np.arange(len(x)), codes])
+    best = score.min(1)
+    assert (score[np.arange(len(x)), codes] == best).mean() > 0.8  # and it is mostly the nearest of all
+
+
+def test_the_search_does_not_depend_on_its_company() -> None:
+    book, x = a_book(300), vectors(600, 3)
+    whole = book.deepen(x, np.full(2, 1e4))
+    parts = [book.deepen(x[i : i + 37], np.full(2, 1e4)) for i in range(0, 600, 37)]
+    for k in range(2):
+        assert np.array_equal(whole[k], np.concatenate([p[k] for p in parts], 1))
+
+
+def test_stages_go_on_while_there_is_hope() -> None:
+    book, x = a_book(50), vectors(200, 4)
+    hope = np.array([2e5, 1e5])
+    found, saved = book.deepen(x, hope)
+    energy = book.unit**2 * (x[:, :-1].astype(np.float64) ** 2).sum(1)
+    assert np.array_equal(found[0] >= 0, energy > hope[0])
+    first = found[0] >= 0
+    left = x[:, :-1] - np.where(first[:, None], book.codes[0][np.maximum(found[0], 0)], 0)
+    again = book.unit**2 * (left.astype(np.float64) ** 2).sum(1)
+    assert np.array_equal(found[1] >= 0, first & (again > hope[1]))
+    assert first.any() and not first.all() and (saved[found < 0] == 0).all()
+
+
+def interpolated(plane: np.ndarray, y: int, x: int) -> np.ndarray:
+    """A plane moved by (y, x) half samples, by the definition, in the middle of it."""
+    p = plane.astype(np.int64)
+
+    def half(a: np.ndarray, axis: int) -> np.ndarray:
+        b, c, d, e = (np.roll(a, shift, axis) for shift in (1, 0, -1, -2))
+        return np.clip((5 * (c + d) - b - e + 4) >> 3, 0, 255)
+
+    if x & 1:
+        p = half(p, 1)
+    if y & 1:
+        p = half(p, 0)
+    return np.roll(p, (-(y >> 1), -(x >> 1)), (0, 1))
+
+
+@pytest.mark.parametrize("move", [(0, 0), (1, 0), (0, 1), (1, 1), (-7, 5), (8, -12), (-15, -15)])
+def test_displaced_pictures(move: tuple[int, int]) -> None:
+    grid = Grid(128, 128)
+    reference = Reference(grid, picture(grid, 5))
+    moves = np.tile(np.array(move), (4 * grid.blocks, 1))
+    luma, chroma = (plane[0] for plane in grid.to_planes(reference.fetch(moves)[None]))
+    middle = slice(24, 104)
+    assert np.array_equal(luma[middle, middle], interpolated(reference.luma, *move)[middle, middle])
+    # Chroma: means of neighbours, at displacements rounded down to half chroma samples.
+    y, x = move[0] >> 1, move[1] >> 1
+    pairs = grid.to_planes(reference.sites[None])[1][0].reshape(64, 64, 2).astype(np.int64)
+    if x & 1:
+        pairs = (pairs + np.roll(pairs, -1, 1) + 1) >> 1
+    if y & 1:
+        pairs = (pairs + np.roll(pairs, -1, 0) + 1) >> 1
+    pairs = np.roll(pairs, (-(y >> 1), -(x >> 1)), (0, 1))
+    middle = slice(12, 52)
+    assert np.array_equal(chroma.reshape(64, 64, 2)[middle, middle], pairs[middle, middle])
+
+
+def test_the_farthest_displacements_stay_inside() -> None:
+    grid = Grid(40, 70)
+    reference = Reference(grid, picture(grid, 6))
+    for y in (-REACH, REACH):
+        for x in (-REACH, REACH):
+            assert reference.fetch(np.tile(np.array([y, x]), (4 * grid.blocks, 1))).shape == (grid.sites, SITE)
+
+
+def test_gaps_of_luma() -> None:
+    grid = Grid(64, 96)
+    reference, target = Reference(grid, picture(grid, 7)), picture(grid, 8)
+    rng = np.random.default_rng(9)
+    which = rng.integers(0, 4 * grid.blocks, 30)
+    moves = rng.integers(-20, 21, (30, 2))
+    gap = reference.fetch(moves, which)[:, :64].astype(np.int64).reshape(30, 4, 8, 8)
+    gap -= target[:, :64].reshape(-1, 4, 8, 8)[which]
+    for step in (2, 4):
+        assert np.array_equal(reference.luma_gaps(target, moves, which, step), (gap[:, :, ::step] ** 2).sum((1, 2, 3)))
+
+
+def test_weighted_differences() -> None:
+    a, b = np.random.default_rng(10).integers(0, 256, (2, 3, 50, SITE)).astype(np.uint8)
+    weighted = (a.astype(np.int64) - b) * WEIGHTS
+    assert np.array_equal(squared(a, b), (weighted**2).sum(2))
+    rows = np.array([4, 0, 49, 7])
+    assert np.array_equal(gaps_of(a, b, rows), weighted[:, rows].transpose(1, 0, 2).reshape(4, -1))
+
+
+def test_blocks_find_their_displacement() -> None:
+    rng = np.random.default_rng(11)
+    then = rng.integers(0, 256, (64, 96)).astype(np.int16)
+    now = np.roll(then, (-2, 3), (0, 1))
+    offsets = np.array([(0, 0), *((y, x) for y in range(-4, 5) for x in range(-4, 5))])
+    out, still = np.empty((96, 2), np.int64), np.empty(96, np.int64)
+    start = np.zeros((96, 2), np.int64)
+    kernels.match_blocks(now, np.pad(then, 4, "edge"), 4, 8, start, offsets, 4, 0, out, still)
+    inner = out.reshape(8, 12, 2)[1:-1, 1:-1]
+    assert (inner == (2, -3)).all()
+    assert np.array_equal(still.reshape(8, 12), np.abs(now - then).reshape(8, 8, 12, 8).sum((1, 3)))
+
+
+def test_a_palette_is_greedy() -> None:
+    rng = np.random.default_rng(12)
+    errors = rng.integers(0, 1000, (9, 40))
+    best = rng.integers(0, 1000, 40)
+    chosen, owner = np.empty(5, np.int64), np.zeros(40, np.int64)
+    left, expected = best.copy(), []
+    while len(expected) < 5:
+        gains = np.maximum(left - errors, 0).sum(1)
+        if gains.max() < 600:
+            break
+        expected.append(int(gains.argmax()))
+        left = np.minimum(left, errors[expected[-1]])
+    now = best.copy()
+    taken = kernels.choose_palette(now, errors, 5, 600, chosen, owner)
+    assert chosen[:taken].tolist() == expected and taken >= 2 and np.array_equal(now, left)
+    every = np.concatenate([best[None], errors[expected]])
+    assert np.array_equal(every[owner, np.arange(40)], left)
+
+
+def test_patterns_of_most_gain() -> None:
+    rng = np.random.default_rng(13)
+    gains = np.rint(rng.normal(size=(4 * 60, 4)) * 100)
+    gains[:, 0] = 0
+    gains[: 4 * 10, 1:] = -5
+    patterns = np.concatenate([np.zeros((1, 5), np.int64), np.c_[rng.integers(0, 2, 30), rng.integers(0, 4, (30, 4))]])
+    patterns[1] = (1, 0, 0, 0, 0)
+    wide = rng.random(60) < 0.5
+    chosen, best = best_patterns(gains, patterns, wide)
+    for q in range(60):
+        deeper = (gains[4 * q : 4 * q + 4, 1:] > 0).any()
+        total = np.array([sum(gains[4 * q + k, p[1 + k]] for k in range(4)) for p in patterns])
+        total[(patterns[:, 0] == 1) != wide[q]] = -np.inf
+        if deeper or wide[q]:
+            assert chosen[q] == total.argmax() and best[q] == total.max()
+        else:
+            assert chosen[q] == 0 and best[q] == 0
