@@ -181,8 +181,10 @@ def plan_document(found: Sequence[EpisodeFiles]) -> dict[str, Any]:
 
 def show_plan(run: Run, found: Sequence[EpisodeFiles]) -> None:
     """The episodes and their files, as a table."""
-    rows = [[f.id, ", ".join(p.name for p in f.paths), human_bytes(sum(p.stat().st_size for p in f.paths))]
-            for f in found]  # fmt: skip
+    rows = []
+    for files in found:
+        size = sum(p.stat().st_size for p in files.paths if p.exists())
+        rows.append([files.id, ", ".join(p.name for p in files.paths), human_bytes(size)])
     run.table(f"{len(found)} episodes", ["episode", "files", "size"], rows)
 
 

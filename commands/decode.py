@@ -47,14 +47,16 @@ def command(
 ) -> None:
     """Turn token streams back into video, sound, motion and text.
 
-    Each episode becomes EPISODE.mp4 with its sound (or .wav), .parquet of its numbers, and .txt or .srt of its
-    text. Times are those of the recording; --start and --end decode that range without the rest.
+    Each episode becomes EPISODE.mp4 with its sound (or .wav), .parquet of its numbers, and .txt, .srt or .jsonl of
+    its text, whichever holds its times exactly. Times are those of the recording; --start and --end decode that
+    range without the rest.
 
     \b
     Example:
       pantok decode home.zarr --episode kitchen-03 -o out/
     """
     from pantok.encode import Codec
+    from pantok.formats.files import make_folder
     from pantok.formats.store import Store
 
     run = common.Run(quiet, as_json)
@@ -77,7 +79,7 @@ def command(
                     common.refuse_existing(path, force or dry_run)
                 for path, write in plan.outputs.items():
                     if not dry_run:
-                        path.parent.mkdir(parents=True, exist_ok=True)
+                        make_folder(path.parent)
                         write(path)
                     written.append(str(path))
             except (OptionError, OutputError):
@@ -194,15 +196,10 @@ class Plan:
         return write
 
     def _add_text(self, text: TrackTokens) -> None:
-        spans = self._clock(text)
-        timed = spans.count > 1 or spans.start_ns != 0 or bool(text.info.get("ends_ns"))
+        from pantok.formats.texts import suffix_for, write_texts
 
-        def write(path: Path) -> None:
-            from pantok.formats.texts import write_texts
-
-            write_texts(path, list(self._spans(text)))
-
-        self.outputs[self._path(text, ".srt" if timed else ".txt")] = write
+        spans = list(self._spans(text))
+        self.outputs[self._path(text, suffix_for(spans))] = lambda path: write_texts(path, spans)
 
     def _spans(self, text: TrackTokens) -> Iterator[tuple[int, int | None, str]]:
         first, last = text.clock.span(*self._range)

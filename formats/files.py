@@ -120,6 +120,14 @@ def replaced(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """The folder and those above it, where they are missing. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 def _sync_folder(folder: Path) -> None:
     """The rename itself on disk; a few file systems cannot, and lose nothing but this promise."""
     try:
@@ -136,9 +144,12 @@ def _sync_folder(folder: Path) -> None:
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """What the system said, as a line with a remedy; keeps the errno."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    problem = "the disk is full" if full else f"cannot be written: {(error.strerror or str(error)).lower()}"
-    remedy = "free some space and run the same command again" if full else "check the folder and its permissions"
+    said = os.strerror(error.errno).lower() if error.errno else str(error)
+    problem, remedy = f"cannot be written: {said}", "check the folder and its permissions"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        problem, remedy = "the disk is full", "free some space and run the same command again"
+    elif error.errno == errno.EFBIG:
+        remedy = "raise the limit on the size of files, `ulimit -f`, or write to another disk"
     made = OutputError(path, problem, remedy)
     made.errno = error.errno
     return made

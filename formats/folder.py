@@ -7,20 +7,25 @@ an episode is read; a file that cannot be read is one problem line, and its epis
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pantok.errors import InputError, OptionError
-from pantok.experience import NS, Clock, Episode, Track
+from pantok.experience import NS, Block, Clock, Episode, Track
 from pantok.formats import files as disk
+from pantok.formats.table_clock import offset_of
 
 RULES = "episode.toml"
-_RULE_KEYS = {"time", "unit", "rate_hz", "offset_s", "offset_ns", "actions", "ignore", "name"}
+_NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w.-]+)?")
 _TABLES = {".csv", ".tsv", ".parquet", ".npz", ".npy"}
 _TEXTS = {".txt", ".srt", ".vtt", ".jsonl"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
@@ -59,85 +64,167 @@ class EpisodeFiles:
 def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: None) -> list[EpisodeFiles]:
     """The episodes in files and folders, in the order of their ids; ids are unique.
 
-    Raises InputError for a source that does not exist, and if there is no recording at all.
+    An id is the path below the folder that was given; where two recordings would have the same, both take in the
+    name of the folder above, until they differ. So ids do not depend on the order of the sources. Raises InputError
+    for a source that does not exist, and if there is no recording at all.
     """
-    found: dict[str, EpisodeFiles] = {}
+    problems = disk.once(problems)
+    files: dict[Path, dict[Path, Path]] = {}  # absolute path without suffix -> absolute path -> path as given
+    depth: dict[Path, int] = {}  # how many parts of the first are the id
     unknown: dict[str, int] = {}
     for source in sources:
         if source.is_dir():
-            groups = _groups(source, unknown, problems)
-        elif source.exists():
-            groups = {source.stem: [source]}
+            found = list(_below(source, unknown, problems))
+        elif source.exists() or source.is_symlink():
+            found = [(source, 1)]
         else:
             raise InputError(source, "there is no such file or folder", "check the path")
-        for stem, paths in groups.items():
-            name = stem
-            number = 2
-            while name in found and found[name].paths != tuple(paths):
-                name, number = f"{stem}~{number}", number + 1
-            rules = {p.name: _rules(p, problems) for p in paths}
-            kept = tuple(p for p in paths if not rules[p.name].get("ignore"))
-            if kept:
-                found[name] = EpisodeFiles(name, kept, {p.name: rules[p.name] for p in kept})
-    if not found:
+        for path, parts in found:
+            whole = Path(os.path.abspath(path))
+            stem = whole.with_suffix("")
+            known = files.setdefault(stem, {})
+            known[whole] = min(known.get(whole, path), path)
+            depth[stem] = max(depth.get(stem, 0), parts)
+    ids = _distinct(depth)
+    rules = Rules(problems)
+    episodes = {}
+    for stem, paths in files.items():
+        said = {path: rules.of(path) for _, path in sorted(paths.items())}
+        kept = {path: rule for path, rule in said.items() if rule is not None and not rule.get("ignore")}
+        if kept:
+            episodes[ids[stem]] = EpisodeFiles(ids[stem], tuple(kept), {p.name: rule for p, rule in kept.items()})
+    if not episodes:
+        if rules.failed:
+            raise rules.failed[0]
         kinds = ", ".join(f"{n} {s or 'without suffix'}" for s, n in sorted(unknown.items()))
         hint = f"it holds {kinds}" if kinds else "give folders or files of video, sound, numbers or text"
         raise InputError(" ".join(map(str, sources)), "holds no recording", hint)
-    return [found[name] for name in sorted(found)]
+    return [episodes[name] for name in sorted(episodes)]
 
 
-def _groups(root: Path, unknown: dict[str, int], problems: Problems) -> dict[str, list[Path]]:
-    """Stem below `root` -> its files, hidden ones and papers such as a README left out."""
-    groups: dict[str, list[Path]] = {}
-    for folder, subfolders, names in root.walk() if hasattr(root, "walk") else _walk(root):
+def _distinct(depth: Mapping[Path, int]) -> dict[Path, str]:
+    """Ids of so many last parts of each path, and of more where they would be the same."""
+    taken = dict(depth)
+    while True:
+        ids = {stem: "/".join(stem.parts[1:][-parts:]) for stem, parts in taken.items()}
+        count = Counter(ids.values())
+        again = [stem for stem, name in ids.items() if count[name] > 1]
+        if not again:
+            return ids
+        for stem in again:
+            taken[stem] += 1
+
+
+def _below(root: Path, unknown: dict[str, int], problems: Problems) -> Iterable[tuple[Path, int]]:
+    """Recordings below `root` and the depth at which they are, hidden ones and papers such as a README left out."""
+
+    def failed(error: OSError) -> None:
+        problems(str(disk.unreadable(Path(error.filename or root), error)))
+
+    visited: set[str] = set()
+    for folder, subfolders, names in os.walk(root, onerror=failed, followlinks=True):
+        if (real := os.path.realpath(folder)) in visited:  # a link back up
+            subfolders.clear()
+            continue
+        visited.add(real)
+        here = Path(folder)
         # A store or a vocabulary below the folder is not a recording.
         subfolders[:] = sorted(
             s
             for s in subfolders
-            if not s.startswith(".") and not any((folder / s / m).exists() for m in ("zarr.json", "manifest.json"))
+            if not s.startswith(".") and not any((here / s / m).exists() for m in ("zarr.json", "manifest.json"))
         )
         for name in sorted(names):
-            path = folder / name
-            suffix = path.suffix.lower()
+            path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
                 continue
-            if suffix not in SUFFIXES:
-                unknown[suffix] = unknown.get(suffix, 0) + 1
-                continue
-            groups.setdefault(path.relative_to(root).with_suffix("").as_posix(), []).append(path)
-    return groups
+            if path.suffix.lower() in SUFFIXES:
+                yield path, len(path.relative_to(root).parts)
+            else:
+                unknown[path.suffix.lower()] = unknown.get(path.suffix.lower(), 0) + 1
 
 
-def _walk(root: Path) -> Iterable[tuple[Path, list[str], list[str]]]:
-    import os
+class Rules:
+    """What the episode.toml of each folder says of its files; one that cannot be obeyed is a problem, said once."""
 
-    return ((Path(folder), subfolders, names) for folder, subfolders, names in os.walk(root))
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._tables: dict[Path, Mapping[str, Mapping[str, Any]] | None] = {}
+        self.failed: list[InputError] = []
+
+    def of(self, path: Path) -> Mapping[str, Any] | None:
+        """The tables whose pattern fits, later ones over earlier; None if the folder's rules cannot be read."""
+        folder = path.parent
+        if folder not in self._tables:
+            try:
+                self._tables[folder] = read_rules(folder / RULES, self._problems)
+            except InputError as error:
+                self._tables[folder] = None
+                self.failed.append(error)
+                self._problems(f"{error}; the recordings beside it are left out")
+        tables = self._tables[folder]
+        if tables is None:
+            return None
+        return {key: value for pattern, t in tables.items() if fnmatch(path.name, pattern) for key, value in t.items()}
 
 
-def _rules(path: Path, problems: Problems) -> Mapping[str, Any]:
-    """What the episode.toml beside a file says of it: the tables whose pattern fits, later ones over earlier."""
-    tables = _rules_file(path.parent / RULES, problems)
-    rules: dict[str, Any] = {}
-    for pattern, table in tables.items():
-        if fnmatch(path.name, pattern):
-            rules |= table
-    return rules
+def read_rules(path: Path, problems: Problems = lambda line: None) -> Mapping[str, Mapping[str, Any]]:
+    """The tables of an episode.toml by their pattern; none if there is no such file.
 
-
-def _rules_file(path: Path, problems: Problems) -> Mapping[str, Mapping[str, Any]]:
+    Raises InputError for what is not TOML, an unknown key, or a value of the wrong kind. A plain name that no file
+    has goes to `problems`.
+    """
     if not path.is_file():
         return {}
     try:
-        tables = tomllib.loads(disk.read_text(path)).get("files", {})
-        for pattern, table in tables.items():
-            wrong = set(table) - _RULE_KEYS
-            if wrong:
-                raise InputError(
-                    path, f'[files."{pattern}"] has {wrong.pop()}', f"known: {', '.join(sorted(_RULE_KEYS))}"
-                )
-    except (tomllib.TOMLDecodeError, AttributeError, TypeError) as error:
-        raise InputError(path, f"is not what it should be: {error}", "see EPISODES.md") from error
+        whole = tomllib.loads(disk.read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(path, f"is not TOML: {error}", "formats/EPISODES.md shows one") from error
+    _known(path, "", whole, {"files"})
+    tables = whole.get("files", {})
+    for pattern, table in tables.items() if isinstance(tables, dict) else [("", None)]:
+        if not isinstance(table, dict):
+            raise InputError(path, f"says {pattern or 'files'} = ...", '[files."*.csv"] begins a table of rules')
+        where = f'[files."{pattern}"]'
+        _known(path, where, table, _RULES)
+        for key, value in table.items():
+            fits, wanted = _RULES[key]
+            if not fits(value):
+                raise InputError(path, f"{where} has {key} = {value!r}", f"{key} is {wanted}")
+        if not set(pattern) & set("*?[") and not (path.parent / pattern).exists():
+            problems(f"{path}: {where} fits no file (check its spelling)")
     return tables
+
+
+def _known(path: Path, where: str, table: Mapping[str, Any], known: Iterable[str]) -> None:
+    wrong = sorted(set(table) - set(known))
+    if wrong:
+        near = get_close_matches(wrong[0], known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(path, f"{where} has {wrong[0]}".strip(), f"{hint}known: {', '.join(sorted(known))}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10  # NaN is not
+
+
+def _is_rate(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and Fraction(1, 10**6) <= Fraction(str(value)) <= NS
+    except (ValueError, ZeroDivisionError):
+        return False
+
+
+_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "time": (lambda v: isinstance(v, str), "the name of a column"),
+    "unit": (lambda v: v in ("s", "ms", "us", "ns"), "s, ms, us or ns"),
+    "rate_hz": (_is_rate, 'rows a second: 50, or "30000/1001"'),
+    "offset_s": (_is_number, "a number of seconds"),
+    "offset_ns": (lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**62, "whole nanoseconds"),
+    "actions": (lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v), "a list of columns"),
+    "ignore": (lambda v: isinstance(v, bool), "true or false"),
+    "name": (lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)), 'such as "video.front" or "wrist"'),
+}
 
 
 def read_episode(
@@ -172,8 +259,7 @@ def read_episode(
 
 def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: Problems) -> list[Track]:
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise InputError(path, "there is no such file", "was it moved while reading?")
+    disk.check_readable(path)
     if suffix in _TABLES:
         from pantok.formats.tables import read_table
 
@@ -186,11 +272,9 @@ def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: 
         from pantok.formats.soundfiles import read_soundfile
 
         try:
-            return [_moved(read_soundfile(path), rules)]
+            return [_moved(read_soundfile(path, problems=problems), rules)]
         except InputError:
-            if path.stat().st_size == 0:
-                raise
-            # libsndfile does not know every codec that goes by these suffixes; FFmpeg may.
+            pass  # libsndfile does not know every codec that goes by these suffixes; FFmpeg may
     from pantok.formats.container import read_container
 
     return [_moved(t, rules) for t in read_container(path, size=options.size, fps=options.fps, problems=problems)]
@@ -198,16 +282,17 @@ def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: 
 
 def _moved(track: Track, rules: Mapping[str, Any]) -> Track:
     """The track with its clock moved by what episode.toml says."""
-    from dataclasses import replace
-
-    offset = int(rules.get("offset_ns", 0)) + round(Fraction(str(rules.get("offset_s", 0))) * NS)
+    offset = offset_of(rules)
     if not offset:
         return track
+    if track.info.get("ends_ns"):
+        ends = [None if end is None else end + offset for end in track.info["ends_ns"]]
+        track = replace(track, info={**track.info, "ends_ns": ends})
     if track.clock is not None and track.clock.rate is not None:
         moved = Clock.regular(track.clock.rate, track.clock.count, track.clock.start_ns + offset)
         return replace(track, clock=moved)
 
-    def blocks() -> Any:
+    def blocks() -> Iterator[Block]:
         for block in track.open():
             assert block.times_ns is not None
             yield replace(block, times_ns=block.times_ns + offset)
@@ -222,7 +307,9 @@ def _renamed(track: Track, rules: Mapping[str, Any]) -> Track:
     if not name:
         return track
     kind, _, label = str(name).partition(".")
-    return track.named(f"{track.kind}.{label or kind}" if kind != track.kind else str(name))
+    # What tells the tracks of one file apart stays: `proprio.flags` of a file called `wrist` is `proprio.wrist.flags`.
+    own = track.name.partition(".")[1:]
+    return track.named((f"{track.kind}.{label or kind}" if kind != track.kind else str(name)) + "".join(own))
 
 
 def _free_name(track: Track, path: Path, taken: Mapping[str, Track]) -> Track:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 
 from pantok.errors import InputError
 from pantok.experience import Block, Clock, Track
-from pantok.formats.files import replaced
+from pantok.formats.files import Problems, once, replaced, unreadable
 
 SUFFIXES = frozenset(f".{s.lower()}" for s in soundfile.available_formats()) | {".ogg", ".opus", ".aif", ".oga"}
 _WHOLE = {"PCM_16", "PCM_S8", "PCM_U8", "ALAW", "ULAW"}
 
 
-def read_soundfile(path: Path, name: str = "audio") -> Track:
-    """int16 (n, channels) where the file holds 16 bits or less, else float32. Raises InputError."""
+def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda line: None) -> Track:
+    """int16 (n, channels) where the file holds 16 bits or less, else float32. Raises InputError.
+
+    A file that ends, or is damaged, before the end that its header promises gives what comes before; `problems` is
+    told.
+    """
     try:
         facts = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
@@ -30,13 +36,26 @@ def read_soundfile(path: Path, name: str = "audio") -> Track:
     whole = facts.subtype in _WHOLE
     dtype = "int16" if whole else "float32"
 
+    rate, promised = facts.samplerate, facts.frames
+    problems = once(problems)
+
     def blocks() -> Iterator[Block]:
+        done = 0
         try:
             with soundfile.SoundFile(str(path)) as file:
-                while len(values := file.read(facts.samplerate, dtype=dtype, always_2d=True)):
+                while len(values := file.read(rate, dtype=dtype, always_2d=True)):
                     yield Block(values)
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise InputError(path, f"cannot be read to its end: {error}", "copy or export it again") from error
+                    done += len(values)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except soundfile.LibsndfileError as error:
+            if not done:
+                raise InputError(path, f"cannot be read: {_plain(error)}", "copy or export it again") from error
+        if done < promised:
+            problems(
+                f"{path}: ends at {done / rate:.1f} s of the {promised / rate:.1f} s that its header promises "
+                "(what could be read is kept; copy or export it again)"
+            )
 
     clock = Clock.regular(Fraction(facts.samplerate), facts.frames)
     channels = tuple(f"c{i}" for i in range(facts.channels))
@@ -44,12 +63,57 @@ def read_soundfile(path: Path, name: str = "audio") -> Track:
     return Track(name, blocks, clock, clock.rate, channels, info=info)
 
 
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".").lower()
+
+
 def write_wav(path: Path, blocks: Iterator[Block], rate_hz: int, channels: int, dtype: str) -> None:
-    """PCM of the samples' own precision: 16 bits for int16, 32-bit float for float32. Written whole or not at all."""
+    """PCM of the samples' own precision: 16 bits for int16, 32-bit float for float32. Written whole or not at all.
+
+    Raises OutputError where the system refuses.
+    """
     subtype = "PCM_16" if dtype == "int16" else "FLOAT"
-    with (
-        replaced(path) as temporary,
-        soundfile.SoundFile(str(temporary), "w", rate_hz, channels, subtype, format="WAV") as file,
-    ):
-        for block in blocks:
-            file.write(np.ascontiguousarray(block.values))
+    with replaced(path) as temporary, open(temporary, "w+b") as raw:
+        told = _Told(raw)
+        with soundfile.SoundFile(told, "w", rate_hz, channels, subtype, format="WAV") as file:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block.values))
+                if told.error is not None:
+                    break
+        if told.error is not None:
+            raise told.error
+        raw.flush()
+
+
+class _Told:
+    """A file that keeps what the system said of a failed write: libsndfile would swallow it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            self._raw.write(content)
+        except OSError as error:
+            self.error = self.error or error
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._try(lambda: self._raw.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._try(self._raw.tell)
+
+    def read(self, count: int = -1) -> bytes:
+        return self._raw.read(count)
+
+    def flush(self) -> None:
+        self._try(self._raw.flush)
+
+    def _try(self, what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except OSError as error:
+            self.error = self.error or error
+            return 0

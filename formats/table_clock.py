@@ -60,6 +60,11 @@ def rate_of(path: Path, facts: Mapping[str, Any]) -> Fraction | None:
     return None
 
 
+def offset_of(rules: Mapping[str, Any]) -> int:
+    """Nanoseconds that episode.toml adds to the times of a file."""
+    return int(rules.get("offset_ns", 0)) + round(Fraction(str(rules.get("offset_s", 0))) * NS)
+
+
 def clock_of_column(
     path: Path, name: str, values: np.ndarray, unit: str | None, hints: Iterable[Fraction] = ()
 ) -> Clock:

@@ -30,9 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pantok.errors import InputError
-from pantok.experience import NS, Clock, Track
+from pantok.experience import Clock, Track
 from pantok.formats.files import Problems, replaced
-from pantok.formats.table_clock import UNIT_NS, clock_of_column, rate_of, time_name
+from pantok.formats.table_clock import UNIT_NS, clock_of_column, offset_of, rate_of, time_name
 from pantok.formats.table_columns import Columns, read_columns
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".npz", ".npy"})
@@ -113,11 +113,6 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
     if clock.rate is not None:
         return Clock.regular(clock.rate, clock.count, clock.start_ns + offset_ns)
     return Clock.irregular(clock.times_ns + offset_ns)
-
-
-def offset_of(rules: Mapping[str, Any]) -> int:
-    """Nanoseconds that episode.toml adds to the times of a file."""
-    return int(rules.get("offset_ns", 0)) + round(Fraction(str(rules.get("offset_s", 0))) * NS)
 
 
 def _rows(path: Path, arrays: Mapping[str, np.ndarray]) -> int:

@@ -1,7 +1,9 @@
 """Text files: .txt (one span at the start), .srt, .vtt and .jsonl (spans with times), and the way back.
 
-A line of .jsonl is an object with `text` and one of `start_ns`, `start_s`, `start`, `time`, `t` (the last three in
-seconds), and an end under the same names if it has one. Times in subtitles are exact milliseconds.
+A line of .jsonl is an object with `text` and one of `start_ns`, `start_s`, `start`, `time`, `t` (all but the first in
+seconds), and `end_ns`, `end_s` or `end` if it has one. Times in subtitles are exact milliseconds. Spans may overlap,
+and come out in the order of their starts. Lines end with LF, CRLF or CR and with nothing else: texts may hold
+U+2028 and its kin, at which Python's `splitlines` would cut them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pantok.formats.files import read_text, replaced
 
 SUFFIXES = frozenset({".txt", ".srt", ".vtt", ".jsonl"})
 _CUE = re.compile(r"^\s*((?:\d+:)?\d+:\d\d[.,]\d{1,3})\s*-->\s*((?:\d+:)?\d+:\d\d[.,]\d{1,3})(?:\s.*)?$")
+_LARGEST_NS = 2**62
 Span = tuple[int, int | None, str]
 """start ns, end ns if it has one, text"""
 
@@ -36,6 +39,8 @@ def read_texts(path: Path, name: str = "text") -> Track:
         spans = list(_cues(content))
     if not any(text for _, _, text in spans):
         raise InputError(path, "holds no text", "remove it, or give it content")
+    for number, (start, end, text) in enumerate(spans, 1):
+        _check(f"{path} span {number}", start, end, text)
     spans.sort(key=lambda span: span[0])
     values = np.empty(len(spans), object)
     values[:] = [text for _, _, text in spans]
@@ -56,9 +61,22 @@ def read_corpus(paths: Iterable[Path]) -> Iterator[str]:
                 yield read_text(file)
 
 
+def _check(thing: str, start: int, end: int | None, text: str) -> None:
+    if not 0 <= abs(start) < _LARGEST_NS or (end is not None and not start <= end < _LARGEST_NS):
+        raise InputError(thing, f"lasts from {start / NS:g} s to {(end or 0) / NS:g} s", "mend its times")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(thing, f"holds half a character at {error.start}", "write it again as UTF-8") from error
+
+
+def _lines(content: str) -> list[str]:
+    return content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def _cues(content: str) -> Iterator[Span]:
     """The cues of .srt and .vtt: what follows a line of times, up to the next blank line."""
-    lines = content.splitlines()
+    lines = _lines(content)
     at = 0
     while at < len(lines):
         found = _CUE.match(lines[at])
@@ -81,7 +99,7 @@ def _clock_ns(stamp: str) -> int:
 
 
 def _json_lines(path: Path, content: str) -> Iterator[Span]:
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(_lines(content), 1):
         if not line.strip():
             continue
         try:
@@ -90,7 +108,7 @@ def _json_lines(path: Path, content: str) -> Iterator[Span]:
             if not isinstance(text, str) or start is None:
                 raise KeyError("text or start")
             yield start, _json_ns(row, ("end_ns", "end_s", "end")), text
-        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise InputError(
                 f"{path} line {number}", "is not an object with text and a start", 'e.g. {"start": 1.5, "text": "go"}'
             ) from error
@@ -99,8 +117,29 @@ def _json_lines(path: Path, content: str) -> Iterator[Span]:
 def _json_ns(row: dict[str, Any], names: Sequence[str]) -> int | None:
     for name in names:
         if row.get(name) is not None:
-            return int(row[name]) if name.endswith("_ns") else round(Fraction(str(row[name])) * NS)
+            if isinstance(row[name], bool):
+                raise TypeError(name)
+            return round(Fraction(str(row[name])) * (1 if name.endswith("_ns") else NS))
     return None
+
+
+def suffix_for(spans: Sequence[Span]) -> str:
+    """The plainest form that says all of it: .txt for one text without times, .srt if it holds them exactly, or .jsonl.
+
+    Subtitles have whole milliseconds, need ends, and know no blank lines within a text.
+    """
+    if len(spans) == 1 and spans[0][:2] == (0, None):
+        return ".txt"
+    whole = all(0 <= start < 100 * 3600 * NS and end is not None for start, end, _ in spans)
+    return ".srt" if whole and list(_cues(_subtitles(spans))) == list(spans) else ".jsonl"
+
+
+def _subtitles(spans: Sequence[Span]) -> str:
+    cues = []
+    for number, (start, end, text) in enumerate(spans, 1):
+        until = end if end is not None else start + NS
+        cues.append(f"{number}\n{_srt(start)} --> {_srt(until)}\n{text}\n")
+    return "\n".join(cues)
 
 
 def write_texts(path: Path, spans: Sequence[Span]) -> None:
@@ -108,11 +147,7 @@ def write_texts(path: Path, spans: Sequence[Span]) -> None:
     if path.suffix == ".txt":
         content = "\n".join(text for _, _, text in spans)
     elif path.suffix == ".srt":
-        cues = []
-        for number, (start, end, text) in enumerate(spans, 1):
-            until = end if end is not None else start + NS
-            cues.append(f"{number}\n{_srt(start)} --> {_srt(until)}\n{text}\n")
-        content = "\n".join(cues)
+        content = _subtitles(spans)
     else:
         rows = ({"start_ns": s, **({"end_ns": e} if e is not None else {}), "text": t} for s, e, t in spans)
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
