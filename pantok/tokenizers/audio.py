@@ -10,6 +10,7 @@ sound has exactly as many samples as the recording, at its own rate, from any pr
     audio_code        frames <-> codes: the levels
     audio_rate        how deep: constant quality, or a rate
     audio_fit         learning the codebooks
+    audio_refine      ... for longer
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pantok.errors import InputError, OptionError, VocabularyError
 from pantok.experience import Block, Clock, Track
 from pantok.quantizers.threads import one_thread
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
-from pantok.tokenizers import audio_fit
+from pantok.tokenizers import audio_fit, audio_refine
 from pantok.tokenizers.audio_bands import bands_of
 from pantok.tokenizers.audio_code import STAGES, WATERS, Books, decode_rows, encode_rows
 from pantok.tokenizers.audio_loudness import LEARNED, Rows, latents
@@ -53,11 +54,14 @@ _HELD_OUT = 10  # every tenth segment is not learned from
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig:
     """size: codes of a book. tick_size: codes of the coarsest loudness. seconds: of sound to learn from, spread over
-    the recordings; a tenth of it is held out."""
+    the recordings; a tenth of it is held out. refine_seconds: how long to improve the books further, 0 for not at all;
+    the result then depends on the machine's speed, with refine_steps (rounds a stage) instead it does not."""
 
     size: int = 1024
     tick_size: int = 1024
     seconds: float = 240.0
+    refine_seconds: float = 0.0
+    refine_steps: int = 0
 
     def __post_init__(self) -> None:
         for name, size in (("size", self.size), ("tick_size", self.tick_size)):
@@ -65,6 +69,8 @@ class AudioConfig:
                 raise OptionError(f"audio {name}", f"{size} is out of range", "choose 16 to 65535")
         if not self.seconds > 0:
             raise OptionError("audio seconds", f"{self.seconds} is not positive", "choose 60 to 600")
+        if self.refine_seconds < 0 or self.refine_steps < 0:
+            raise OptionError("audio refine", "cannot be negative", "give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,21 @@ class AudioTokenizer(Tokenizer):
         held_out = samples[_HELD_OUT - 1 :: _HELD_OUT]
         learned = [s for i, s in enumerate(samples) if i % _HELD_OUT != _HELD_OUT - 1]
         books = audio_fit.learn(learned, config.size, config.tick_size, seed=seed, report=report)
-        metrics = audio_fit.measured(books, learned, held_out or samples, AudioOptions().water)
+        water = AudioOptions().water
+        metrics: dict[str, Any] = {}
+        if config.refine_seconds or config.refine_steps:
+            books, metrics["refined"] = audio_refine.refined(
+                books,
+                learned,
+                held_out,
+                config.size,
+                water,
+                seconds=config.refine_seconds,
+                steps=config.refine_steps,
+                seed=seed,
+                report=report,
+            )
+        metrics |= audio_fit.measured(books, learned, held_out or samples, water)
         return cls(config, books, {"held_out": bool(held_out), **metrics})
 
     def encoder(self, track: Track, options: Any = None) -> Encoder:

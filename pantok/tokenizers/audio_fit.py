@@ -6,7 +6,7 @@ is spent on what is never coded; and each code keeps the mean of what it leaves 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,9 +86,9 @@ def learn(samples: Sequence[Sample], size: int, tick_size: int, *, seed: int, re
     loudness |= _loudness_books(samples, high, {}, size, seed + 100)
     report("loudness", 0.4)
     books = Books(loudness, [], [], mask, tilt, np.array(FILL), np.zeros(WATERS, np.int64), *_latent_basis(samples))
-    shape, left = _shape_books(books, samples, size, seed, report)
+    shape, left = shape_books(books, samples, size, seed, report)
     books = replace(books, shape=shape, left=left)
-    return replace(books, rates=_rates(books, samples))
+    return replace(books, rates=rates_of(books, samples))
 
 
 def measured(books: Books, learned: Sequence[Sample], held_out: Sequence[Sample], water: int) -> dict[str, Any]:
@@ -151,10 +151,9 @@ def _loudness_books(
     return books
 
 
-def _shape_books(
-    books: Books, samples: Sequence[Sample], size: int, seed: int, report: Report
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    vectors, needs = [], []
+def _shape_vectors(books: Books, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+    """What stands out above WATER: spectra (n, 8) divided by their decoded loudness, and by how much (n,)."""
+    vectors, needs = [np.zeros((0, UNIT_BINS))], [np.zeros(0, np.int64)]
     for sample in samples:
         bands = sample.bands
         known = loudness_known(books, sample)
@@ -163,31 +162,63 @@ def _shape_books(
         x = bands.to_units(sample.frames)[r, u] / AMPLITUDES[known[r, bands.band_U[u]]][:, None]
         vectors.append(x * SHAPE_UNIT)
         needs.append(need[r, u])
-    left, need = np.concatenate(vectors), np.concatenate(needs)
+    return np.concatenate(vectors), np.concatenate(needs)
+
+
+def shape_books(
+    books: Books,
+    samples: Sequence[Sample],
+    size: int,
+    seed: int,
+    report: Report,
+    better: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
+    held_out: Sequence[Sample] = (),
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Books of the stages and what their codes leave over.
+
+    better: gives a better book than the one of k-means, from (book, all vectors, held-out vectors).
+    """
+    left, need = _shape_vectors(books, samples)
+    left_held, need_held = _shape_vectors(books, held_out)
     shape: list[np.ndarray] = []
     over: list[np.ndarray] = []
     for stage in range(STAGES):
         if not len(left):  # nothing stands out, or all of it is said already
             left, need = np.zeros((1, UNIT_BINS)), np.zeros(1, np.int64)
-        grid = np.clip(np.rint(left), -WIDEST, WIDEST)
+        grid = _on_grid(left)
         book = _book(_some(grid, seed + stage), size, seed + stage)
+        if better is not None:
+            book = better(book, grid, _on_grid(left_held))
         long = np.sqrt((book**2).sum(1, keepdims=True)) / LONGEST
         book = np.trunc(book / np.maximum(long, 1)).astype(np.float32)
         codes, _ = nearest(grid.astype(np.float32), book)
-        rest = left - book[codes]
-        energy = np.bincount(codes, (rest**2).sum(1), len(book)) / np.maximum(
+        energy = np.bincount(codes, ((left - book[codes]) ** 2).sum(1), len(book)) / np.maximum(
             np.bincount(codes, minlength=len(book)), 1
         )
         share = OCTAVE * np.log2(np.maximum(energy / (UNIT_BINS * SHAPE_UNIT**2), 1e-9))
         shape.append(book)
         over.append(np.clip(np.rint(share), LEAST_LEFT, MOST_LEFT).astype(np.int64))
-        need = need + over[-1][codes]
-        left = rest / RATIOS[over[-1][codes] - LEAST_LEFT][:, None]
-        keep = need > WATER
-        if keep.sum() > 8 * size:  # fewer would be learned by heart
-            left, need = left[keep], need[keep]
+        # Fewer than 8 vectors a code would be learned by heart: then those that have enough already serve too.
+        left, need = _left_over(left, need, book, over[-1], codes, 8 * size)
+        if len(left_held):
+            codes, _ = nearest(_on_grid(left_held).astype(np.float32), book)
+            left_held, need_held = _left_over(left_held, need_held, book, over[-1], codes, 0)
         report("shapes", 0.4 + 0.6 * (stage + 1) / STAGES)
     return shape, over
+
+
+def _on_grid(left: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(left), -WIDEST, WIDEST)
+
+
+def _left_over(
+    left: np.ndarray, need: np.ndarray, book: np.ndarray, over: np.ndarray, codes: np.ndarray, fewest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the next stage gets: the rest in its own unit, where it still stands out if more than `fewest` do."""
+    need = need + over[codes]
+    left = (left - book[codes]) / RATIOS[over[codes] - LEAST_LEFT][:, None]
+    keep = need > WATER
+    return (left[keep], need[keep]) if keep.sum() > fewest else (left, need)
 
 
 def _latent_basis(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +236,7 @@ def _latent_basis(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.int64), basis.astype(np.int64)
 
 
-def _rates(books: Books, samples: Sequence[Sample]) -> np.ndarray:
+def rates_of(books: Books, samples: Sequence[Sample]) -> np.ndarray:
     """Bits a second and channel at each water level, of ticks that are not faint; shapes as `predicted`, loudness at
     its full depth."""
     total, cells = np.zeros(WATERS, np.int64), 0
