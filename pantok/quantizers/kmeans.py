@@ -22,11 +22,14 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from pantok.quantizers.threads import one_thread
+
 _CHUNK_ENTRIES = 1 << 19  # of the score matrix: 2 MiB of float32, which stays in a core's cache
 _GRID = 4000.0  # norm of the longest vector on the integer grid: 4000 * 4000 < 2^24
 _SEED_ROUNDS = 16
 
 
+@one_thread()
 def nearest(vectors: Any, codebook: Any) -> tuple[np.ndarray, np.ndarray]:
     """The nearest code of each vector by squared distance; the lowest code on a tie.
 
@@ -35,7 +38,8 @@ def nearest(vectors: Any, codebook: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Exact, whatever the chunks and threads, where the vectors and codes are integers with |x| |c| and |c|^2 / 2
     below 2^23; elsewhere equal to float32 rounding, on vectors centred by the codebook's mean (uncentred float32
-    picks wrong codes far from the origin).
+    picks wrong codes far from the origin). On the CPU it takes one thread, see `threads`: a second gained nothing on
+    two idle cores, and cost a factor of 20 on busy ones.
     """
     x, c = _tensor(vectors), _tensor(codebook)
     assert x.ndim == 2 and c.ndim == 2 and x.shape[1] == c.shape[1] and len(c), (x.shape, c.shape)
