@@ -175,14 +175,18 @@ def pictures_of(container: Any) -> list[Any]:
 def nominal_rate(stream: Any) -> Fraction | None:
     """Frames a second as the header has it; of its two figures the round one, where they hardly differ."""
     average, base = stream.average_rate, stream.base_rate
-    if average and base and abs(Fraction(base) / Fraction(average) - 1) < Fraction(1, 500):
+    # How long the last frame lasts is anybody's guess, and shifts the average of a short clip.
+    near = max(Fraction(1, 500), min(Fraction(2, stream.frames), Fraction(1, 10)) if stream.frames else Fraction(0))
+    if average and base and abs(Fraction(base) / Fraction(average) - 1) < near:
         return Fraction(base)
     return Fraction(average or base) if average or base else None
 
 
 def _zero_ns(container: Any) -> int:
     """The instant of the container's clock that is the recording's zero."""
-    if not container.format.flags & av.format.Flags.ts_discont.value:
+    # An .mp3 alone counts the priming samples that are left out.
+    anywhere = container.format.flags & av.format.Flags.ts_discont.value or container.format.name == "mp3"
+    if not anywhere:
         return 0
     starts = [
         to_ns(s.start_time, s.time_base)
@@ -212,6 +216,8 @@ def frames_of(path: Path, index: int, damage: Damage, zero_ns: int) -> Iterator[
         usual_ns = round(NS / rate) if rate else NS // 25
         if stream.duration:
             promised_ns = to_ns((stream.start_time or 0) + stream.duration, base) - zero_ns
+        elif container.duration and "matroska" in container.format.name and matroska_is_cut(path):
+            promised_ns = container.duration * 1000
         for frame in _decoded(container, stream, damage):
             clock = Fraction(frame.time_base) if frame.time_base else base
             stamp = frame.pts if frame.pts is not None else frame.dts
@@ -225,6 +231,31 @@ def frames_of(path: Path, index: int, damage: Damage, zero_ns: int) -> Iterator[
     # Half a second is more than headers are off by in whole files, and less than what anybody would miss.
     if promised_ns is not None and after is not None and promised_ns - after > NS // 2:
         damage.cut = f"it ends at {after / NS:.1f} s of the {promised_ns / NS:.1f} s that its header promises"
+
+
+def matroska_is_cut(path: Path) -> bool:
+    """Whether a Matroska or WebM file ends before its segment does, by the sizes at its beginning (RFC 8794, 9559).
+
+    FFmpeg reads such a file to its end without a word.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    _, at = _ebml_size(head, 4)
+    after = at + _ebml_size(head, 4)[0]
+    if head[:4] != b"\x1a\x45\xdf\xa3" or head[after : after + 4] != b"\x18\x53\x80\x67":
+        return False
+    size, at = _ebml_size(head, after + 4)
+    return size >= 0 and path.stat().st_size < at + size
+
+
+def _ebml_size(content: bytes, at: int) -> tuple[int, int]:
+    """A size of variable length and where it ends; -1 if the writer did not know it."""
+    first = content[at] if at < len(content) else 0
+    if not first:
+        return -1, at + 8
+    length = 9 - first.bit_length()
+    value = int.from_bytes(content[at : at + length], "big") & ((1 << 7 * length) - 1)
+    return (-1 if value == (1 << 7 * length) - 1 else value), at + length
 
 
 def _decoded(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:

@@ -73,7 +73,7 @@ def _blocks(
     waiting: list[np.ndarray] = []
     begin, count = 0, 0  # of what is waiting: the number of its first sample, counted from the clock's zero; samples
     started = False
-    for at, values in _placed(path, index, rate_hz, layout, channels, dtype, zero_ns, damage):
+    for at, values in _placed(path, index, rate_hz, layout, channels, dtype, zero_ns, damage, end is not None):
         if not started:
             begin, started = at, True
         if end is not None and 0 < at + len(values) - end < len(values) <= _FRAME:
@@ -104,11 +104,19 @@ def _placed(
     dtype: np.dtype,
     zero_ns: int,
     damage: Damage,
+    stamped: bool,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first sample, samples), without gap or overlap."""
+    """(number of the first sample, samples), without gap or overlap.
+
+    stamped: the container counts to the sample, and says how much of the last frame is sound.
+    """
     after: int | None = None
     resampler = None
-    for at_ns, _, frame in steady(frames_of(path, index, damage, zero_ns), damage):
+    frames = steady(frames_of(path, index, damage, zero_ns), damage)
+    following = next(frames, None)
+    while following is not None:
+        at_ns, _, frame = following
+        following = next(frames, None)
         if frame.sample_rate == rate_hz and frame.layout.nb_channels == channels:
             parts = [_samples(frame, channels, dtype)]
         else:  # the recording changed its rate or channels on the way
@@ -121,6 +129,8 @@ def _placed(
                 resampler = None
                 damage.lost += 1
                 continue
+        if following is None and stamped and len(parts) == 1:
+            parts = [parts[0][: _length(frame, rate_hz)]]
         begin = (at_ns * rate_hz * 2 + NS) // (2 * NS)
         for values in parts:
             if after is not None:
@@ -138,6 +148,13 @@ def _placed(
                 yield after, values
             after += len(values)
             begin += len(values)
+
+
+def _length(frame: Any, rate_hz: int) -> int | None:
+    """Samples that the container counts of a frame; None where it does not say."""
+    if not frame.duration or not frame.time_base:
+        return None
+    return int(frame.duration * Fraction(frame.time_base) * rate_hz) or None
 
 
 def _silence(begin: int, count: int, rate_hz: int, channels: int, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]]:

@@ -22,6 +22,7 @@ from pantok import pixels
 from pantok.experience import NS, Block, Clock
 from pantok.formats.container import to_ns
 from pantok.formats.files import replaced, unwritable
+from pantok.formats.mp4_edits import delay_sound
 
 _CRF = "16"  # well below what the tokenizer loses
 _AAC_BITS_PER_CHANNEL = 96_000
@@ -29,6 +30,7 @@ _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _FINEST = 1_000_000  # ticks a second where no other clock fits: gaps between frames stay below 2**32 ticks for an hour
 _LIMIT = 2**31 - 1
+_SHORT_NS = NS // 2  # gaps below which nanoseconds fit: 32 bits hold 2 s of them, for frames shown out of order too
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ def write_media(path: Path, video: Signal, sound: Signal | None = None, *, lossl
             unit = math.lcm(base.denominator, _rate_hz(sound) if sound else 1)
             options = {"movie_timescale": str(unit if unit <= _LIMIT else base.denominator)}
             with av.open(f"file:{temporary}", "w", format="mp4", container_options=options) as container:
-                _Writer(container, video, base, sound, lossless).run()
+                writer = _Writer(container, video, base, sound, lossless)
+                writer.run()
+            if writer.sound_edit is not None:
+                delay_sound(temporary, *writer.sound_edit)
         except OSError as error:  # FFmpeg's errors that the system caused are OSErrors as well
             if isinstance(error, av.error.FFmpegError) and (error.errno or 0) > 1000:
                 raise  # FFmpeg's own: what was given to it is at fault, and that is a bug
@@ -63,13 +68,15 @@ def write_media(path: Path, video: Signal, sound: Signal | None = None, *, lossl
 def time_base_of(video: Signal) -> Fraction:
     """The unit of time in which every frame's instant is whole to the nanosecond: the recording's own if it can be.
 
-    Where none that a container takes is exact, the nearest microsecond.
+    Nanoseconds where gaps are short; where none that a container takes is exact, the nearest microsecond.
     """
     clock, said = video.clock, video.info.get("time_base")
     wishes = [Fraction(str(said)).denominator] if said else []
     if clock.rate is not None:
-        rate = clock.rate.numerator
-        wishes += [rate, math.lcm(rate, wishes[0])] if wishes else [rate]
+        rate, start = clock.rate.numerator, Fraction(clock.start_ns, NS).denominator
+        wishes += [rate, math.lcm(rate, wishes[0]), math.lcm(rate, start)] if wishes else [rate, math.lcm(rate, start)]
+    if np.diff(clock.times_ns).max(initial=0) < _SHORT_NS:
+        wishes.append(NS)
     rest = clock.times_ns % NS
     for ticks in (*wishes, _FINEST):
         if 0 < ticks <= _LIMIT:
@@ -113,10 +120,28 @@ class _Writer:
         while any(h is not None for h in heads):
             at = min((i for i, h in enumerate(heads) if h is not None), key=lambda i: heads[i][0])  # type: ignore[index]
             frames, stream = parts[at]
-            self._container.mux(stream.encode(heads[at][1]))  # type: ignore[index]
+            self._mux(stream, heads[at][1])  # type: ignore[index]
             heads[at] = next(frames, None)
         for _, stream in parts:
-            self._container.mux(stream.encode(None))
+            self._mux(stream, None)
+
+    def _mux(self, stream: Any, frame: Any) -> None:
+        for packet in stream.encode(frame):
+            if self._voice is not None and stream is self._voice.stream and self._voice.first_packet is None:
+                self._voice.first_packet = packet.pts * Fraction(packet.time_base)
+            self._container.mux(packet)
+
+    @property
+    def sound_edit(self) -> tuple[Fraction, Fraction, int] | None:
+        """Start and length in seconds, and priming in samples, of sound that starts late and has priming."""
+        voice = self._voice
+        if voice is None or voice.first is None or voice.first_packet is None:
+            return None
+        priming = voice.first - voice.first_packet
+        if voice.first <= 0 or priming <= 0:
+            return None
+        rate = voice.stream.codec_context.sample_rate
+        return voice.first, Fraction(voice.given, rate), round(priming * rate)
 
     def _frames(self) -> Iterator[tuple[int, Any]]:
         index = 0
@@ -156,6 +181,9 @@ class _Voice:
         self.stream = container.add_stream(codec, rate=rate, layout=self._layout)
         if not packed:
             self.stream.bit_rate = _AAC_BITS_PER_CHANNEL * sound.channels
+        self.first: Fraction | None = None  # seconds of the first sample given to the encoder
+        self.first_packet: Fraction | None = None  # and of the first that came out of it
+        self.given = 0  # samples
         self._resampler = None
         if rate != self._rate:
             self._resampler = av.AudioResampler(format=self._form, layout=self._layout, rate=rate)
@@ -179,6 +207,9 @@ class _Voice:
     def _at_rate(self, frame: Any) -> Iterator[tuple[int, Any]]:
         frames = [frame] if self._resampler is None else self._resampler.resample(frame)
         for part in frames:
+            if self.first is None:
+                self.first = (part.pts or 0) * Fraction(part.time_base or 1)
+            self.given += part.samples
             yield to_ns(part.pts or 0, Fraction(part.time_base or 1)), part
 
     def _arranged(self, values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sound files through libsndfile (wav, flac, ogg, mp3, aiff, ...): one track, a second at a time."""
+"""Sound files through libsndfile (wav, flac, ogg, aiff, ...): one track, a second at a time. MP3 is FFmpeg's."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
         empty = path.is_file() and path.stat().st_size == 0
         why = "is empty (0 bytes)" if empty else "is not sound, or is damaged"
         raise InputError(path, why, "copy or record it again; check that it plays") from error
+    if facts.format in ("MP3", "MPEG"):  # each read seeks, after which MPEG audio is garbled for thousands of samples
+        raise InputError(path, "is MPEG audio, which libsndfile reads whole or not at all", "read it as a container")
     if facts.frames == 0:
         raise InputError(path, "holds no samples", "record it again, or remove it")
     whole = facts.subtype in _WHOLE
