@@ -24,7 +24,7 @@ EXACT = 1 << 24
 FRACTION = 3
 """Pixel tables hold 1/8 grey levels."""
 _SITE_NORM = 3534  # of the largest residual of a site: sqrt(64 * 255^2 + 32 * 510^2), rounded up
-_CLUSTERED = 64  # codes; fewer are compared one by one
+_CLUSTERED = 64  # most codes of a cluster; a book of fewer is not cut into clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +180,22 @@ def make_book(directions: np.ndarray, codes: list[np.ndarray]) -> Book:
 
 
 def clustered(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`codes` int16 (K, D) in clusters of neighbours, about the root of K of them, and where each begins."""
+    """`codes` int16 (K, D) in clusters of neighbours, at least the root of K of them and none larger than a limit, and
+    where each begins. Most codes are short and lie together; what k-means leaves in one cluster is cut at the median of
+    its principal direction until it is small."""
     count = round(float(np.sqrt(len(codes)))) if len(codes) >= _CLUSTERED else 1
     if count == 1:
         return codes, np.array([0, len(codes)], np.int64)
     owner, _ = nearest(codes.astype(np.float32), kmeans(codes, count, seed=0))
-    sizes = np.bincount(owner)
-    return codes[np.argsort(owner, kind="stable")], np.concatenate([[0], np.cumsum(sizes[sizes > 0])])
+    todo = [np.flatnonzero(owner == c) for c in range(count)]
+    done: list[np.ndarray] = []
+    while todo:
+        group = todo.pop(0)
+        if len(group) <= _CLUSTERED:
+            done += [group] if len(group) else []
+            continue
+        apart = codes[group] - codes[group].mean(0)
+        along = np.argsort(apart @ np.linalg.svd(apart, full_matrices=False)[2][0], kind="stable")
+        half = len(group) // 2
+        todo += [np.sort(group[along[:half]]), np.sort(group[along[half:]])]
+    return codes[np.concatenate(done)], np.cumsum([0, *map(len, done)])

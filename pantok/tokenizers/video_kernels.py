@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import int32, njit
 
-PROBES = 3
+PROBES = 4
 """Clusters that are looked into."""
 _ROWS = 256  # vectors of one matrix product: what it makes stays in a core's cache
 
