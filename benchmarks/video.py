@@ -26,6 +26,7 @@ from pantok.stream import TrackTokens
 from pantok.tokenizers.video import VideoOptions, VideoTokenizer
 
 FLOOR_STAGES = 4
+STEPS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 
 def read(path: str) -> tuple[np.ndarray, int, int, Fraction]:
@@ -91,6 +92,12 @@ def floor(train: np.ndarray, test: np.ndarray) -> list[tuple[float, float]]:
     return out
 
 
+def at_bits(curve: list[tuple[float, float]], bits: float) -> float | None:
+    """PSNR at a rate by lines through the curve in the logarithm of bits; None outside it."""
+    x, y = np.log([b for b, _ in curve]), [q for _, q in curve]
+    return float(np.interp(np.log(bits), x, y)) if x[0] <= np.log(bits) <= x[-1] else None
+
+
 def main(paths: list[str]) -> None:
     torch.set_num_threads(1)
     for path in paths:
@@ -104,9 +111,8 @@ def main(paths: list[str]) -> None:
         print(f"\n## {path.rsplit('/', 1)[-1]}: {width}x{height}, {len(frames)} frames")
         print(f"fit {time.perf_counter() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU\n")
         print("| | bits/pixel | entropy | PSNR dB | encode ms/frame | decode ms/frame |\n|---|---|---|---|---|---|")
-        for bits, quality in floor(pixels.to_rgb(train[:: max(1, cut // 200)], height, width), rgb):
-            print(f"| floor | {bits:.4f} | | {quality:.2f} | | |", flush=True)
-        for step in (2.0, 3.0, 4.0, 5.0, 6.0, 7.0):
+        curve: list[tuple[float, float]] = []
+        for step in STEPS:
             options = VideoOptions(quality=step)
             t0 = time.process_time()
             tokens = tokenizer.encode(track_of(test, height, width, rate), options)
@@ -114,9 +120,10 @@ def main(paths: list[str]) -> None:
             decoded = tokenizer.decoded(tokens)
             t2 = time.process_time()
             made = pixels.to_rgb(decoded, height, width)
+            curve.append((bits_of(tokens, tokenizer).sum() / area, psnr(rgb, made)))
             print(
-                f"| quality {step:g} | {bits_of(tokens, tokenizer).sum() / area:.4f} | {entropy_of(tokens) / area:.4f} "
-                f"| {psnr(rgb, made):.2f} | {(t1 - t0) / len(test) * 1e3:.1f} | {(t2 - t1) / len(test) * 1e3:.1f} |",
+                f"| quality {step:g} | {curve[-1][0]:.4f} | {entropy_of(tokens) / area:.4f} "
+                f"| {curve[-1][1]:.2f} | {(t1 - t0) / len(test) * 1e3:.1f} | {(t2 - t1) / len(test) * 1e3:.1f} |",
                 flush=True,
             )
             if step == 5.0:
@@ -125,6 +132,12 @@ def main(paths: list[str]) -> None:
                     psnr(rgb, pixels.to_rgb(tokenizer.decoded(tokens, levels=k + 1), height, width))
                     for k in range(len(levels))
                 ]
+        for bits, quality in floor(pixels.to_rgb(train[:: max(1, cut // 200)], height, width), rgb):
+            mine = at_bits(curve, bits)
+            gain = f"{mine - quality:+.2f} dB above it at its bits" if mine is not None else "out of range"
+            print(f"| floor; {gain} | {bits:.4f} | | {quality:.2f} | | |", flush=True)
+        mine = at_bits(curve, 0.08)
+        print(f"| at 0.08 | 0.0800 | | {'out of range' if mine is None else f'{mine:.2f}'} | | |")
         still = np.repeat(test[:1], round(2 * rate), 0)
         tokens = tokenizer.encode(track_of(still, height, width, rate))
         print(f"| still, quality 5 | {bits_of(tokens, tokenizer).sum() / len(still) / height / width:.4f} | | | | |\n")

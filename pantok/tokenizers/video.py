@@ -10,11 +10,14 @@ books are learned, `video_exact` why the arithmetic is exact.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from pantok import pixels
 from pantok.config import from_mapping, to_mapping
@@ -233,8 +236,12 @@ class VideoEncoder(Encoder):
             self._times.append(block.times_ns)
         held = np.concatenate([self._held, values]) if len(self._held) else values
         whole = len(held) // TICK * TICK
-        for at in range(0, whole, TICK):
-            self._tick(held[at : at + TICK])
+        ticks = [held[at : at + TICK] for at in range(0, whole, TICK)]
+        if self._control.steady:
+            self._overlapped(ticks)
+        else:
+            for frames in ticks:
+                self._tick(frames)
         self._held = held[whole:].copy()
 
     @one_thread_of_blas()
@@ -268,25 +275,49 @@ class VideoEncoder(Encoder):
             track.name, "video", clock, TICK, levels, header, dict(track.info), track.channels, track.units, latents
         )
 
+    def _overlapped(self, ticks: Sequence[np.ndarray]) -> None:
+        """Ticks at a fixed trade: frames between are coded on a second thread, beside the end of the next tick."""
+        waiting: deque[Future[Drawn]] = deque()
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as beside:
+            for frames in ticks:
+                sites = self._begun(frames)
+                ends = self._chooser.ends(sites, self._past, self._before, self._control.lam)
+                self._past, self._before = ends.end, ends.plan.vectors[1:]
+                waiting.append(beside.submit(self._chooser.fill, ends))
+                self._embed(sites)
+                if len(waiting) > 2:
+                    self._keep(pack(waiting.popleft().result().plan))
+            for drawn in waiting:
+                self._keep(pack(drawn.result().plan))
+
     def _tick(self, frames: np.ndarray) -> None:
-        sites = self._grid.to_sites(frames)
-        if self._ticks % self._key_every == 0:
-            self._past, self._before = None, self._before[:0]
-        codes: list[np.ndarray] = []
+        sites = self._begun(frames)
         while True:
             drawn = self._chooser.code(sites, self._past, self._before, self._control.lam)
             codes = pack(drawn.plan)
             if self._control.accepts(codes, sites, drawn):
                 break
         self._past, self._before = drawn.end, drawn.plan.vectors[1:]
-        for level, part in enumerate(codes):
-            self._codes[level].append(part.astype(smallest_dtype(self._sizes[level])))
-            self._counts[level].append(len(part))
+        self._embed(sites)
+        self._keep(codes)
+
+    def _begun(self, frames: np.ndarray) -> np.ndarray:
+        """The tick's frames as sites; forgets the past if it is a key."""
+        if self._ticks % self._key_every == 0:
+            self._past, self._before = None, self._before[:0]
+        self._ticks += 1
+        return self._grid.to_sites(frames)
+
+    def _embed(self, sites: np.ndarray) -> None:
         if self._options.latents:
             wanted = residual(sites[-1], GREY).reshape(self._grid.blocks, -1)
             values = self._coarse.project(wanted)[:, :-1] * self._coarse.unit
             self._latents.append(values.astype(np.float16))
-        self._ticks += 1
+
+    def _keep(self, codes: Sequence[np.ndarray]) -> None:
+        for level, part in enumerate(codes):
+            self._codes[level].append(part.astype(smallest_dtype(self._sizes[level])))
+            self._counts[level].append(len(part))
 
 
 class _Control:
@@ -305,16 +336,21 @@ class _Control:
         self._purse = self._most
 
     @property
+    def steady(self) -> bool:
+        """Whether lambda never moves."""
+        return self._options.target_psnr is None and self._options.bits_per_second is None
+
+    @property
     def lam(self) -> float:
         return lambda_of(self._quality)
 
     def accepts(self, codes: Sequence[np.ndarray], sites: np.ndarray, drawn: Drawn) -> bool:
         """Whether the tick stands; else `lam` has moved and the tick is to be coded again."""
+        if self.steady:
+            return True
         if self._options.target_psnr is not None:
             return self._accepts_error(sites, drawn)
-        if self._options.bits_per_second is not None:
-            return self._accepts_bits(codes)
-        return True
+        return self._accepts_bits(codes)
 
     def _accepts_error(self, sites: np.ndarray, drawn: Drawn) -> bool:
         gap = residual(sites, drawn.sites)[:, self._grid.inside]

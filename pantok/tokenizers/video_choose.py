@@ -59,6 +59,17 @@ class Drawn:
     end: Reference
 
 
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """A tick of which the last frame is coded; `lam` is that of the frames between."""
+
+    plan: Plan
+    frames: np.ndarray
+    past: Reference | None
+    end: Reference
+    lam: float
+
+
 class Chooser:
     """Codes one tick after another against what the decoder will have."""
 
@@ -68,21 +79,28 @@ class Chooser:
 
     def code(self, frames: np.ndarray, past: Reference | None, before: np.ndarray, lam: float) -> Drawn:
         """frames: sites uint8 (count, N, 96). past: None on a key tick. before: last tick's displacements."""
+        return self.fill(self.ends(frames, past, before, lam))
+
+    def ends(self, frames: np.ndarray, past: Reference | None, before: np.ndarray, lam: float) -> Ends:
+        """The last frame of a tick and all displacements: what the next tick needs. Arguments as of `code`."""
         plan = Plan.blank(self.grid, past is None)
-        target, count = frames[-1], len(frames)
-        inner_lam, lam = INNER_TRADE * lam, (KEY_TRADE if past is None else END_TRADE) * lam
+        target, mine = frames[-1], (KEY_TRADE if past is None else END_TRADE) * lam
         if past is not None:
-            self._move(plan, frames, past, before, lam)
-        base, energy = self._refresh(plan, target, past, lam)
-        self._detail(plan, target, base, energy, lam)
+            self._move(plan, frames, past, before, mine)
+        base, energy = self._refresh(plan, target, past, mine)
+        self._detail(plan, target, base, energy, mine)
         end = Reference(self.grid, draw_end(plan, base, self.books))
-        out = np.empty_like(frames)
-        out[-1] = end.sites
-        if count > 1:
-            if past is None and not self._still(frames, lam):
-                self._move_from_key(plan, frames, end, before, lam)
-            out[:-1] = self._between(plan, frames, past, end, inner_lam)
-        return Drawn(plan, out, end)
+        if len(frames) > 1 and past is None and not self._still(frames, mine):
+            self._move_from_key(plan, frames, end, before, mine)
+        return Ends(plan, frames, past, end, INNER_TRADE * lam)
+
+    def fill(self, ends: Ends) -> Drawn:
+        """The frames between. Nothing that comes later depends on them, so this may be done beside the next tick."""
+        out = np.empty_like(ends.frames)
+        out[-1] = ends.end.sites
+        if len(out) > 1:
+            out[:-1] = self._between(ends.plan, ends.frames, ends.past, ends.end, ends.lam)
+        return Drawn(ends.plan, out, ends.end)
 
     def _still(self, frames: np.ndarray, lam: float) -> bool:
         return bool(squared(frames[0], frames[-1]).sum() < lam * 1000)
