@@ -25,6 +25,7 @@ from pantok.errors import InputError, OptionError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
     from pantok.experience import Episode
     from pantok.formats.folder import EpisodeFiles, ReadOptions
@@ -223,7 +224,7 @@ class Run:
     def console(self) -> Console:
         from rich.console import Console
 
-        return Console(stderr=True, highlight=False, quiet=self.quiet)
+        return Console(stderr=True, highlight=False, quiet=self.quiet, width=None if sys.stderr.isatty() else 200)
 
     def progress(self) -> Progress:
         """A live display on standard error; silent when that is not a terminal."""
@@ -256,24 +257,33 @@ class Run:
         if self.as_json:
             return
         from rich.console import Console
-        from rich.table import Table
 
         out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-
-        table = Table(box=None, pad_edge=False)
-        for i, name in enumerate(columns):
-            table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
-        for row in rows:
-            table.add_row(*row)
         if title:
             out.print(title, style="bold", soft_wrap=True)
-        out.print(table)
+        out.print(_table(columns, rows))
+
+    def summary(self, columns: list[str], rows: list[list[str]]) -> None:
+        """A table for people, on standard error; not with --json or --quiet."""
+        if not self.as_json:
+            self.console.print(_table(columns, rows))
 
     def end(self, document: Mapping[str, Any] | None = None, code: int = 0) -> None:
         """Prints the JSON document if asked for, and exits: 4 if some inputs were skipped, else `code`."""
         if self.as_json and document is not None:
             click.echo(json.dumps({**document, "problems": self.problems}, indent=2, default=str))
         sys.exit(code or (SOME_SKIPPED if self.problems else 0))
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def human_bytes(count: float) -> str:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 )
 @click.option("--text-size", type=int, help="Pieces of a text model trained here.  [default: 4096]")
 @click.option("--only", multiple=True, type=click.Choice(common.MODALITIES), help="Fit these alone; may be repeated.")
+@click.option(
+    "--refine", type=click.FloatRange(min=0), metavar="SECONDS", help="Learn on for so long; kept where it helps."
+)
 @common.resampling
 @common.config_file
 @common.seed
@@ -41,6 +44,7 @@ def command(
     text_corpus: tuple[Path, ...],
     text_size: int | None,
     only: tuple[str, ...],
+    refine: float | None,
     size: int | None,
     fps: str | None,
     config_path: Path | None,
@@ -55,9 +59,13 @@ def command(
     Codebooks for video, sound and numbers are learned from the recordings alone, in minutes on two cores; text
     keeps the model that you bring (--text-model) or gets one trained on the recordings' text or on --text-corpus.
 
+    A part of the recordings is held out to measure each tokenizer by. With --refine the codebooks are learned further
+    for so many seconds in all, and kept only if what was held out is then described better.
+
     \b
     Example:
       pantok fit-vocab recordings/ -o home.vocab
+      pantok fit-vocab recordings/ -o home.vocab --text-model tokenizer.json --refine 60
     """
     from pantok.fit import fit_vocabulary
     from pantok.formats import vocab
@@ -75,6 +83,8 @@ def command(
         common.show_plan(run, found)
         run.end(common.plan_document(found))
     episodes = common.episodes(run, found, reading)
+    if refine:
+        _refine(run, settings, refine, {t.modality for e in episodes for t in e.tracks.values()}, only)
     text = _text(text_model, text_corpus, settings.get("text", {}))
     began = time.monotonic()
     with run.progress() as bar:
@@ -99,6 +109,8 @@ def command(
         )
     vocab.save_vocabulary(vocabulary, output, force=force)
     seconds = time.monotonic() - began
+    columns = ["tokenizer", "levels", "codes", "measured on", "quality", "rate", "books used"]
+    run.summary(columns, [_row(state) for state in vocabulary.states.values()])
     size_bytes = common.tree_bytes(output)
     run.say(
         f"Wrote {output}: {vocabulary.size} ids, {common.human_bytes(size_bytes)}, {common.human_seconds(seconds)}, "
@@ -131,17 +143,91 @@ def _text(model: Path | None, corpus: Sequence[Path], settings: dict[str, Any]) 
     return TextTokenizer.train(read_corpus(corpus), tokenizers.config_of("text", settings)).state()
 
 
+def _refine(
+    run: common.Run, settings: dict[str, dict[str, Any]], seconds: float, held: set[str], only: Sequence[str]
+) -> None:
+    """Shares the seconds out among the tokenizers that are fitted and can be refined. A setting in the file wins."""
+    from pantok import tokenizers
+
+    able = [
+        m
+        for m in only or common.MODALITIES
+        if m in held and hasattr(tokenizers.config_of(m, settings.get(m, {})), "refine_seconds")
+    ]
+    if not able:
+        run.say("--refine: none of what is fitted here can be refined; it changes nothing.")
+    for modality in able:
+        settings[modality] = {"refine_seconds": seconds / len(able), **settings.get(modality, {})}
+
+
 def _levels(state: TokenizerState) -> str:
-    return f"{len(state.levels)} levels, {sum(level.cardinality for level in state.levels)} codes"
+    count = len(state.levels)
+    return f"{count} level{'s' if count > 1 else ''}, {sum(level.cardinality for level in state.levels)} codes"
 
 
 def _quality(state: TokenizerState) -> str:
     """What was measured while fitting, in one phrase; lists and tables are left to --json."""
-    facts = []
-    for name, value in state.metrics.items():
-        inner = value if isinstance(value, dict) else {name: value}
-        if name in ("held_out", "psnr_db", "bits_per_pixel"):
-            total = sum(inner.values()) if name == "bits_per_pixel" else None
-            shown = {name: total} if total is not None else inner
-            facts += [f"{k} {v:.3g}" for k, v in shown.items() if type(v) in (int, float)]
-    return f"; held out: {', '.join(facts)}" if facts else ""
+    facts = [text for text in _measured(state) if text]
+    told = f"; {'held out' if _held_out(state) else 'on what it learned from'}: {', '.join(facts)}" if facts else ""
+    refined = state.metrics.get("refined")
+    if refined is None:
+        return told
+    if refined["gain_db"] is None:
+        return f"{told}; not refined, too little was there to hold some out"
+    if not refined["kept"]:
+        return f"{told}; refined for {refined['seconds']:.0f} s, which did not help and was dropped"
+    return f"{told}; refined for {refined['seconds']:.0f} s, {refined['gain_db']:.2f} dB better at the same bits"
+
+
+def _held_out(state: TokenizerState) -> bool:
+    """Whether the figures are of recordings that nothing was learned from."""
+    return bool(state.metrics.get("held_out"))
+
+
+def _measured(state: TokenizerState) -> tuple[str, str]:
+    """Quality and rate, in the modality's own units; '' for what is not known."""
+    metrics = state.metrics
+    if state.modality == "video":
+        bits = sum(metrics.get("bits_per_pixel", {}).values())
+        return _figure(metrics.get("psnr_db"), "{:.1f} dB"), _figure(bits or None, "{:.3f} bits a pixel")
+    if state.modality == "audio":
+        levels = list(metrics.get("snr_db", {}).values())
+        rate = metrics.get("bits_per_second")
+        return (
+            _figure(levels[-1] if levels else None, "{:.1f} dB signal to noise"),
+            _figure(rate and rate / 1000, "{:.1f} kbit/s a channel"),
+        )
+    if state.modality == "numeric":
+        held = metrics.get("held_out") or {}
+        return (
+            _figure(held.get("max_error_of_bound"), "error {:.2f} of the bound"),
+            _figure(held.get("tokens_per_sample"), "{:.2f} tokens a value"),
+        )
+    return "", ""
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+WELL_USED = 0.95
+
+
+def _row(state: TokenizerState) -> list[str]:
+    """One tokenizer in the table at the end."""
+    used = {
+        level.name: state.metrics["used"][level.name]
+        for level in state.levels
+        if level.role == "code" and level.cardinality > 1 and level.name in state.metrics.get("used", {})
+    }
+    books = ""
+    if used:
+        well = sum(share >= WELL_USED for share in used.values())
+        books = f"{well} of {len(used)} to {WELL_USED:.0%}"
+        least = min(used, key=lambda name: used[name])
+        if used[least] < WELL_USED:
+            books += f", {least} {used[least]:.0%}"
+    quality, rate = _measured(state)
+    on = ("held out" if _held_out(state) else "learned from") if quality else "-"
+    codes = sum(level.cardinality for level in state.levels)
+    return [state.modality, f"{len(state.levels)}", f"{codes}", on, quality or "-", rate or "-", books or "-"]
