@@ -72,6 +72,7 @@ def encode_episode(job: Job, files: EpisodeFiles, tick: Callable[[str, float], N
 
     done = Done(files.id)
     store, codec = _open(job.store)
+    skipped: list[str] = []
     try:
         episode = read_episode(files, job.reading, done.problems.append)
         parameters = job.parameters
@@ -85,16 +86,20 @@ def encode_episode(job: Job, files: EpisodeFiles, tick: Callable[[str, float], N
             rate = episode.tracks[name].rate
             tick(name, float(taken[name] / rate) if rate else 0.0)
 
+        named = episode.sources[0].path if len(episode.sources) == 1 else files.id
         stream = codec.encode(
             episode,
             job.settings,
             parameters=parameters,
             progress=progress,
-            skipped=lambda name, why: done.problems.append(f"{files.id}: {name}: {why}"),
+            skipped=lambda name, why: skipped.append(f"{named} {name}: {why}"),
         )
+        done.problems += skipped
+        skipped = []
         store.write([stream])
     except (InputError, TokenError) as error:  # of this recording alone; any other error would meet all of them
-        done.problems.append(str(error))
+        # Where no track can be encoded, the reason of each says more than that.
+        done.problems += skipped or [str(error)]
         return done
     done.encoded = True
     spans = [(t.clock.start_ns, t.clock.start_ns + t.clock.duration_ns) for t in stream.tracks.values()]

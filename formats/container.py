@@ -100,6 +100,7 @@ def read_container(
         wanted += [("audio", s.index) for s in container.streams.audio]
         zero_ns = _zero_ns(container)
     named = {"video": 0, "audio": 0}
+    failed: list[InputError] = []
     for kind, index in wanted:
         name = kind if named[kind] == 0 else f"{kind}.{named[kind]}"
         try:
@@ -108,12 +109,16 @@ def read_container(
             else:
                 track = audio_track(path, index, name, zero_ns, problems)
         except InputError as error:
-            problems(str(error))
+            failed.append(error)
             continue
         named[kind] += 1
         tracks.append(track)
     if not tracks:
+        if failed:
+            raise failed[0]
         raise InputError(path, "holds no video and no sound that can be decoded", "check that it plays elsewhere")
+    for error in failed:
+        problems(str(error))
     return tracks
 
 

@@ -75,6 +75,8 @@ def decode_text(path: Path, content: bytes) -> str:
             return content.decode("utf-16")
         except UnicodeDecodeError as error:
             raise InputError(path, "begins as UTF-16 and does not go on so", "save it as UTF-8") from error
+    if b"\0" in content[:4096]:
+        raise InputError(path, "is not text", f"check what it is; {path.suffix or 'a text'} it is not")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

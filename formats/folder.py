@@ -132,7 +132,7 @@ def _below(root: Path, unknown: dict[str, int], problems: Problems) -> Iterable[
         subfolders[:] = sorted(
             s
             for s in subfolders
-            if not s.startswith(".") and not any((here / s / m).exists() for m in ("zarr.json", "manifest.json"))
+            if not s.startswith(".") and not any(os.path.exists(here / s / m) for m in ("zarr.json", "manifest.json"))
         )
         for name in sorted(names):
             path = here / name
@@ -174,7 +174,7 @@ def read_rules(path: Path, problems: Problems = lambda line: None) -> Mapping[st
     Raises InputError for what is not TOML, an unknown key, or a value of the wrong kind. A plain name that no file
     has goes to `problems`.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
         whole = tomllib.loads(disk.read_text(path))
@@ -236,14 +236,15 @@ def read_episode(
     """
     options = options or ReadOptions()
     tracks: dict[str, Track] = {}
-    sources, failed = [], []
+    sources = []
     for path in found.paths:
         rules = found.rules.get(path.name, {})
         try:
             read = _read(path, options, rules, problems)
             source = disk.source_of(path)
         except InputError as error:
-            failed.append(error)
+            if len(found.paths) == 1:
+                raise
             problems(str(error))
             continue
         sources.append(source)
@@ -251,8 +252,6 @@ def read_episode(
             renamed = _free_name(_renamed(track, rules), path, tracks)
             tracks[renamed.name] = renamed
     if not tracks:
-        if len(failed) == 1:
-            raise InputError(found.id, "is left out", "its only file cannot be read, see above")
         raise InputError(found.id, "is left out", "none of its files can be read, see above")
     return Episode(found.id, tracks, tuple(sources))
 

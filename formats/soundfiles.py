@@ -13,9 +13,10 @@ import soundfile
 
 from pantok.errors import InputError
 from pantok.experience import Block, Clock, Track
-from pantok.formats.files import Problems, once, replaced, unreadable
+from pantok.formats.files import Problems, check_readable, once, replaced, unreadable
 
 SUFFIXES = frozenset(f".{s.lower()}" for s in soundfile.available_formats()) | {".ogg", ".opus", ".aif", ".oga"}
+_MAGIC = {b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"dns.", b"caff"}
 _WHOLE = {"PCM_16", "PCM_S8", "PCM_U8", "ALAW", "ULAW"}
 
 
@@ -25,13 +26,16 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
     A file that ends, or is damaged, before the end that its header promises gives what comes before; `problems` is
     told.
     """
+    check_readable(path)
+    with open(path, "rb") as file:
+        known = file.read(4) in _MAGIC
     try:
-        facts = soundfile.info(str(path))
+        facts = soundfile.info(str(path)) if known else None
     except (soundfile.LibsndfileError, OSError) as error:
-        empty = path.is_file() and path.stat().st_size == 0
-        why = "is empty (0 bytes)" if empty else "is not sound, or is damaged"
-        raise InputError(path, why, "copy or record it again; check that it plays") from error
-    if facts.format in ("MP3", "MPEG"):  # each read seeks, after which MPEG audio is garbled for thousands of samples
+        raise InputError(path, "is damaged", "copy or record it again; check that it plays") from error
+    if facts is None:  # libsndfile would take noise for MPEG audio
+        raise InputError(path, "is no sound file that libsndfile knows", "check that it plays")
+    if "MPEG" in facts.subtype:  # each read seeks, after which MPEG audio is garbled for thousands of samples
         raise InputError(path, "is MPEG audio, which libsndfile reads whole or not at all", "read it as a container")
     if facts.frames == 0:
         raise InputError(path, "holds no samples", "record it again, or remove it")

@@ -85,7 +85,7 @@ def _arrays(path: Path) -> Columns:
             content = np.load(file, allow_pickle=False)
             found = {"values": content} if isinstance(content, np.ndarray) else {k: content[k] for k in content.files}
     except Exception as error:  # zipfile, zlib and tokenize raise their own kinds on damaged files
-        pickled = "pickle" in str(error) and not str(error).startswith("Cannot load file")
+        pickled = str(error).startswith("Object arrays")
         why = "holds pickled objects, which can run code" if pickled else "is not a NumPy file, or is damaged"
         remedy = "save plain arrays (no dtype=object)" if pickled else "save it again with numpy.save or savez"
         raise InputError(path, why, remedy) from error

@@ -107,12 +107,8 @@ def test_links_are_followed_and_circles_are_not(tmp_path: Path) -> None:
     assert list(episodes) == ["there/ep"]
     assert said == []
     (tmp_path / "here" / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
-    with pytest.raises(InputError, match="left out"):
+    with pytest.raises(InputError, match=r"gone\.csv: is a link to a file that is not there"):
         episode(tmp_path / "here", "gone")
-    said = []
-    with pytest.raises(InputError):
-        read_episode(found(tmp_path / "here")[0]["gone"], None, said.append)
-    assert "link to a file that is not there" in said[0]
 
 
 def test_nothing_to_read_says_what_there_is(tmp_path: Path) -> None:
@@ -235,7 +231,7 @@ def test_names_and_what_is_left_out(tmp_path: Path) -> None:
         ('[files]\n"*.csv" = 3\n', "begins a table of rules"),
         ('files = 3\n', "begins a table of rules"),
         ("[files\n", "is not TOML"),
-        ("\x00", "is not TOML"),
+        ("\x00", "is not text"),
     ],
 )  # fmt: skip
 def test_rules_that_cannot_be_obeyed(tmp_path: Path, text: str, expected: str) -> None:
