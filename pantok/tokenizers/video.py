@@ -31,6 +31,7 @@ from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
 from pantok.tokenizers.video_measure import SPARE, measured, pruned, psnr_of, usage
+from pantok.tokenizers.video_refine import refined
 from pantok.tokenizers.video_tick import LEVELS, TICK, Books, draw, levels_of, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
@@ -46,6 +47,8 @@ class VideoConfig:
     vectors: residuals kept for each book.
     rounds: passes of closed-loop coding after the first guess.
     dims: coefficients of a vector in the search of its code.
+    refine_seconds: how long to improve the books further, 0 for not at all; the result then depends on the machine's
+    speed, with refine_steps (rounds a book) instead it does not.
     """
 
     size: int = 1024
@@ -53,6 +56,8 @@ class VideoConfig:
     vectors: int = 40_000
     rounds: int = 2
     dims: int = 40
+    refine_seconds: float = 0.0
+    refine_steps: int = 0
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -61,6 +66,8 @@ class VideoConfig:
             ("vectors", 100, 10_000_000),
             ("rounds", 0, 20),
             ("dims", 1, 96),
+            ("refine_seconds", 0, 1e9),
+            ("refine_steps", 0, 1_000_000),
         ):
             if not least <= getattr(self, name) <= most:
                 raise OptionError(
@@ -129,11 +136,18 @@ class VideoTokenizer(Tokenizer):
         most = {n: max(config.vectors // k, 64) for n, k in zip(Books.NAMES, (8, 2, 2, 1, 1), strict=True)}
         lam = lambda_of(VideoOptions().quality)
         books = learn(learned, round(config.size * SPARE), dims, lam, config.rounds, most, seed, report)
+        facts = None
+        if config.refine_seconds or config.refine_steps:
+            seconds, steps = config.refine_seconds, config.refine_steps
+            books, facts = refined(
+                books, learned, held, lam, most, seconds=seconds, steps=steps, seed=seed, report=report
+            )
         report("counting use", 0.0)
         counts = usage(learned, books, lam)
         books, counts = pruned(books, counts, config.size)
         report("measuring", 0.0)
-        return cls(books, config, measured(books, counts, held, lam, held is not runs))
+        metrics = measured(books, counts, held, lam, held is not runs)
+        return cls(books, config, metrics if facts is None else {**metrics, "refined": facts})
 
     def encoder(self, track: Track, options: Any = None) -> VideoEncoder:
         return VideoEncoder(self, track, options or VideoOptions())

@@ -69,7 +69,7 @@ def measured(
     """Quality and bits of the runs `held` at `lam`, and the share of each level's codes that is used there or, by
     `counts`, where the books were learned. apart: whether nothing was learned from `held`."""
     sizes, levels = books.cardinalities(), levels_of(books)
-    used = [count > 0 for count in counts]
+    used = [count > 0 for count in counts] or [np.zeros(size, bool) for size in sizes]
     bits, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0, 0
     for run in held:
         for frames, drawn in zip(run.ticks, code_run(run, books, lam), strict=True):
