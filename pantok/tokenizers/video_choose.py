@@ -185,7 +185,7 @@ class Chooser:
             blocks = np.flatnonzero(self._worth(moved, lam).sum(1) > 2 * _WORTH * lam)
             if not len(blocks):
                 return base, energy
-            base = base.copy() if base is past.sites else base
+            base = base.copy() if np.may_share_memory(base, past.sites) else base  # another thread reads the past
         part = target.reshape(b, 16, SITE)[blocks]
         wanted = residual(part, GREY).reshape(len(blocks), -1)
         if self.tap:
