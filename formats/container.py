@@ -117,8 +117,8 @@ def read_container(
         if failed:
             raise failed[0]
         raise InputError(path, "holds no video and no sound that can be decoded", "check that it plays elsewhere")
-    for error in failed:
-        problems(str(error))
+    for failure in failed:
+        problems(str(failure))
     return tracks
 
 
