@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pantok.commands.cli import SOME_SKIPPED
-from pantok.errors import InputError, OptionError
+from pantok.errors import InputError, OptionError, PantokError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pantok.experience import Episode
     from pantok.formats.folder import EpisodeFiles, ReadOptions
+    from pantok.stream import TokenStream
     from pantok.vocabulary import Vocabulary
 
 MODALITIES = ("video", "audio", "numeric", "text")
@@ -144,6 +145,28 @@ def episodes(run: Run, found: Iterable[EpisodeFiles], options: ReadOptions) -> l
     return opened
 
 
+def recording_of(stream: TokenStream, folder: Path | None) -> Episode:
+    """The recording that `stream` was made from, read as it was read for encoding.
+
+    folder: where the recordings are now, if they have moved. Raises InputError if it is missing or another.
+    """
+    from pantok.config import from_mapping
+    from pantok.formats.folder import EpisodeFiles, ReadOptions, find_episodes, read_episode
+    from pantok.formats.originals import locate
+
+    problems: list[str] = []
+    try:
+        if not stream.sources:
+            raise InputError(stream.id, "does not say which recordings it was made from")
+        paths = locate(stream.sources, folder)
+        rules = {name: rule for found in find_episodes(paths) for name, rule in found.rules.items()}
+        reading = from_mapping(ReadOptions, stream.parameters.get("read", {}), f"{stream.id}: read")
+        # What was wrong with the files was said when they were encoded.
+        return read_episode(EpisodeFiles(stream.id, paths, rules), reading, problems.append)
+    except PantokError as error:
+        raise InputError(stream.id, "; ".join([*problems, str(error)])) from error
+
+
 def vocabulary_for(store: Path, path: Path | None) -> Vocabulary:
     """The vocabulary that was named, else the store's own. Raises OptionError, VocabularyError."""
     from pantok.formats.vocab import load_vocabulary
@@ -186,7 +209,7 @@ def show_plan(run: Run, found: Sequence[EpisodeFiles]) -> None:
     for files in found:
         size = sum(p.stat().st_size for p in files.paths if p.exists())
         rows.append([files.id, ", ".join(p.name for p in files.paths), human_bytes(size)])
-    run.table(f"{len(found)} episodes", ["episode", "files", "size"], rows)
+    run.table(counted(len(found), "episode"), ["episode", "files", "size"], rows)
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -284,6 +307,11 @@ def _table(columns: list[str], rows: list[list[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def counted(count: int, what: str) -> str:
+    """`1 episode`, `2 episodes`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def human_bytes(count: float) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--max-error", "bounds", multiple=True, metavar="[TRACK=]E", help="Guaranteed bound, in the track's units."
 )
 @click.option(
-    "--latents", type=click.Choice(["none", "video", "audio", "all"]), help="Continuous vectors beside codes."
+    "--latents", type=click.Choice(["none", "video", "audio", "all"]), help="Keep continuous vectors beside the codes."
 )
 @common.resampling
 @common.config_file
@@ -136,8 +136,11 @@ def _bounds(bounds: tuple[str, ...]) -> float | dict[str, float] | None:
 
 
 def _summary(run: common.Run, sources: tuple[Path, ...], output: Path, done: list[Done], seconds: float) -> None:
+    from pantok.formats.store import Store
+
     new = [d for d in done if d.encoded]
     kept = sum(1 for d in done if d.kept)
+    latent_bytes = sum(track.latent_bytes for track in Store.open(output).sizes().tracks)
     experience = sum(d.duration_s for d in new)
     document: Mapping[str, Any] = {
         "store": str(output),
@@ -148,13 +151,19 @@ def _summary(run: common.Run, sources: tuple[Path, ...], output: Path, done: lis
         "seconds": round(seconds, 3),
         "codes": sum(d.codes for d in new),
         "bytes": common.tree_bytes(output),
+        "latent_bytes": latent_bytes,
     }
-    speed = f", {experience / seconds:.1f}x real time" if new and seconds > 0 else ""
-    also = f", {kept} were there already" if kept else ""
-    run.say(
-        f"Wrote {output}: {len(new)} episodes{also}; {common.human_seconds(experience)} of experience in "
-        f"{common.human_seconds(seconds)}{speed}; {document['codes']} codes; {common.human_bytes(document['bytes'])}."
-        f"\nNext: pantok info {output} · pantok verify {output} · pantok eval {output}"
-    )
+    latents = f", of which latents {common.human_bytes(latent_bytes)}" if latent_bytes else ""
+    size = f"{common.human_bytes(document['bytes'])}{latents}"
+    if new:
+        speed = f", {experience / seconds:.1f}x real time" if seconds > 0 else ""
+        also = f", {kept} were there already" if kept else ""
+        run.say(
+            f"Wrote {output}: {common.counted(len(new), 'episode')}{also}; {common.human_seconds(experience)} of "
+            f"experience in {common.human_seconds(seconds)}{speed}; {document['codes']} codes; {size}."
+        )
+    elif kept:
+        run.say(f"{output}: nothing to do, {common.counted(kept, 'episode')} of {len(done)} there already; {size}.")
+    run.say(f"Next: pantok info {output} · pantok verify {output} · pantok eval {output}")
     nothing = not new and not kept
     run.end(document, 1 if nothing else 0)

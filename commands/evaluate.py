@@ -173,22 +173,11 @@ def _evaluate(job: Job, stream: TokenStream) -> None:
 
 
 def _original(job: Job, stream: TokenStream) -> Episode | None:
-    """The recording of `stream`, read as it was read for encoding; None, and a problem said, if it is not the same."""
-    from pantok.config import from_mapping
-    from pantok.formats.folder import EpisodeFiles, ReadOptions, find_episodes, read_episode
-    from pantok.formats.originals import locate
-
-    problems: list[str] = []
+    """The recording of `stream`; None, and a problem said, if it is not there or not the same."""
     try:
-        if not stream.sources:
-            raise InputError(stream.id, "does not say which recordings it was made from")
-        paths = locate(stream.sources, job.sources)
-        rules = {name: rule for found in find_episodes(paths) for name, rule in found.rules.items()}
-        reading = from_mapping(ReadOptions, stream.parameters.get("read", {}), f"{stream.id}: read")
-        # What was wrong with the files was said when they were encoded.
-        return read_episode(EpisodeFiles(stream.id, paths, rules), reading, problems.append)
+        return common.recording_of(stream, job.sources)
     except PantokError as error:
-        job.run.problem("; ".join([*problems, f"{stream.id}: {error}; only its rates are reported"]))
+        job.run.problem(f"{error}; only its rates are reported")
         return None
 
 

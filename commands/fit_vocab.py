@@ -114,7 +114,8 @@ def command(
     size_bytes = common.tree_bytes(output)
     run.say(
         f"Wrote {output}: {vocabulary.size} ids, {common.human_bytes(size_bytes)}, {common.human_seconds(seconds)}, "
-        f"from {len(episodes)} episodes.\nNext: pantok encode {' '.join(map(str, sources))} --vocab {output} -o …"
+        f"from {common.counted(len(episodes), 'episode')}."
+        f"\nNext: pantok encode {' '.join(map(str, sources))} --vocab {output} -o …"
     )
     run.end(
         {

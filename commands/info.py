@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 def command(path: Path, episode: str | None, as_json: bool) -> None:
     """Show what a store, a vocabulary, a recording or a folder of recordings holds.
 
+    Of a store: codes, tokens a second and bits a second of every track and level that has codes, and the size of the
+    continuous vectors beside them.
+
     \b
     Example:
       pantok info home.zarr
+      pantok info home.zarr --episode kitchen-03
+      pantok info recordings/
     """
     run = common.Run(as_json=as_json)
     if (path / "zarr.json").exists():
@@ -50,27 +55,20 @@ def _store(run: common.Run, path: Path, episode: str | None) -> None:
     for track in size.tracks:
         facts = _track(vocabulary, track)
         tracks.append(facts)
+        head = [track.name, f"{track.episodes}", common.human_seconds(facts["seconds"])]
         for k, level in enumerate(facts["levels"]):
-            first = k == 0
-            rows.append(
-                [
-                    track.name if first else "",
-                    f"{track.episodes}" if first else "",
-                    common.human_seconds(facts["seconds"]) if first else "",
-                    f"{k} {level['name']}",
-                    f"{level['cardinality']}",
-                    f"{level['codes']}",
-                    f"{level['tokens_per_second']:.1f}",
-                    f"{level['bits_per_second'] / 1000:.2f}",
-                ]
-            )
-        rows.append(["", "", "", "all levels", "", f"{facts['codes']}", f"{facts['tokens_per_second']:.1f}",
-                     f"{facts['bits_per_second'] / 1000:.2f}"])  # fmt: skip
+            if level["codes"]:
+                rows.append([*head, f"{k} {level['name']}", f"{level['cardinality']}", *_rates(level)])
+                head = [""] * 3
+        if len(facts["levels"]) > 1:
+            rows.append([*head, f"all {len(facts['levels'])} levels", "", *_rates(facts)])
         if facts["latent_bytes"]:
-            rows.append(["", "", "", "latents", "", "", "", common.human_bytes(facts["latent_bytes"])])
+            rows.append(["", "", "", "latents", "", common.human_bytes(facts["latent_bytes"]), "",
+                         _figure(facts["latent_bits_per_second"], 1000, 2)])  # fmt: skip
     seconds = sum(e.duration_ns for e in store.episodes.values()) / 1e9
     title = (
-        f"{path}: {len(store)} episodes, {common.human_seconds(seconds)}, {common.human_bytes(size.bytes)}, "
+        f"{path}: {common.counted(len(store), 'episode')}, {common.human_seconds(seconds)}, "
+        f"{common.human_bytes(size.bytes)}, "
         f"vocabulary {store.vocabulary_id[:12]} of {vocabulary.size} ids"
     )
     columns = ["track", "episodes", "duration", "level", "codes of", "codes", "tokens/s", "kbit/s"]
@@ -90,11 +88,26 @@ def _store(run: common.Run, path: Path, episode: str | None) -> None:
     )
 
 
+def _rates(facts: dict[str, Any]) -> list[str]:
+    """Columns codes, tokens/s, kbit/s."""
+    per_second = _figure(facts["tokens_per_second"], 1, 1), _figure(facts["bits_per_second"], 1000, 2)
+    return [f"{facts['codes']}", *per_second]
+
+
+def _figure(value: float | None, unit: float, digits: int) -> str:
+    return "-" if value is None else f"{value / unit:.{digits}f}"
+
+
 def _track(vocabulary: Vocabulary, track: TrackSize) -> dict[str, Any]:
     """Rates of one track over all episodes, per second of experience."""
     from math import log2
 
-    seconds = max(track.duration_ns / 1e9, 1e-9)
+    seconds = track.duration_ns / 1e9
+
+    def per_second(count: float) -> float | None:
+        """None for a track that lasts no time, such as a caption without an end."""
+        return count / seconds if seconds else None
+
     levels = []
     for spec, codes, size in zip(vocabulary.levels(track.modality), track.codes, track.code_bytes, strict=True):
         levels.append(
@@ -104,8 +117,8 @@ def _track(vocabulary: Vocabulary, track: TrackSize) -> dict[str, Any]:
                 "cardinality": spec.cardinality,
                 "codes": codes,
                 "bytes": size,
-                "tokens_per_second": codes / seconds,
-                "bits_per_second": codes * log2(spec.cardinality) / seconds,
+                "tokens_per_second": per_second(codes),
+                "bits_per_second": per_second(codes * log2(spec.cardinality)),
             }
         )
     return {
@@ -116,9 +129,10 @@ def _track(vocabulary: Vocabulary, track: TrackSize) -> dict[str, Any]:
         "samples": track.samples,
         "ticks": track.ticks,
         "codes": sum(track.codes),
-        "tokens_per_second": sum(track.codes) / seconds,
-        "bits_per_second": sum(lv["bits_per_second"] for lv in levels),
+        "tokens_per_second": per_second(sum(track.codes)),
+        "bits_per_second": sum(lv["bits_per_second"] for lv in levels) if seconds else None,
         "latent_bytes": track.latent_bytes,
+        "latent_bits_per_second": per_second(8 * track.latent_bytes),
         "levels": levels,
     }
 
@@ -131,7 +145,8 @@ def _episode(run: common.Run, store: Store, name: str) -> None:
         counts = [len(level.codes) for level in track.levels]
         rows.append(
             [track.name, f"{track.clock.count}", rate, f"{track.clock.start_ns / 1e9:.3f}",
-             common.human_seconds(track.clock.duration_ns / 1e9), f"{track.ticks}", " ".join(map(str, counts))]
+             common.human_seconds(track.clock.duration_ns / 1e9), f"{track.ticks}", " ".join(map(str, counts)),
+             "x".join(map(str, track.latents.values.shape)) if track.latents else ""]
         )  # fmt: skip
         tracks.append(
             {
@@ -148,7 +163,7 @@ def _episode(run: common.Run, store: Store, name: str) -> None:
                 "latents": list(track.latents.values.shape) if track.latents else None,
             }
         )
-    columns = ["track", "samples", "rate, Hz", "start, s", "duration", "ticks", "codes by level"]
+    columns = ["track", "samples", "rate, Hz", "start, s", "duration", "ticks", "codes by level", "latents"]
     run.table(f"{name} of {store.path}", columns, rows)
     sources = [{"path": s.path, "bytes": s.size_bytes, "sha256": s.sha256} for s in stream.sources]
     run.table("", ["made from", "bytes"], [[s.path, str(s.size_bytes)] for s in stream.sources])
