@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pantok.quantizers.bpe import PAD, Pieces, train
+from pantok.tokenizers.numeric_band import differences
 
 
 def matrix(runs: list[list[int]]) -> np.ndarray:
@@ -99,3 +100,41 @@ def test_a_piece_of_later_pieces_is_refused() -> None:
 def test_stillness_is_one_code(length: int) -> None:
     pieces = train(matrix([[0, 1, 2, 0, 1, 2, 1, 1]]), 3, 40, still=(1, length), longest=100)
     assert pieces.segment(np.ones((1, length), np.int64))[1].tolist() == [1]
+
+
+def paths(low: list[int], count: list[int]) -> list[list[int]]:
+    found: list[list[int]] = [[]]
+    for lo, n in zip(low, count, strict=True):
+        found = [path + [lo + j] for path in found for j in range(n)]
+    return found
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    data=st.data(), order=st.integers(0, 2), group=st.integers(1, 6), seed=st.integers(0, 99), size=st.integers(1, 5)
+)
+def test_the_path_is_the_cheapest_of_all(data: st.DataObject, order: int, group: int, seed: int, size: int) -> None:
+    """Against every path in the band, each spelled by textbook dynamic programming (residuals beyond 2 by bytes)."""
+    reach = 2
+    motifs = np.random.default_rng(seed).integers(0, 5, (12, 6))
+    pieces = train(motifs, 2 * reach + 1, 14)
+    low = data.draw(st.lists(st.integers(-3, 3), min_size=size, max_size=size))
+    count = data.draw(st.lists(st.integers(1, 3), min_size=size, max_size=size))
+    cut = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    arrays = np.array(low), np.array(count), np.array(cut)
+    path, codes = pieces.path(*arrays, order=order, reach=reach, group=group)
+    assert (path >= arrays[0]).all()
+    assert (path < arrays[0] + arrays[1]).all()
+
+    def spelled(path: list[int]) -> int:
+        total, run = 0, []
+        for i, residual in enumerate(differences(np.array(path), order, group).tolist()):
+            if run and (cut[i] or i % group == 0 or abs(residual) > reach):
+                total, run = total + fewest(run, pieces), []
+            if abs(residual) > reach:
+                total += 2
+            else:
+                run.append(residual + reach)
+        return total + fewest(run, pieces) if run else total
+
+    assert codes == spelled(path.tolist()) == min(spelled(p) for p in paths(low, count))

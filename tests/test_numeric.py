@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from pantok.errors import OptionError, TokenError
 from pantok.experience import Block, Clock, Track
-from pantok.quantizers.bounded import digits_for, theorem_digits
+from pantok.quantizers.bounded import Grid, digits_for, theorem_digits
 from pantok.stream import TrackTokens
 from pantok.tokenizers.numeric import NumericConfig, NumericOptions, NumericTokenizer, certificate
-from pantok.tokenizers.numeric_channel import differences, sums
+from pantok.tokenizers.numeric_band import differences
+from pantok.tokenizers.numeric_channel import sums
 
 
 def smooth(rows: int = 730, channels: int = 4, seed: int = 0) -> np.ndarray:
@@ -205,7 +207,9 @@ def test_channels_are_told_apart_and_bounds_go_by_name(fitted: NumericTokenizer)
 def test_what_does_not_move_costs_little(fitted: NumericTokenizer) -> None:
     still = fitted.encode(track_of(np.full((500, 4), 0.3)))
     moving = fitted.encode(track_of(smooth(500)))
-    assert 5 * len(still.levels[0].codes) < len(moving.levels[0].codes)
+    # The least the format can say: a code for each channel and tick, and where it stands at each of the two keys.
+    assert len(still.levels[0].codes) == 4 * (10 + 2)
+    assert 4 * len(still.levels[0].codes) < len(moving.levels[0].codes)
 
 
 def test_an_empty_track_is_empty(fitted: NumericTokenizer) -> None:
@@ -235,3 +239,33 @@ def test_digits_never_exceed_the_count_of_theorem_1(coarse: float, ratio: float,
     """Refining a range of 2 * coarse to +-bound needs no more digits than the theorem's for eps = 2 * bound."""
     bound = coarse / ratio
     assert digits_for(coarse, bound, 15, 4) <= theorem_digits(steps, dims, 2 * coarse, 2 * bound, 15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), noise=st.sampled_from([0.0, 0.003, 0.02, 1.0]), bound=st.floats(1e-3, 0.1))
+def test_a_choice_of_points_is_never_longer_and_within_the_bound(
+    fitted: NumericTokenizer, seed: int, noise: float, bound: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = smooth(130, 2, seed) + rng.normal(0, noise, (130, 2))
+    plain = NumericTokenizer(replace(fitted.config, parts=1), fitted.pieces, fitted.ranges)
+    track, options = track_of(values), NumericOptions(max_error=bound, max_error_relative=1e-6)
+    tokens = fitted.encode(track, options)
+    assert len(tokens.levels[0].codes) <= len(plain.encode(track, options).levels[0].codes)
+    assert worst(fitted.decoded(tokens), values) <= Fraction(bound)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    bits=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+    exponent=st.floats(-30, 30), parts=st.integers(1, 8),
+)  # fmt: skip
+def test_every_point_of_a_band_is_within_the_bound(bits: list[int], dtype: str, exponent: float, parts: int) -> None:
+    values = np.array(bits, np.uint64).astype(dtype.replace("float", "uint")).view(dtype)
+    grid = Grid(bound=10.0**exponent, digits=0, base=15, parts=parts)
+    low, count = grid.band(values)
+    assert not count[~np.isfinite(values)].any()
+    for offset in range(parts + 1):
+        inside = count > offset
+        assert worst(grid.value(low + offset, values.dtype)[inside], values[inside]) <= Fraction(grid.bound)

@@ -26,19 +26,25 @@ LARGEST = 2**40
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """bound: E > 0, the guaranteed error with all digits. digits: k. base: M, odd. The finest step is just below 2E."""
+    """bound: E > 0, the guaranteed error with all digits. digits: k. base: M, odd.
+
+    The finest step is just below 2E / parts: with several parts there are as many points within E of a value, or one
+    more, and `band` says which; a grid with digits has one part.
+    """
 
     bound: float
     digits: int
     base: int
+    parts: int = 1
 
     def __post_init__(self) -> None:
         assert self.bound > 0 and self.base % 2 == 1 and self.digits >= 0, self
+        assert self.parts >= 1 and (self.parts == 1 or self.digits == 0), self
         assert self.base**self.digits < 2**20, "digits and the largest index must fit int64 together"
 
     @property
     def step(self) -> float:
-        return 2 * self.bound * (1 - MARGIN)
+        return 2 * self.bound * (1 - MARGIN) / self.parts
 
     def quantise(self, values: np.ndarray) -> np.ndarray:
         """Index int64 of the finest cell of each value; 0 for what is not finite or lies beyond the grid."""
@@ -70,6 +76,35 @@ class Grid:
         """The centres of cells in the output dtype, finite whatever the index."""
         with np.errstate(over="ignore", invalid="ignore"):
             return finite(index.astype(np.float64) * self.step, dtype)
+
+    def band(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest index within the bound, and how many are, one after another; both int64, 0 of them if none is.
+
+        Each is checked in the dtype of `values`. The difference of two float64 is exact where they are near to each
+        other and else off by 2^-53 of itself, so a bound smaller by 2^-40 of itself is safe.
+        """
+        centre = self.quantise(values)
+        exact = values.astype(np.float64)
+        limit = self.bound * (1 - 2.0**-40)
+        low = centre.copy()
+        count = np.zeros(values.shape, np.int64)
+        open_below = np.ones(values.shape, bool)
+        open_above = np.ones(values.shape, bool)
+        # Outwards from the centre, so that what is found has no hole.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for offset in [0] + [o * sign for o in range(1, self.parts // 2 + 2) for sign in (-1, 1)]:
+                good = np.abs(self.value(centre + offset, values.dtype).astype(np.float64) - exact) <= limit
+                good &= np.isfinite(exact)
+                if offset <= 0:
+                    open_below &= good
+                    low -= open_below & (offset < 0)
+                    count += open_below
+                    if offset == 0:
+                        open_above &= good
+                else:
+                    open_above &= good
+                    count += open_above
+        return low, np.minimum(count, self.parts + 1)
 
     def holds(self, values: np.ndarray) -> np.ndarray:
         """Whether each value comes back within the bound, with all digits and with any number of them left out."""

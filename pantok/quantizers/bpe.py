@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,40 @@ class Pieces:
             for symbol, to in branches.items():
                 table[node, symbol] = to
         return table, np.array(ends, np.int32)
+
+    def path(
+        self, low: np.ndarray, count: np.ndarray, cut: np.ndarray, *, order: int, reach: int, group: int
+    ) -> tuple[np.ndarray, int]:
+        """Of all integer paths with low <= path < low + count one whose differences the fewest codes spell.
+
+        low, count: int64 (n,), count from 1 up. cut: bool (n,), no piece reaches over the start of that sample. order:
+        0 to 2, of the differences (`numeric_channel.differences`), begun anew every `group` samples. reach: A, symbol
+        A + r is a residual r; what is larger costs a code, and one for each of its bytes. Returns the path int64 (n,)
+        and its codes.
+        """
+        from pantok.quantizers.band_kernels import cheapest_path
+
+        path = np.zeros(len(low), np.int64)
+        if not len(low):
+            return path, 0
+        small, ends, leaf = self._small_trie(reach)
+        codes = cheapest_path(
+            np.ascontiguousarray(low), np.ascontiguousarray(count), cut, small, ends, leaf, *self._expansions,
+            int(self.lengths.max()), order, int(count.max()), group, path,
+        )  # fmt: skip
+        return path, int(codes)
+
+    def _small_trie(self, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The trie with the columns of residuals -reach .. reach only: it stays in a core's cache."""
+        if self._small.get("reach") is None or self._small["reach"] != reach:
+            table, ends = self._trie
+            small = np.ascontiguousarray(table[:, : 2 * reach + 1])
+            self._small.update(reach=reach, trie=(small, ends, ~(small > 0).any(1)))
+        return self._small["trie"]
+
+    @cached_property
+    def _small(self) -> dict[str, Any]:
+        return {}
 
     def segment(self, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The fewest codes that spell each run; among equals, the longest piece first.
@@ -194,18 +229,25 @@ def train(
 
 
 def _doublings(symbol: int, length: int, first: int) -> list[tuple[int, int]]:
-    """Merges with codes from `first` on whose last one is `symbol`, `length` times over."""
+    """Merges with codes from `first` on whose last is `symbol`, `length` times over, and the one before that one fewer:
+    what still stands after the first sample of a key is one shorter than a tick.
+    """
     by_length, merges = {1: symbol}, []
-    while 2 * max(by_length) <= length:
-        longest = max(by_length)
-        merges.append((by_length[longest], by_length[longest]))
-        by_length[2 * longest] = first + len(merges) - 1
-    total = max(by_length)
+
+    def add(one: int, other: int) -> int:
+        if one + other not in by_length:
+            merges.append((by_length[one], by_length[other]))
+            by_length[one + other] = first + len(merges) - 1
+        return one + other
+
+    total = 1
+    while 2 * total < length:
+        total = add(total, total)
     for part in sorted(by_length, reverse=True):
-        if total + part <= length:
-            merges.append((by_length.get(total, first + len(merges) - 1), by_length[part]))
-            total += part
-            by_length.setdefault(total, first + len(merges) - 1)
+        if total + part < length:
+            total = add(total, part)
+    if length > 1:
+        add(total, 1)
     return merges
 
 

@@ -31,11 +31,12 @@ from pantok.experience import Block, Clock, Track
 from pantok.quantizers import bpe
 from pantok.stream import LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
-from pantok.tokenizers.numeric_channel import Channel, differences, plan_channels, sums
+from pantok.tokenizers.numeric_band import BandSearch, differences
+from pantok.tokenizers.numeric_channel import Channel, plan_channels, sums
 from pantok.tokenizers.numeric_symbols import Alphabet
 from pantok.vocabulary import Level, TokenizerState
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +47,28 @@ class NumericConfig:
     reach: largest residual that is one symbol. relative: bound that pieces are learned at, of a channel's half range.
     longest: symbols that a piece may spell. samples: most that are learned from.
     tick: rows of a tick. key_ticks: decoding may begin at every so many ticks. digits: digit levels. base: of a digit.
+    parts: how much finer than the bound needs the grid of a smooth channel is, so that there is a choice of points.
+    rounds: how often pieces are learned, each time from the paths that were chosen with those before.
     """
 
     size: int = 2048
     reach: int = 64
     relative: float = 0.01
     longest: int = 64
-    samples: int = 2_000_000
+    samples: int = 300_000
     tick: int = 50
     key_ticks: int = 8
     digits: int = 4
     base: int = 15
+    parts: int = 3
+    rounds: int = 3
 
     def __post_init__(self) -> None:
         least = Alphabet(self.reach).size
         for name, low, high in (
             ("size", least, 65_000), ("reach", 1, 8000), ("longest", 1, 256), ("samples", 1000, 10**9),
             ("tick", 1, 10_000), ("key_ticks", 1, 10_000), ("digits", 0, 4), ("base", 3, 31),
+            ("parts", 1, 8), ("rounds", 1, 9),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise OptionError(f"numeric {name}", f"{getattr(self, name)} is out of range", f"{low} to {high}")
@@ -123,6 +129,14 @@ class NumericTokenizer(Tokenizer):
     def levels(self) -> tuple[Level, ...]:
         return self._levels
 
+    @property
+    def search(self) -> BandSearch:
+        """How a path is chosen among those within the bound."""
+        c = self.config
+        return BandSearch(
+            pieces=self.pieces, parts=c.parts, reach=c.reach, tick=c.tick, group=c.tick * c.key_ticks
+        )  # fmt: skip
+
     @classmethod
     def fit(
         cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
@@ -155,33 +169,32 @@ class NumericTokenizer(Tokenizer):
             raise InputError("numbers", "there are no rows to learn from", "check the tables")
         plain = cls(config, plain.pieces, ranges)
         share = min(1.0, config.samples / sum(v.size for _, v, _ in learned))
-        runs = []
-        for number, (track, values, clock) in enumerate(learned):
-            report("residuals", 0.3 + 0.2 * number / len(learned))
-            values = values[: max(1, round(len(values) * share))]
-            part = plain.encode(
-                track_like(track, values, clock.cut(0, len(values))), NumericOptions(max_error_relative=config.relative)
-            )
-            runs.append(plain._runs_of(part, values.shape[1]))
-        matrix = np.concatenate(runs)
-        report("pieces", 0.5)
-        alphabet = Alphabet(config.reach)
-        pieces = bpe.train(
-            matrix, alphabet.size, config.size, mergeable=alphabet.small, longest=config.longest,
-            still=(config.reach, min(config.tick, config.longest)),
-        )  # fmt: skip
-        fitted = cls(config, pieces, ranges)
+        bound = NumericOptions(max_error_relative=config.relative)
+        alphabet, fitted = plain.alphabet, plain
+        for turn in range(config.rounds):
+            runs = []
+            for number, (track, values, clock) in enumerate(learned):
+                report("residuals", 0.3 + 0.6 * (turn + 0.5 * number / len(learned)) / config.rounds)
+                values = values[: max(1, round(len(values) * share))]
+                part = fitted.encode(track_like(track, values, clock.cut(0, len(values))), bound)
+                runs.append(fitted._runs_of(part, values.shape[1]))
+            report("pieces", 0.3 + 0.6 * (turn + 0.5) / config.rounds)
+            pieces = bpe.train(
+                np.concatenate(runs), alphabet.size, config.size, mergeable=alphabet.small, longest=config.longest,
+                still=(config.reach, min(config.tick, config.longest)),
+            )  # fmt: skip
+            fitted = cls(config, pieces, ranges)
         report("measuring", 0.9)
         fitted.metrics = {"held_out": fitted._measure(held)} if held else {}
         report("pieces", 1.0)
         return fitted
 
     def _runs_of(self, tokens: TrackTokens, channels: int) -> np.ndarray:
-        """Residual symbols of an encoding with the plain alphabet as runs (ticks * channels, tick); bytes left out."""
+        """Residual symbols of an encoding as runs (ticks * channels, tick); bytes left out."""
         level, tick = tokens.levels[0], self.config.tick
         runs = []
         for number in range(tokens.ticks):
-            codes = level.of_tick(number).astype(np.int64)
+            codes, _ = self.pieces.expand(level.of_tick(number).astype(np.int64))
             rows = min(tick, tokens.clock.count - number * tick)
             # A tick with a large or verbatim sample loses its shape; they are rare and teach nothing.
             if len(codes) == rows * channels and (codes < self.alphabet.small).all():
@@ -311,7 +324,7 @@ class _NumericEncoder(Encoder):
         ranges = [made.ranges.get(f"{self._track.name}/{n}") for n in names]
         channels, index, digits, raw = plan_channels(
             values, names, ranges, [self._options.bound(self._track.name, n) for n in names],
-            self._options.max_error_relative, config.digits, config.base, config.tick * config.key_ticks,
+            self._options.max_error_relative, config.digits, config.base, config.tick * config.key_ticks, made.search,
         )  # fmt: skip
         residuals = np.stack(
             [differences(index[:, c], ch.order, config.tick * config.key_ticks) for c, ch in enumerate(channels)], 1

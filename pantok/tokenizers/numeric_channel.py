@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pantok.quantizers.bounded import Grid, digits_for, finite
+from pantok.tokenizers.numeric_band import BandSearch, best_order, held
 
 ORDERS = (0, 1, 2)
 _FEW = 8
@@ -45,6 +46,7 @@ class Channel:
             "bound": self.bound,
             "stride": self.stride,
             "digits": self.digits,
+            "parts": self.grid.parts if self.grid else 1,
             "max_error": self.max_error,
             "raw": self.raw,
         }
@@ -53,7 +55,8 @@ class Channel:
     def of_header(cls, header: Mapping[str, Any], base: int) -> Channel:
         bound = float(header["bound"])
         floats = header["kind"] in ("smooth", "step")
-        grid = Grid(bound=bound, digits=int(header["digits"]), base=base) if floats and bound > 0 else None
+        digits, parts = int(header["digits"]), int(header["parts"])
+        grid = Grid(bound=bound, digits=digits, base=base, parts=parts) if floats and bound > 0 else None
         return cls(
             name=str(header["name"]), kind=str(header["kind"]), order=int(header["order"]), bound=bound,
             stride=int(header["stride"]), grid=grid, max_error=float(header["max_error"]), raw=int(header["raw"]),
@@ -75,23 +78,11 @@ class Channel:
         return np.clip(np.clip(whole, low - 1, high) * self.stride, limits.min, limits.max).astype(dtype)
 
 
-def differences(index: np.ndarray, order: int, group: int) -> np.ndarray:
-    """Differences of `order` along time, begun anew every `group` rows. int64, wrapping around: `sums` undoes it."""
-    out = np.empty_like(index)
-    with np.errstate(over="ignore"):
-        for first in range(0, len(index), group):
-            part = index[first : first + group]
-            for _ in range(order):
-                part = np.concatenate([part[:1], part[1:] - part[:-1]])
-            out[first : first + group] = part
-    return out
-
-
 def sums(residuals: np.ndarray, order: int) -> np.ndarray:
     """Inverse of `differences` within one group."""
     with np.errstate(over="ignore"):
-        for _ in range(order):
-            residuals = np.cumsum(residuals)
+        for k in range(order - 1, -1, -1):
+            residuals = np.concatenate([residuals[:k], np.cumsum(residuals[k:])])
     return residuals
 
 
@@ -104,6 +95,7 @@ def plan_channels(
     digits: int,
     base: int,
     group: int,
+    search: BandSearch,
 ) -> tuple[list[Channel], np.ndarray, list[np.ndarray], np.ndarray]:
     """Channels, coarse indices int64 (n, C), digits int64 (n, k) of each, and which samples are kept verbatim.
 
@@ -119,8 +111,11 @@ def plan_channels(
             channel, whole, kept = _integers(column, name, bounds[c])
             fine = np.zeros((len(column), 0), np.int64)
         # Where a sample is verbatim its index repeats the one before, which costs one symbol.
-        whole = _held(whole, kept)
-        order = _best_order(whole, group, (0, 1) if channel.kind in ("flag", "step") else ORDERS)
+        whole = held(whole, kept)
+        order = best_order(whole, group, (0, 1) if channel.kind in ("flag", "step") else ORDERS)
+        if channel.kind == "smooth" and channel.grid is not None and not channel.digits and len(column):
+            grid, order, whole, kept = search.choose(column, channel.grid, order, whole, kept)
+            channel = replace(channel, grid=grid)
         rebuilt = channel.rebuild(whole, fine, values.dtype)
         error = 0.0
         good = ~kept
@@ -187,22 +182,3 @@ def _is_step(column: np.ndarray) -> bool:
     if len(head) > _FEW:
         return False
     return len(np.unique(column)) <= _FEW and float((column[1:] == column[:-1]).mean()) > 0.8
-
-
-def _held(whole: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Indices with those of verbatim samples replaced by the last one before them (0 if there is none)."""
-    if not kept.any():
-        return whole
-    last = np.maximum.accumulate(np.where(kept, -1, np.arange(len(whole))))
-    return np.where(last >= 0, whole[np.maximum(last, 0)], 0)
-
-
-def _best_order(index: np.ndarray, group: int, orders: Sequence[int]) -> int:
-    """The order whose residuals are the smallest by the sum of log2(1 + |r|); the lower one on a tie."""
-    if len(index) < 2:
-        return orders[-1] if 1 not in orders else 1
-    costs = []
-    for order in orders:
-        size = np.abs(differences(index, order, group).astype(np.float64))
-        costs.append(float(np.sum(np.log2(1.0 + size))))
-    return orders[int(np.argmin(np.round(costs, 6)))]
