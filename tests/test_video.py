@@ -17,6 +17,7 @@ from pantok.experience import Block, Clock, Track
 from pantok.quantizers.kmeans import kmeans, nearest, residual_kmeans
 from pantok.stream import LevelCodes, TrackTokens
 from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, lambda_of
+from pantok.tokenizers.video_choose import Chooser
 from pantok.tokenizers.video_exact import EXACT, Book, make_book, reach_of
 from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
 from pantok.tokenizers.video_tick import LEVELS, pack, unpack
@@ -138,6 +139,23 @@ def test_decoder_draws_what_the_encoder_saw(tokenizer: VideoTokenizer, film: np.
     decoded = tokenizer.decoded(encoder.finish())
     drawn = Grid(96, 128).to_frames(np.stack(seen))
     assert np.array_equal(drawn, decoded[3:24:4])
+
+
+def test_the_past_is_left_as_it_was(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    """Another thread predicts from it while the next tick is coded."""
+    grid = Grid(96, 128)
+    chooser = Chooser(grid, tokenizer.books)
+    ticks = [grid.to_sites(film[i : i + 4]) for i in range(0, 24, 4)]
+    ticks[3] = 255 - ticks[3]  # a cut: most is drawn afresh
+    past, before = None, np.zeros((0, 2), np.int64)
+    for sites in ticks:
+        seen = None if past is None else past.sites.copy()
+        ends = chooser.ends(sites, past, before, lambda_of(6))
+        assert past is None or np.array_equal(past.sites, seen)
+        end = ends.end.sites.copy()
+        chooser.fill(ends)
+        assert np.array_equal(end, ends.end.sites) and (past is None or np.array_equal(past.sites, seen))
+        past, before = ends.end, ends.plan.vectors[1:]
 
 
 def test_more_levels_are_better(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
