@@ -192,13 +192,15 @@ class NumericTokenizer(Tokenizer):
     def _runs_of(self, tokens: TrackTokens, channels: int) -> np.ndarray:
         """Residual symbols of an encoding as runs (ticks * channels, tick); bytes left out."""
         level, tick = tokens.levels[0], self.config.tick
+        itemsize = np.dtype(str(tokens.header["dtype"])).itemsize
         runs = []
         for number in range(tokens.ticks):
             codes, _ = self.pieces.expand(level.of_tick(number).astype(np.int64))
             rows = min(tick, tokens.clock.count - number * tick)
-            # A tick with a large or verbatim sample loses its shape; they are rare and teach nothing.
-            if len(codes) == rows * channels and (codes < self.alphabet.small).all():
-                runs.append(np.pad(codes.reshape(-1, rows), ((0, 0), (0, tick - rows)), constant_values=bpe.PAD))
+            found, _ = self.alphabet.parse(codes, channels, rows, itemsize)
+            # A large residual ends a run, as a PAD does: the rest of the tick still teaches.
+            spelled = np.where(np.abs(found) <= self.config.reach, found + self.config.reach, bpe.PAD)
+            runs.append(np.pad(spelled, ((0, 0), (0, tick - rows)), constant_values=bpe.PAD))
         return np.concatenate(runs) if runs else np.zeros((0, tick), np.int64)
 
     def _measure(self, held: Sequence[tuple[Track, np.ndarray, Clock]]) -> dict[str, float]:
