@@ -41,7 +41,7 @@ def cheapest_path(
     cut: np.ndarray,
     table: np.ndarray,
     ends: np.ndarray,
-    leaf: np.ndarray,
+    height: np.ndarray,
     symbols: np.ndarray,
     starts: np.ndarray,
     longest: int,
@@ -53,24 +53,30 @@ def cheapest_path(
     """Fills `path` int64 (n,) with low <= path < low + count; returns the codes that spell it.
 
     low: int64 (n,). count: int64 (n,), 1 .. width. cut: bool (n,), no piece may reach over the start of this sample.
-    table, ends: the trie, columns of residuals -A .. A only. leaf: nodes that lead nowhere. symbols, starts: what codes
-    spell. Prediction begins anew every `group` samples. Among equals the longest piece first, then the lowest code.
+    table, ends: the trie, columns of residuals -A .. A only. height: how much deeper than each node it goes. symbols,
+    starts: what codes spell. Prediction begins anew every `group` samples. Among equals the longest piece first, then the lowest code.
     """
     reach = (table.shape[1] - 1) // 2
     states = width**order
     total_codes = 0
     cost = np.zeros((min(group, len(low)) + 1, states), np.int64)
     piece = np.zeros((min(group, len(low)) + 1, states), np.int64)
+    # What a piece that ends within so many samples must cost at least: a branch that cannot reach lower is not walked.
+    floor, hope = np.zeros(len(cost), np.int64), np.zeros(longest + 1, np.int64)
     deep = longest * width + 1
     nodes, lasts = np.zeros(deep, np.int64), np.zeros(deep, np.int64)
     befores, depths = np.zeros(deep, np.int64), np.zeros(deep, np.int64)
     for first in range(0, len(low), group):
         size = min(group, len(low) - first)
-        cost[size] = 0
+        cost[size] = floor[size] = 0
         stop = size
         for p in range(size - 1, -1, -1):
             if p + 1 == size or cut[first + p + 1]:
                 stop = p + 1
+            hope[0] = np.int64(1) << 60
+            for k in range(1, min(longest, stop - p) + 1):
+                hope[k] = min(hope[k - 1], 1 + floor[p + k])
+            floor[p] = np.int64(1) << 60
             for state in range(states):
                 last_at, before_at = state % width, state // width
                 last = before = 0
@@ -119,11 +125,13 @@ def cheapest_path(
                                 or (total == best and depth + 1 == best_length and code < best_piece)
                             ):
                                 best, best_length, best_piece = total, depth + 1, code
-                        if at + 1 < stop and not leaf[follow]:
+                        further = min(height[follow], stop - at - 1)
+                        if further > 0 and hope[depth + 1 + further] <= best:
                             nodes[filled], lasts[filled], befores[filled] = follow, point, a
                             depths[filled] = depth + 1
                             filled += 1
                 cost[p, state] = best
+                floor[p] = min(floor[p], best)
                 piece[p, state] = best_piece
         total_codes += cost[0, 0]
         state = p = last = before = 0

@@ -113,9 +113,9 @@ class Pieces:
         path = np.zeros(len(low), np.int64)
         if not len(low):
             return path, 0
-        small, ends, leaf = self._small_trie(reach)
+        small, ends, height = self._small_trie(reach)
         codes = cheapest_path(
-            np.ascontiguousarray(low), np.ascontiguousarray(count), cut, small, ends, leaf, *self._expansions,
+            np.ascontiguousarray(low), np.ascontiguousarray(count), cut, small, ends, height, *self._expansions,
             int(self.lengths.max()), order, int(count.max()), group, path,
         )  # fmt: skip
         return path, int(codes)
@@ -125,7 +125,10 @@ class Pieces:
         if self._small.get("reach") is None or self._small["reach"] != reach:
             table, ends = self._trie
             small = np.ascontiguousarray(table[:, : 2 * reach + 1])
-            self._small.update(reach=reach, trie=(small, ends, ~(small > 0).any(1)))
+            height = np.zeros(len(small), np.int64)
+            for node in range(len(small) - 1, 0, -1):  # a node comes before those that it leads to
+                height[node] = max((1 + int(height[to]) for to in small[node][small[node] > 0]), default=0)
+            self._small.update(reach=reach, trie=(small, ends, height))
         return self._small["trie"]
 
     @cached_property

@@ -60,7 +60,7 @@ class NumericConfig:
     key_ticks: int = 8
     digits: int = 4
     base: int = 15
-    parts: int = 3
+    parts: int = 2
     rounds: int = 3
 
     def __post_init__(self) -> None:
