@@ -54,7 +54,8 @@ def cheapest_path(
 
     low: int64 (n,). count: int64 (n,), 1 .. width. cut: bool (n,), no piece may reach over the start of this sample.
     table, ends: the trie, columns of residuals -A .. A only. height: how much deeper than each node it goes. symbols,
-    starts: what codes spell. Prediction begins anew every `group` samples. Among equals the longest piece first, then the lowest code.
+    starts: what codes spell. Prediction begins anew every `group` samples. Among equals the longest piece first, then
+    the lowest code.
     """
     reach = (table.shape[1] - 1) // 2
     states = width**order
