@@ -8,7 +8,8 @@ Learns from the first 80% of the files (by name) of the Asterisk prompts (one vo
 Sonic Pi samples of at least 3 s at 44.1 kHz (CC0); measures on the last 20%, and on the five LibriVox clips of
 pocketsphinx (another speaker, of whom nothing is learned). With `--samples DIR` it learns from the first 80% of each
 sound file in DIR (sample_data, say) and measures on its last 20%. Bits are the sum of log2(cardinality) over all codes
-of all levels, modes included. Times are CPU seconds of one thread; "wall" is by the clock on the wall. Standard output is markdown.
+of all levels, modes included. Times are CPU seconds of one thread; "wall" is by the clock on the wall. Standard output
+is markdown.
 """
 
 from __future__ import annotations
