@@ -14,7 +14,7 @@ searched exactly as the encoder will, and kept only if the error on held-out vec
 
 The joint training is ResidualVQ of vector-quantize-pytorch (P. Wang) with codebooks learned by Adam and the gradient
 of later levels let through to earlier ones (`quant_grad_frac`). Its running means (van den Oord et al. 2017, appendix
-A.1) gained less than plain k-means in the same time, see benchmarks/LOG_quantizers.md.
+A.1) gained less than plain k-means in the same time, see benchmarks/LOG.md.
 """
 
 from __future__ import annotations

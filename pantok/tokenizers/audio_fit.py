@@ -51,7 +51,7 @@ WATER = 34
 """Shapes are learned on what stands out above this (eighths of an octave): about 30 kbit/s of speech."""
 FILL = (0.6, 0.1, 0.05, 0.025, 0.0, 0.0, 0.0)
 OWN, NEAR, SPREAD, SLOPE = 0.3, 0.3, 2.0, 2.0
-"""Chosen by PESQ-WB of speech at 5 to 13 kbit/s, see benchmarks/LOG_audio.md."""
+"""Chosen by PESQ-WB of speech at 5 to 13 kbit/s, see benchmarks/LOG.md."""
 
 
 @dataclass(frozen=True, eq=False)
