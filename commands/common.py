@@ -103,6 +103,11 @@ def refuse_existing(path: Path, force: bool) -> None:
     """Before any work. Raises OptionError."""
     if not force and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OptionError(path, "is there already", "--force overwrites it, -o names another")
+    for parent in path.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise OptionError(path, f"{parent} is a file, not a folder", "-o names another place")
+            break
 
 
 def read_bytes(path: Path) -> bytes:

@@ -114,10 +114,11 @@ class Plan:
         tracks = [t for t in stream.tracks.values() if self._clock(t).count]
         sounds = [t for t in tracks if t.modality == "audio"]
         pictures = [t for t in tracks if t.modality == "video"]
-        # A picture takes the sound of its own container along; in lossless form sound is a .wav of its own.
-        # A container names at most eight channels.
+        # A picture takes the sound of its own container along; in lossless form sound is a .wav of its own, unless it
+        # begins at another time than 0, which a .wav cannot say. A container names at most eight channels.
         fits = bool(sounds) and len(sounds[0].channels) <= 8
-        voice = sounds[0] if fits and pictures and not lossless else None
+        late = bool(sounds) and int(self._clock(sounds[0]).start_ns) != 0
+        voice = sounds[0] if fits and pictures and (late or not lossless) else None
         for number, picture in enumerate(pictures):
             self._add_video(picture, voice if number == 0 else None)
         for sound in sounds:

@@ -164,6 +164,7 @@ def _summary(run: common.Run, sources: tuple[Path, ...], output: Path, done: lis
         )
     elif kept:
         run.say(f"{output}: nothing to do, {common.counted(kept, 'episode')} of {len(done)} there already; {size}.")
-    run.say(f"Next: pantok info {output} · pantok verify {output} · pantok eval {output}")
+    if new or kept:
+        run.say(f"Next: pantok info {output} · pantok verify {output} · pantok eval {output}")
     nothing = not new and not kept
     run.end(document, 1 if nothing else 0)
