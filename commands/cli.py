@@ -26,6 +26,7 @@ COMMANDS = {
     "decode": ("decode", "Turn token streams back into video, sound, motion and text."),
     "info": ("info", "Show what a store, a vocabulary or a recording holds."),
     "verify": ("verify", "Check every byte and every promise of a store."),
+    "stream": ("stream", "Write ids to standard output, for a training job."),
     "eval": ("evaluate", "Measure rate and quality, beside reference codecs."),
     "vocab": ("vocab", "Show and merge vocabularies."),
 }

@@ -177,8 +177,10 @@ class Arranged:
             if name in part.latents:
                 mine = latent & (part.track == number)
                 latents[name] = part.latents[name][int(mine[: inside.start].sum()) : int(mine[: inside.stop].sum())]
-        columns = (part.ids, part.kind, part.level, part.track, part.time_ns)
-        return TokenSequence(*(column[inside] for column in columns), part.tracks, latents)
+        ids, kind, level, track, time_ns = (
+            column[inside] for column in (part.ids, part.kind, part.level, part.track, part.time_ns)
+        )
+        return TokenSequence(ids, kind, level, track, time_ns, part.tracks, latents)
 
     def _whole(self, lo: int, hi: int, first: int, last: int) -> TokenSequence:
         """The units [lo, hi), which fill the places [first, last) but for bos and eos."""
@@ -189,9 +191,10 @@ class Arranged:
         when = units.time_ns[lo:hi]
         if len(when):
             spans = self._ends[lo:hi] - self._starts[lo:hi] + units.opens[lo:hi]
-            at = int(self._starts[lo] - units.opens[lo]) - first
-            time_ns[at : at + int(spans.sum())] = np.repeat(when, spans)
-            time_ns[:at], time_ns[at + int(spans.sum()) :] = when[0], when[-1]
+            begin = int(self._starts[lo] - units.opens[lo]) - first
+            end = begin + int(spans.sum())
+            time_ns[begin:end] = np.repeat(when, spans)
+            time_ns[:begin], time_ns[end:] = when[0], when[-1]
             ids[self._starts[lo:hi][units.opens[lo:hi]] - 1 - first] = vocabulary.control("tick")
         if first == 0:
             ids[0] = vocabulary.control("bos")

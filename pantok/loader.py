@@ -100,7 +100,7 @@ class StreamDataset(IterableDataset):
                                     takes them; padding is a document of its own
         latents     {track name: float16 (M, D)}, in the order of the placeholders; with `Layout(latents=True)` only
         epoch, window   int64 (), int64 (B,)  the epoch and each window's number in it
-    A batch at the end of an epoch may hold fewer windows.
+    The last batch of an epoch may hold fewer windows; a rank for which none is left has one batch less.
 
     Raises StoreError, OptionError.
     """
@@ -123,8 +123,8 @@ class StreamDataset(IterableDataset):
         if length < 2 or batch_size < 1:
             raise OptionError("loader", f"length {length} and batch_size {batch_size}", "at least 2 and 1")
         self.layout, self.length, self.batch_size, self.epochs = Layout.of(layout), length, batch_size, epochs
-        self._path, self._seed, self._shuffle = Path(store), seed, shuffle
-        self._rank, self._world = _place(rank, world)
+        self._path, self.seed, self._shuffle = Path(store), seed, shuffle
+        self.rank, self.world = _place(rank, world)
         opened = Store.open(store)
         self.vocabulary = opened.vocabulary
         self._episodes = tuple(opened.episodes) if episodes is None else tuple(episodes)
@@ -143,7 +143,7 @@ class StreamDataset(IterableDataset):
     @cached_property
     def windows(self) -> Windows:
         lengths = [len(self._arranged(k)) for k in range(len(self._episodes))]
-        return Windows(lengths, self.length, self._seed, self._shuffle)
+        return Windows(lengths, self.length, self.seed, self._shuffle)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -156,22 +156,22 @@ class StreamDataset(IterableDataset):
         Worker processes run ahead of the job, and the dataset here does not see them: with `num_workers` it is the
         trainer that knows how many batches it took, and asks `state_after(batches)`.
         """
-        return {"epoch": self._epoch, "window": self._batch, "seed": self._seed}
+        return {"epoch": self._epoch, "window": self._batch, "seed": self.seed}
 
     def state_after(self, batches: int) -> dict[str, int]:
         """The state after every rank has taken `batches` batches more."""
-        stride, total = self.batch_size * self._world, len(self.windows)
+        stride, total = self.batch_size * self.world, len(self.windows)
         epoch, window = self._epoch, self._batch
         left = -(-(total - window) // stride)
         if batches >= left:
             rounds, batches = divmod(batches - left, -(-total // stride))
             epoch, window = epoch + 1 + rounds, 0
-        return {"epoch": epoch, "window": window + batches * stride, "seed": self._seed}
+        return {"epoch": epoch, "window": window + batches * stride, "seed": self.seed}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Raises OptionError if it is of another seed: then the order was another."""
-        if state["seed"] != self._seed:
-            raise OptionError("loader seed", f"is {self._seed}, the state is of {state['seed']}", "give the same seed")
+        if state["seed"] != self.seed:
+            raise OptionError("loader seed", f"is {self.seed}, the state is of {state['seed']}", "give the same seed")
         self._epoch, self._batch = int(state["epoch"]), int(state["window"])
 
     def __len__(self) -> int:
@@ -179,27 +179,26 @@ class StreamDataset(IterableDataset):
         return self._batches_an_epoch()
 
     def _batches_an_epoch(self) -> int:
-        return -(-len(self.windows) // (self.batch_size * self._world))
+        return -(-len(self.windows) // (self.batch_size * self.world))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        stride = self.batch_size * self._world
+        stride = self.batch_size * self.world
         epoch, first = self._epoch, self._batch
         turn = 0
         while self.epochs is None or epoch < self.epochs:
             total = len(self.windows)
             for begin in range(first, total, stride):
-                mine = range(begin + self._rank, min(begin + stride, total), self._world)
-                if turn % workers == worker:
-                    if info is None:
-                        # What is yielded counts as taken.
-                        done = begin + stride
-                        self._epoch, self._batch = (epoch, done) if done < total else (epoch + 1, 0)
+                mine = range(begin + self.rank, min(begin + stride, total), self.world)
+                if info is None:
+                    # What is yielded counts as taken.
+                    done = begin + stride
+                    self._epoch, self._batch = (epoch, done) if done < total else (epoch + 1, 0)
+                if turn % workers == worker and mine:
                     yield self.batch(epoch, mine)
                 turn += 1
             epoch, first = epoch + 1, 0
-            self._epoch, self._batch = (epoch, 0) if info is None else (self._epoch, self._batch)
 
     def batch(self, epoch: int, windows: Sequence[int]) -> dict[str, Any]:
         """The windows of these numbers of an epoch, together."""

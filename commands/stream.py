@@ -1,0 +1,100 @@
+"""`pantok stream`: windows of ids on standard output, for a training job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pantok.commands import common
+from pantok.errors import OptionError
+
+if TYPE_CHECKING:
+    from pantok.loader import StreamDataset
+
+_FORMATS = ("arrow", "jsonl", "npy")
+
+
+@click.command("stream")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="arrow", show_default=True)
+@click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
+@click.option("--length", type=click.IntRange(min=2), default=4096, show_default=True, help="Ids of a window.")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Windows written at a time.")
+@click.option("--episode", "episodes", multiple=True, help="Stream these alone; may be repeated.")
+@click.option("--shuffle", is_flag=True, help="Episodes and windows in the order that the seed gives.")
+@common.seed
+@click.option("--repeat", type=click.IntRange(min=0), default=1, show_default=True, help="Epochs; 0 goes on for ever.")
+@click.option("--rank", type=int, default=0, help="Which of --world shares to write.")
+@click.option("--world", type=click.IntRange(min=1), default=1, help="Shares that the windows are dealt into.")
+@click.option("--from", "resume", metavar="TOKEN", help="Go on after the record that carried this `resume`.")
+def command(
+    store: Path, form: str, layout: str, length: int, batch: int, episodes: tuple[str, ...], shuffle: bool, seed: int,
+    repeat: int, rank: int, world: int, resume: str | None,
+) -> None:  # fmt: skip
+    """Write a store as windows of ids to standard output.
+
+    arrow: the stream format of Arrow IPC, columns ids, kind, level, document, time_ns (lists), epoch, window, resume.
+    jsonl: one JSON object a window. npy: one uint32 array (windows, length) of ids.
+
+    \b
+    Example:
+      pantok stream home.zarr --shuffle --repeat 0 | python train.py
+      pantok stream home.zarr --format npy --length 2048 > home.npy
+    """
+    if sys.stdout.isatty() and form != "jsonl":
+        raise OptionError("standard output", f"is a terminal, and {form} is not for reading", "pipe it, or > FILE")
+    if form == "npy" and repeat == 0:
+        raise OptionError("--repeat 0", "has no end, and an .npy says its length first", "choose arrow or jsonl")
+    from pantok.formats import id_streams
+    from pantok.loader import StreamDataset
+
+    data = StreamDataset(
+        store, layout, length=length, batch_size=batch, episodes=episodes or None, shuffle=shuffle, seed=seed,
+        epochs=repeat or None, rank=rank, world=world,
+    )  # fmt: skip
+    if resume is not None:
+        data.load_state_dict(_state(resume))
+    out = sys.stdout.buffer
+    id_streams.write(_records(data), form, out, _count(data), length)
+
+
+def _records(data: StreamDataset) -> Iterator[dict[str, Any]]:
+    about = {"vocabulary_id": data.vocabulary.id, "ids": data.vocabulary.size, "length": data.length}
+    total = len(data.windows)
+    for batch in data:
+        epoch, windows = int(batch["epoch"]), batch["window"].tolist()
+        if data.world == 1:
+            after = [w + 1 for w in windows]
+        else:
+            # The other shares are as far as this one to the batch: within it the batch is taken up again.
+            stride = data.batch_size * data.world
+            begin = windows[0] - data.rank
+            after = [begin] * (len(windows) - 1) + [begin + stride]
+        yield {
+            **{k: batch[k].numpy() for k in ("ids", "kind", "level", "document", "time_ns", "window")},
+            "epoch": epoch,
+            "resume": [f"{epoch + (w >= total)}.{w if w < total else 0}.{data.seed}" for w in after],
+            "about": about,
+        }
+
+
+def _count(data: StreamDataset) -> int:
+    """Windows that will be written."""
+    if data.epochs is None:
+        return 0
+    state, total = data.state_dict(), len(data.windows)
+    spans = [range(state["window"] if e == state["epoch"] else 0, total) for e in range(state["epoch"], data.epochs)]
+    stride = data.batch_size * data.world
+    return sum(len(range(b + data.rank, min(b + stride, total), data.world)) for s in spans for b in s[::stride])
+
+
+def _state(token: str) -> dict[str, int]:
+    try:
+        epoch, window, seed = (int(part) for part in token.split("."))
+    except ValueError:
+        raise OptionError(f"--from {token}", "is no resume token", "take it from a record's `resume`") from None
+    return {"epoch": epoch, "window": window, "seed": seed}

@@ -1,0 +1,75 @@
+"""`pantok stream` as another program reads it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pantok.loader import StreamDataset
+
+
+def stream(store: Path, *words: str) -> bytes:
+    done = subprocess.run([sys.executable, "-m", "pantok", "stream", str(store), *words], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr == b""
+    return done.stdout
+
+
+def test_three_formats_hold_the_same_ids(store: Path) -> None:
+    data = list(StreamDataset(store, length=256, batch_size=64, shuffle=False, epochs=1))
+    ids = np.concatenate([b["ids"].numpy() for b in data])
+    array = np.load(io.BytesIO(stream(store, "--format", "npy", "--length", "256")))
+    assert array.dtype == np.uint32 and np.array_equal(array, ids)
+    lines = [json.loads(line) for line in stream(store, "--format", "jsonl", "--length", "256").splitlines()]
+    assert np.array_equal([line["ids"] for line in lines], ids)
+    with pa.ipc.open_stream(stream(store, "--length", "256")) as reader:
+        table = reader.read_all()
+        assert reader.schema.metadata[b"vocabulary_id"].decode() == StreamDataset(store).vocabulary.id
+    assert np.array_equal(np.stack(table["ids"].to_numpy()), ids)
+    for name in ("kind", "level", "document", "time_ns"):
+        expected = np.concatenate([b[name].numpy() for b in data])
+        assert np.array_equal(np.stack(table[name].to_numpy()), expected)
+
+
+def test_it_goes_on_from_a_token_and_shares_are_whole(store: Path) -> None:
+    words = ("--format", "jsonl", "--length", "128", "--shuffle", "--seed", "3", "--repeat", "2", "--batch", "4")
+    whole = stream(store, *words).splitlines()
+    assert len(whole) > 8
+    token = json.loads(whole[5])["resume"]
+    assert stream(store, *words, "--from", token).splitlines() == whole[6:]
+    shares = [stream(store, *words, "--rank", str(r), "--world", "3").splitlines() for r in range(3)]
+
+    def records(lines: list[bytes]) -> list[tuple]:
+        return sorted((r["epoch"], r["window"], r["ids"]) for r in map(json.loads, lines))
+
+    assert records([line for share in shares for line in share]) == records(whole)
+
+
+def test_a_closed_pipe_is_no_fault(store: Path) -> None:
+    command = [sys.executable, "-m", "pantok", "stream", str(store), "--format", "jsonl", "--repeat", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--layout", "defualt"), "no preset"),
+        (("--from", "x"), "resume"),
+        (("--format", "npy", "--repeat", "0"), "no end"),
+        (("--from", "0.0.5"), "seed"),
+    ],
+)
+def test_wrong_usage_is_two(store: Path, words: tuple[str, ...], told: str, pantok) -> None:
+    done = pantok("stream", store, *words)
+    assert done.code == 2 and told in done.err and done.err.count("\n") == 1
