@@ -129,6 +129,20 @@ class TokenSequence:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def cut(self, start: int, stop: int) -> TokenSequence:
+        """The ids [start, stop) with their latents."""
+        latents = {}
+        if self.latents:
+            latent = self.kind == _LATENT
+            for number, name in enumerate(self.tracks):
+                if name in self.latents:
+                    mine = latent & (self.track == number)
+                    latents[name] = self.latents[name][int(mine[:start].sum()) : int(mine[:stop].sum())]
+        ids, kind, level, track, time_ns = (
+            column[start:stop] for column in (self.ids, self.kind, self.level, self.track, self.time_ns)
+        )
+        return TokenSequence(ids, kind, level, track, time_ns, self.tracks, latents)
+
 
 @dataclass(frozen=True, eq=False)
 class _Units:
@@ -169,18 +183,7 @@ class Arranged:
         # Whole units, with bos where they begin the sequence and eos where they end it; then what was asked for.
         first = 0 if lo == 0 else int(begins[lo]) if lo < len(begins) else total - 1
         last = total if hi == len(begins) else int(begins[hi])
-        part = self._whole(lo, hi, first, last)
-        inside = slice(start - first, stop - first)
-        latent = part.kind == _LATENT
-        latents = {}
-        for number, name in enumerate(part.tracks):
-            if name in part.latents:
-                mine = latent & (part.track == number)
-                latents[name] = part.latents[name][int(mine[: inside.start].sum()) : int(mine[: inside.stop].sum())]
-        ids, kind, level, track, time_ns = (
-            column[inside] for column in (part.ids, part.kind, part.level, part.track, part.time_ns)
-        )
-        return TokenSequence(ids, kind, level, track, time_ns, part.tracks, latents)
+        return self._whole(lo, hi, first, last).cut(start - first, stop - first)
 
     def _whole(self, lo: int, hi: int, first: int, last: int) -> TokenSequence:
         """The units [lo, hi), which fill the places [first, last) but for bos and eos."""

@@ -28,9 +28,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pantok.errors import OptionError, StoreError
 from pantok.formats.store import Store
-from pantok.layout import Arranged, Layout
+from pantok.layout import Arranged, Layout, TokenSequence
 
 _OPEN_EPISODES = 256
+_KEPT_IDS = 8_000_000
+"""A store of at most so many ids is arranged once and kept (15 bytes an id); a larger one is, window by window."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,14 @@ class Windows:
         self._seed, self._shuffle = seed, shuffle
         self._epoch, self._order, self._ends, self._windows = -1, *(np.zeros(0, np.int64),) * 3
 
+    @property
+    def ids(self) -> int:
+        """Ids of an epoch."""
+        return int(self._lengths.sum())
+
     def __len__(self) -> int:
         """Windows of an epoch."""
-        return -(-int(self._lengths.sum()) // self._length)
+        return -(-self.ids // self._length)
 
     def parts(self, epoch: int, index: int) -> list[Part]:
         """What window `index` of `epoch` holds, in order: `length` ids together, fewer at the epoch's end."""
@@ -134,6 +141,7 @@ class StreamDataset(IterableDataset):
         if not self._episodes:
             raise StoreError(store, "holds no episodes", "encode some first")
         self._cache: OrderedDict[int, Arranged] = OrderedDict()
+        self._whole: dict[int, TokenSequence] = {}
         self._epoch = self._batch = 0
 
     @cached_property
@@ -148,7 +156,7 @@ class StreamDataset(IterableDataset):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         state.pop("_store", None)  # opened anew by each worker
-        return {**state, "_cache": OrderedDict()}
+        return {**state, "_cache": OrderedDict(), "_whole": {}}
 
     def state_dict(self) -> dict[str, int]:
         """Where the job stands, counted over all ranks; valid for any number of ranks and workers.
@@ -210,7 +218,7 @@ class StreamDataset(IterableDataset):
         for row, window in enumerate(windows):
             at = 0
             for number, part in enumerate(self.windows.parts(epoch, window)):
-                found = self._arranged(part.episode).cut(part.start, part.stop)
+                found = self._part(part)
                 span = slice(at, at + len(found))
                 ids[row, span], kind[row, span], level[row, span] = found.ids, found.kind, found.level
                 time_ns[row, span], document[row, span] = found.time_ns, number
@@ -233,6 +241,14 @@ class StreamDataset(IterableDataset):
             "epoch": torch.tensor(epoch),
             "window": torch.tensor(list(windows), dtype=torch.int64),
         }
+
+    def _part(self, part: Part) -> TokenSequence:
+        if self.windows.ids > _KEPT_IDS:
+            return self._arranged(part.episode).cut(part.start, part.stop)
+        whole = self._whole.get(part.episode)
+        if whole is None:
+            whole = self._whole[part.episode] = self._arranged(part.episode).cut()
+        return whole.cut(part.start, part.stop)
 
     def _arranged(self, episode: int) -> Arranged:
         if episode in self._cache:
