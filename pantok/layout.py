@@ -165,6 +165,7 @@ class Arranged:
         for number, track in enumerate(self._units.tracks):
             mine = self._units.track == number
             sizes[mine] = _unit_sizes(track, layout, vocabulary)[self._units.tick[mine]]
+        self._tables: dict[tuple[str, int], np.ndarray] = {}
         # Places in the sequence; bos is at 0. A <tick> belongs to the unit that opens its step.
         self._ends = 1 + np.cumsum(sizes + self._units.opens)
         self._starts = self._ends - sizes
@@ -216,14 +217,16 @@ class Arranged:
             specs = vocabulary.levels(track.modality)[: self._layout.depth(track)]
             for k, (codes, spec) in enumerate(zip(track.levels, specs, strict=False)):
                 splits = codes.splits[begin : end + 1]
-                counts = np.diff(splits)
+                if splits[0] == splits[-1]:
+                    continue
+                counts = splits[1:] - splits[:-1]
                 if spec.role == "digit":
                     some = counts > 0
                     ids[at[some]] = vocabulary.control(f"level_{k}")
                     owner[at[some]] = number
                     at = at + some
                 where = np.repeat(at - splits[:-1], counts) + np.arange(splits[0], splits[-1])
-                ids[where] = vocabulary.ids(track.modality, k, codes.codes[splits[0] : splits[-1]])
+                ids[where] = self._ids(track.modality, k, codes.codes[splits[0] : splits[-1]])
                 kind[where], level[where], owner[where] = KINDS.index(spec.role), k, number
                 at = at + counts
             if self._layout.latents and track.latents is not None:
@@ -232,6 +235,14 @@ class Arranged:
                 ids[where], kind[where], owner[where] = vocabulary.control("latent"), _LATENT, number
                 latents[track.name] = track.latents.values[splits[0] : splits[-1]]
         return TokenSequence(ids, kind, level, owner, time_ns, tuple(t.name for t in units.tracks), latents)
+
+    def _ids(self, modality: str, level: int, codes: np.ndarray) -> np.ndarray:
+        table = self._tables.get((modality, level))
+        if table is None:
+            table = self._tables[modality, level] = self._vocabulary.table(modality, level)
+        if int(codes.max()) >= len(table):
+            return self._vocabulary.ids(modality, level, codes)  # says which code it is
+        return table[codes]
 
 
 def arrange(stream: TokenStream, layout: Layout, vocabulary: Vocabulary) -> TokenSequence:
