@@ -27,6 +27,7 @@ COMMANDS = {
     "info": ("info", "Show what a store, a vocabulary or a recording holds."),
     "verify": ("verify", "Check every byte and every promise of a store."),
     "stream": ("stream", "Write ids to standard output, for a training job."),
+    "export": ("export", "Write a store as the files that another trainer reads."),
     "eval": ("evaluate", "Measure rate and quality, beside reference codecs."),
     "vocab": ("vocab", "Show and merge vocabularies."),
 }

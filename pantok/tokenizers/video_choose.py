@@ -44,7 +44,7 @@ Tap = Callable[[str, np.ndarray], None]
 GREY = np.full(1, 128, np.uint8)
 KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
 """Lambda of keys, of the last frames of other ticks and of the frames between, relative to the one given."""
-HOPE = 4.0
+HOPE = 3.0
 _NEVER = -1e12
 _WORTH = 40.0
 """Bits that the detail of a 16x16 quad costs at the error where a further bit pays about lambda; shapes `_worth`."""

@@ -1,0 +1,93 @@
+"""`pantok export`: a store as the files that other trainers read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pantok.commands import common
+from pantok.errors import OptionError, StoreError
+
+if TYPE_CHECKING:
+    from pantok.formats.id_exports import Record
+    from pantok.formats.store import Store
+    from pantok.layout import Layout
+
+_FORMATS = ("webdataset", "mds", "parquet", "megatron")
+
+
+@click.command("export")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--to", "form", type=click.Choice(_FORMATS), required=True, help="For which reader.")
+@common.output("The folder to write.")
+@click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
+@click.option(
+    "--length", type=click.IntRange(min=2), help="Cut episodes into records of so many ids.  [default: whole]"
+)
+@click.option("--episode", "episodes", multiple=True, help="Export these alone; may be repeated.")
+@common.force
+@common.as_json
+@common.quiet
+def command(
+    store: Path, form: str, output: Path, layout: str, length: int | None, episodes: tuple[str, ...], force: bool,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Write a store as the files that another trainer reads.
+
+    A record is an episode's sequence of ids, or with --length a run of it; records never cross episodes, so the last
+    run of an episode may be shorter. Beside the ids stand their kinds, levels and instants (megatron: the ids alone).
+
+    \b
+    Example:
+      pantok export home.zarr --to mds -o home_mds/ --length 4096
+    """
+    from pantok.formats import id_exports
+    from pantok.formats.store import Store
+    from pantok.layout import Layout
+
+    run = common.Run(quiet, as_json)
+    common.refuse_existing(output, force)
+    if output.absolute() == store.absolute():
+        raise OptionError(output, "is the store itself", "-o names another folder")
+    chosen, opened = Layout.of(layout), Store.open(store)
+    names = common.choose(opened.episodes, episodes, "episode") if episodes else list(opened.episodes)
+    if not names:
+        raise StoreError(store, "holds no episodes", "encode some first")
+    about = {
+        "vocabulary_id": opened.vocabulary.id, "size": opened.vocabulary.size, "layout": layout, "length": length,
+        "episodes": len(names),
+    }  # fmt: skip
+    # Made beside its place and moved there when whole, so that a folder of that name is a whole export.
+    stage = output.absolute().with_name(f".{output.name}.partial-{os.getpid()}")
+    stage.mkdir(parents=True)
+    try:
+        done = id_exports.write(_records(opened, names, chosen, length), form, stage, about)
+        if output.is_dir():
+            shutil.rmtree(output)
+        elif output.exists():
+            output.unlink()
+        stage.rename(output)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    size = common.tree_bytes(output)
+    run.say(
+        f"{output}: {common.counted(done.records, 'record')}, {common.counted(done.ids, 'id')}, "
+        f"{common.human_bytes(size)}, for {form}"
+    )
+    run.end({"output": str(output), "bytes": size, "format": form, "records": done.records, "ids": done.ids, **about})
+
+
+def _records(store: Store, names: Sequence[str], layout: Layout, length: int | None) -> Iterator[Record]:
+    from pantok.formats.id_exports import Record
+    from pantok.layout import Arranged
+
+    for name in names:
+        sequence = Arranged(store.read(name), layout, store.vocabulary).cut()
+        step = length or len(sequence)
+        for start in range(0, len(sequence), step):
+            yield Record(name, start, sequence.cut(start, start + step))
