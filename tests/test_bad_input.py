@@ -283,8 +283,9 @@ def test_a_disk_that_fills_while_files_are_written(home: Home, tmp_path: Path, n
 def test_where_nothing_can_be_written(home: Home, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        one_line(here("decode", home.store, "-o", out), out)
-    one_line(here("encode", home.recordings, "--vocab", home.vocabulary, "-o", tmp_path / "file"), tmp_path / "file")
+        one_line(here("decode", home.store, "-o", out), out, code=2)
+    encoded = here("encode", home.recordings, "--vocab", home.vocabulary, "-o", tmp_path / "file")
+    one_line(encoded, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "in the way"
 
 

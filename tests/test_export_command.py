@@ -176,19 +176,33 @@ def test_megatron_takes_two_bytes_where_all_ids_fit(made: Path, tmp_path: Path) 
         assert found.dtype == dtype and np.array_equal(found, low.ids)
 
 
-def test_its_own_readers_read_it(made: Path, tmp_path: Path) -> None:
-    """Runs where mosaicml-streaming and webdataset are installed."""
-    streaming = pytest.importorskip("streaming")
-    webdataset = pytest.importorskip("webdataset")
-    export(made, "mds", tmp_path / "mds")
-    export(made, "webdataset", tmp_path / "wds")
-    assert_records(list(streaming.StreamingDataset(local=str(tmp_path / "mds"), shuffle=False, batch_size=1)), made)
-    urls = [str(p) for p in sorted((tmp_path / "wds").glob("*.tar"))]
+def test_mosaicml_streaming_reads_it(made: Path, tmp_path: Path) -> None:
+    """Runs where it is installed."""
+    streaming = pytest.importorskip("streaming", exc_type=ImportError)
+    export(made, "mds", tmp_path / "out")
+    assert_records(list(streaming.StreamingDataset(local=str(tmp_path / "out"), shuffle=False, batch_size=1)), made)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_webdataset_reads_it(made: Path, tmp_path: Path) -> None:
+    """Runs where it is installed."""
+    webdataset = pytest.importorskip("webdataset", exc_type=ImportError)
+    export(made, "webdataset", tmp_path / "out")
+    urls = [str(p) for p in sorted((tmp_path / "out").glob("*.tar"))]
     rows = [
         {**sample["json"], **{n: sample[f"{n}.npy"] for n in id_exports.COLUMNS}}
         for sample in webdataset.WebDataset(urls, shardshuffle=False).decode()
     ]
     assert_records(rows, made)
+
+
+def test_datasets_reads_it(made: Path, tmp_path: Path) -> None:
+    """Runs where Hugging Face's library is installed."""
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
+    export(made, "parquet", tmp_path / "out")
+    files = [str(p) for p in sorted((tmp_path / "out").glob("*.parquet"))]
+    read = datasets.Dataset.from_parquet(files, cache_dir=str(tmp_path / "cache"))
+    assert_records(list(read.with_format("numpy")), made)
 
 
 def test_the_command(made: Path, tmp_path: Path, pantok) -> None:
