@@ -100,12 +100,14 @@ class StreamDataset(IterableDataset):
         ids         int64 (B, L)    of the store's vocabulary, <pad> where an epoch ends
         kind        uint8 (B, L)    index into `pantok.layout.KINDS`
         level       uint8 (B, L)    level within the modality; 0 for control ids
+        track       uint8 (B, L)    index into `tracks`, the names of the batch's tracks; 255 for ids of no track
         time_ns     int64 (B, L)    instant of the unit that an id belongs to, from the start of its recording's clock
         document    int32 (B, L)    0, 1, ... by episode within the window; -1 where padded
         loss_mask   bool (B, L)     whether an id is to be predicted: not <bos>, <pad> and latent placeholders
         cu_seqlens  int32 (D + 1,)  bounds of the documents of all windows, one after another, as flash attention
                                     takes them; padding is a document of its own
         latents     {track name: float16 (M, D)}, in the order of the placeholders; with `Layout(latents=True)` only
+        tracks      tuple of str
         epoch, window   int64 (), int64 (B,)  the epoch and each window's number in it
     The last batch of an epoch may hold fewer windows; a rank for which none is left has one batch less.
 
@@ -212,9 +214,9 @@ class StreamDataset(IterableDataset):
         """The windows of these numbers of an epoch, together."""
         shape = (len(windows), self.length)
         ids = np.full(shape, self.vocabulary.control("pad"), np.int64)
-        kind, level = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+        kind, level, track = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)
         time_ns, document = np.zeros(shape, np.int64), np.full(shape, -1, np.int32)
-        bounds, latents = [0], dict[str, list[np.ndarray]]()
+        bounds, latents, tracks = [0], dict[str, list[np.ndarray]](), dict[str, int]()
         for row, window in enumerate(windows):
             at = 0
             for number, part in enumerate(self.windows.parts(epoch, window)):
@@ -222,6 +224,8 @@ class StreamDataset(IterableDataset):
                 span = slice(at, at + len(found))
                 ids[row, span], kind[row, span], level[row, span] = found.ids, found.kind, found.level
                 time_ns[row, span], document[row, span] = found.time_ns, number
+                numbers = [tracks.setdefault(name, len(tracks)) for name in found.tracks]
+                track[row, span] = np.array(numbers + [255] * (256 - len(numbers)), np.uint8)[found.track]
                 at += len(found)
                 bounds.append(row * self.length + at)
                 for name, values in found.latents.items():
@@ -233,6 +237,8 @@ class StreamDataset(IterableDataset):
             "ids": torch.from_numpy(ids),
             "kind": torch.from_numpy(kind),
             "level": torch.from_numpy(level),
+            "track": torch.from_numpy(track),
+            "tracks": tuple(tracks),
             "time_ns": torch.from_numpy(time_ns),
             "document": torch.from_numpy(document),
             "loss_mask": torch.from_numpy(~np.isin(ids, control)),
