@@ -107,7 +107,7 @@ class StreamDataset(IterableDataset):
         cu_seqlens  int32 (D + 1,)  bounds of the documents of all windows, one after another, as flash attention
                                     takes them; padding is a document of its own
         latents     {track name: float16 (M, D)}, in the order of the placeholders; with `Layout(latents=True)` only
-        tracks      tuple of str
+        tracks      list of str
         epoch, window   int64 (), int64 (B,)  the epoch and each window's number in it
     The last batch of an epoch may hold fewer windows; a rank for which none is left has one batch less.
 
@@ -238,7 +238,7 @@ class StreamDataset(IterableDataset):
             "kind": torch.from_numpy(kind),
             "level": torch.from_numpy(level),
             "track": torch.from_numpy(track),
-            "tracks": tuple(tracks),
+            "tracks": list(tracks),
             "time_ns": torch.from_numpy(time_ns),
             "document": torch.from_numpy(document),
             "loss_mask": torch.from_numpy(~np.isin(ids, control)),
