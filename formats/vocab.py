@@ -9,6 +9,7 @@ it came.
         lineage.jsonl       one line for each operation that led here, oldest first
         <modality>.safetensors      the tensors of one modality
         <modality>/<name>           its opaque files (`text/model`: the text model, untouched)
+        remap/<digest>.safetensors  for a tokenizer that was merged into one of these: its codes as codes here
 
 manifest.json is sealed (its last key is the CRC-32C of the bytes before it; see `store_disk`) and names size and
 CRC-32C of every other file.
@@ -31,9 +32,10 @@ import numpy as np
 import pantok
 from pantok.errors import VocabularyError
 from pantok.formats.store_disk import SealError, crc32c, publish, reason, seal, staged, unseal, write_file
-from pantok.vocabulary import Extent, Level, TokenizerState, Vocabulary
+from pantok.vocabulary import LIFE, Extent, Level, TokenizerState, Vocabulary
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""1: as it was born. 2: levels that grew, retired codes, compositions or remaps, which a reader of 1 would misread."""
 MANIFEST = "manifest.json"
 KIND = "pantok vocabulary"
 _AGAIN = "restore it from a copy, or fit it again with `pantok fit-vocab`"
@@ -93,16 +95,19 @@ def write_vocabulary(
             "tensors": sorted(state.tensors),
             "blobs": sorted(state.blobs),
         }
+    for digest, tables in vocabulary.remaps.items():
+        assert re.fullmatch(r"[0-9a-f]{64}", digest), digest
+        write(f"remap/{digest}.safetensors", save({n: np.ascontiguousarray(t, np.uint32) for n, t in tables.items()}))
     born = {"op": "born", "vocabulary_id": vocabulary.id, "pantok": pantok.__version__, "unix_time": int(time.time())}
     lines = [born] if lineage is None else list(lineage)
     write("lineage.jsonl", b"".join(json.dumps(_plain(line)).encode() + b"\n" for line in lines))
     manifest = {
-        "format": FORMAT,
+        "format": 2 if _evolved(vocabulary) else 1,
         "kind": KIND,
         "pantok": pantok.__version__,
         "vocabulary_id": vocabulary.id,
         "size": vocabulary.size,
-        "extents": [asdict(extent) for extent in vocabulary.extents],
+        "extents": [{k: v for k, v in asdict(e).items() if k != "first" or v} for e in vocabulary.extents],
         "modalities": modalities,
         "files": dict(files),
     }
@@ -121,7 +126,12 @@ def load_vocabulary(path: str | Path, *, lazy: bool = False) -> Vocabulary:
     manifest = read_manifest(path)
     try:
         states = {m: _state(path, m, spec, manifest["files"], lazy) for m, spec in manifest["modalities"].items()}
-        vocabulary = Vocabulary(states, tuple(Extent(**extent) for extent in manifest["extents"]))
+        remaps: dict[str, Mapping[str, np.ndarray]] = {
+            Path(name).stem: _tensors(path, name, manifest["files"])
+            for name in manifest["files"]
+            if name.startswith("remap/")
+        }
+        vocabulary = Vocabulary(states, tuple(Extent(**extent) for extent in manifest["extents"]), remaps)
         stored = manifest["vocabulary_id"]
     except (KeyError, TypeError, AttributeError) as error:
         raise VocabularyError(path / MANIFEST, f"lacks what its format asks for: {error}", _AGAIN) from error
@@ -173,11 +183,19 @@ def _checked_manifest(path: Path, data: bytes, make: str) -> dict[str, Any]:
     return manifest
 
 
+def _evolved(vocabulary: Vocabulary) -> bool:
+    """Whether more was done to it than to fit and number it."""
+    lives = any(name.startswith(LIFE) for s in vocabulary.states.values() for name in s.tensors)
+    grown = any(e.first or e.modality == "composition" for e in vocabulary.extents)
+    return lives or grown or bool(vocabulary.remaps)
+
+
 def _refuse_newer(path: Path, version: object) -> None:
-    if isinstance(version, int) and version != FORMAT:
-        remedy = "upgrade pantok" if version > FORMAT else "fit it again with `pantok fit-vocab`"
+    if isinstance(version, int) and version not in FORMATS:
+        remedy = "upgrade pantok" if version > FORMATS[-1] else "fit it again with `pantok fit-vocab`"
+        reads = " and ".join(map(str, FORMATS))
         raise VocabularyError(
-            path, f"its {MANIFEST} is of format {version}, pantok {pantok.__version__} reads format {FORMAT}", remedy
+            path, f"its {MANIFEST} is of format {version}, pantok {pantok.__version__} reads format {reads}", remedy
         )
 
 

@@ -6,7 +6,10 @@ else, so extents are append-only, in order of birth:
     [0, T)            the text model's own ids, untouched
     [T, T + 64)       control ids (bos, eos, pad, tick, begin and end of each modality, ...)
     [.., + 256)       digits of bounded-error levels, shared by all modalities
-    [.., ...)         one extent for each (modality, level)
+    [.., ...)         one extent for each (modality, level), then those of what was learned later
+
+A level that grows gets one more extent, after all others: its codes go on where they ended, no id moves. A code
+that was merged or pruned keeps its id and its vector; the state that holds it says what stands for it now.
 
     >>> v = Vocabulary.build({"audio": TokenizerState("audio", {}, (Level("gain", 256), Level("shape", 256)))})
     >>> v.ids("audio", 1, np.array([0, 255])).tolist()
@@ -20,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +40,11 @@ CONTROL = (
 )
 DIGITS = 256
 ROLES = ("code", "mode", "digit", "text")
+LIFE = "life."
+"""Tensors `life.<level>.blocks` and `life.<level>.retired` of a state tell how its levels have changed since they were
+born, see `TokenizerState`; all other tensors describe codes and never change but by appending."""
+NOTHING = 0xFFFFFFFF
+"""In place of the code that stands for a retired one: nothing does."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,12 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class TokenizerState:
-    """All that makes a tokenizer: modality, configuration (JSON), levels, tensors, and opaque files (a text model)."""
+    """All that makes a tokenizer: modality, configuration (JSON), levels, tensors, and opaque files (a text model).
+
+    tensors `life.<level>.blocks`: int64 (n, 2), the first code of each block by which the level grew, and the squared
+        distance from the nearest earlier code beyond which the block is looked at (in the level's own units).
+    tensors `life.<level>.retired`: uint32 (m, 2), codes out of use, ascending, and the code that stands for each.
+    """
 
     modality: str
     config: Mapping[str, Any]
@@ -86,6 +99,73 @@ class TokenizerState:
             sha.update(self.blobs[name])
         return sha.hexdigest()
 
+    def retired(self, level: int) -> np.ndarray:
+        """uint32 (m, 2): codes of the level that are out of use, ascending, and what stands for each (or NOTHING)."""
+        found = self.tensors.get(f"{LIFE}{self.levels[level].name}.retired")
+        return np.zeros((0, 2), np.uint32) if found is None else np.asarray(found, np.uint32)
+
+    def redirects(self, level: int) -> np.ndarray:
+        """uint32 (cardinality,): the code in use that stands for each code; a code for which nothing does is itself."""
+        to = np.arange(self.levels[level].cardinality, dtype=np.uint32)
+        for code, stand_in in self.retired(level):
+            to[code] = code if stand_in == NOTHING else stand_in
+        for _ in range(32):
+            if np.array_equal(to, to[to]):
+                return to
+            to = to[to]
+        raise VocabularyError(
+            f"{self.modality} level {self.levels[level].name}", "its retired codes stand for each other"
+        )
+
+    def descends(self, other: TokenizerState) -> bool:
+        """Whether every code of `other` means the same here: this is `other`, or grew out of it.
+
+        Compared by content: modality, configuration, names and roles of levels, and tensors, of which those of a
+        level that grew may have rows more, after the old ones. What was retired stays retired.
+        """
+        if self.digest == other.digest:
+            return True
+        if (self.modality, canonical_json(self.config)) != (other.modality, canonical_json(other.config)):
+            return False
+        pairs = list(zip(self.levels, other.levels, strict=False))
+        if len(self.levels) != len(other.levels) or any(
+            replace(mine, cardinality=theirs.cardinality) != theirs or mine.cardinality < theirs.cardinality
+            for mine, theirs in pairs
+        ):
+            return False
+        growths = {mine.cardinality - theirs.cardinality for mine, theirs in pairs}
+        grown = {0} | {
+            n
+            for (mine, _), n in zip(pairs, [a.cardinality - b.cardinality for a, b in pairs], strict=True)
+            if mine.role == "code"
+        }
+        if growths - grown or dict(self.blobs) != dict(other.blobs):
+            return False
+        plain, theirs_plain = ({n for n in s.tensors if not n.startswith(LIFE)} for s in (self, other))
+        return (
+            plain == theirs_plain
+            and all(_begins(self.tensors[n], other.tensors[n], grown) for n in plain)
+            and all(
+                _begins(self.tensors.get(n, t[:0]), t, None)
+                for n, t in other.tensors.items()
+                if n.startswith(LIFE) and n.endswith(".blocks")
+            )
+            and all(np.isin(other.retired(k)[:, 0], self.retired(k)[:, 0]).all() for k in range(len(other.levels)))
+        )
+
+
+def _begins(mine: np.ndarray, theirs: np.ndarray, growths: set[int] | None) -> bool:
+    """Whether `mine` is `theirs` with rows appended, as many as one of `growths` (any number if None)."""
+    mine, theirs = np.asarray(mine), np.asarray(theirs)
+    if mine.dtype != theirs.dtype or mine.ndim != theirs.ndim or mine.shape[1:] != theirs.shape[1:]:
+        return False
+    if mine.ndim == 0:
+        return bool(mine == theirs)
+    more = len(mine) - len(theirs)
+    # As bytes: NaN equals itself, and -0.0 is not 0.0.
+    same = np.ascontiguousarray(mine[: len(theirs)]).tobytes() == np.ascontiguousarray(theirs).tobytes()
+    return more >= 0 and (growths is None or more in growths) and same
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -98,6 +178,9 @@ class Extent:
     level: int = 0
     name: str = ""
 
+    first: int = 0
+    """The code of the level that the first id stands for: 0 but for what was grown later."""
+
     @property
     def stop(self) -> int:
         return self.start + self.length
@@ -105,10 +188,15 @@ class Extent:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Tokenizers by modality and the extents that number their codes."""
+    """Tokenizers by modality and the extents that number their codes.
+
+    remaps: for tokenizers that were merged into one of these, by their digest: `<level>` -> uint32 code here of each
+        of their codes. They tell how to read what was written elsewhere, and are no part of the identity.
+    """
 
     states: Mapping[str, TokenizerState]
     extents: tuple[Extent, ...]
+    remaps: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, states: Mapping[str, TokenizerState]) -> Vocabulary:
@@ -126,29 +214,33 @@ class Vocabulary:
         return cls(dict(states), born.extents)
 
     def with_state(self, state: TokenizerState) -> Vocabulary:
-        """This vocabulary with one more modality, its extents appended: no id moves.
+        """This vocabulary with one more modality, or one that grew, its new extents appended: no id moves.
 
-        Raises VocabularyError if the modality is there already with other codes, or if text would have to move.
+        A state that this vocabulary's own descends from changes nothing. Raises VocabularyError if the modality is
+        there already with other codes, or if text would have to move.
         """
         mine = self.states.get(state.modality)
         if mine is not None:
-            if mine.digest == state.digest:
+            if mine.descends(state):
                 return self
-            raise VocabularyError(
-                f"vocabulary {self.id[:12]}",
-                f"already has a tokenizer for {state.modality}, with other codes",
-                "take each modality from one vocabulary; leave the other out of the merge",
-            )
+            if not state.descends(mine) or state.modality == "text":
+                raise VocabularyError(
+                    f"vocabulary {self.id[:12]}",
+                    f"already has a tokenizer for {state.modality}, with other codes",
+                    "take each modality from one vocabulary; leave the other out of the merge",
+                )
         extents = list(self.extents)
         if state.modality == "text":
             if extents and extents[0].kind != "text":
                 raise VocabularyError("text model", "text ids must come first", "name it first in the merge")
         else:
             for number, level in enumerate(state.levels):
-                if level.role != "digit":
+                first = 0 if mine is None else mine.levels[number].cardinality
+                if level.role != "digit" and level.cardinality > first:
                     at = extents[-1].stop
-                    extents.append(Extent(at, level.cardinality, "code", state.modality, number, level.name))
-        return Vocabulary({**self.states, state.modality: state}, tuple(extents))
+                    length = level.cardinality - first
+                    extents.append(Extent(at, length, "code", state.modality, number, level.name, first))
+        return Vocabulary({**self.states, state.modality: state}, tuple(extents), self.remaps)
 
     @property
     def size(self) -> int:
@@ -158,13 +250,15 @@ class Vocabulary:
     @cached_property
     def id(self) -> str:
         """sha256 over the extents and the content of every tokenizer."""
-        extents = [[e.start, e.length, e.kind, e.modality, e.level] for e in self.extents]
+        extents = [
+            [e.start, e.length, e.kind, e.modality, e.level, *([e.first] if e.first else [])] for e in self.extents
+        ]
         states = {m: s.digest for m, s in self.states.items()}
         return hashlib.sha256(canonical_json({"format": FORMAT, "extents": extents, "states": states})).hexdigest()
 
     def control(self, name: str) -> int:
         """The id of a control symbol, by its name in CONTROL."""
-        return self._extent("control").start + CONTROL.index(name)
+        return self._extents("control")[0].start + CONTROL.index(name)
 
     def levels(self, modality: str) -> tuple[Level, ...]:
         if modality not in self.states:
@@ -175,14 +269,21 @@ class Vocabulary:
             )
         return self.states[modality].levels
 
-    def table(self, modality: str, level: int) -> np.ndarray:
-        """uint32 (cardinality,): the id of each code of the level."""
+    def table(self, modality: str, level: int, *, in_use: bool = False) -> np.ndarray:
+        """uint32 (cardinality,): the id of each code of the level.
+
+        in_use: for a code that was retired, the id of what stands for it now.
+        """
         spec = self.levels(modality)[level]
         if spec.role == "digit":
-            start = self._extent("digit").start
-        else:
-            start = self._extent("text" if modality == "text" else "code", modality, level).start
-        return np.arange(start, start + spec.cardinality, dtype=np.uint32)
+            start = self._extents("digit")[0].start
+            return np.arange(start, start + spec.cardinality, dtype=np.uint32)
+        extents = self._extents("text" if modality == "text" else "code", modality, level)
+        table = np.concatenate([np.arange(e.start, e.stop, dtype=np.uint32) for e in extents])
+        assert len(table) == spec.cardinality and [e.first for e in extents] == list(
+            np.cumsum([0, *(e.length for e in extents[:-1])])
+        ), (spec, extents)
+        return table[self.states[modality].redirects(level)] if in_use else table
 
     def ids(self, modality: str, level: int, codes: np.ndarray) -> np.ndarray:
         """uint32 ids of codes; raises TokenError for a code that the level does not have."""
@@ -197,22 +298,48 @@ class Vocabulary:
         """(modality or kind, level, code) of an id; raises TokenError for an id that was never given."""
         for e in self.extents:
             if e.start <= number < e.stop:
-                return e.modality or e.kind, e.level, number - e.start
+                return e.modality or e.kind, e.level, e.first + number - e.start
         raise TokenError(f"id {number}", f"is not in the vocabulary (0 .. {self.size - 1})")
+
+    def status(self, number: int) -> tuple[str, int]:
+        """("live", the id), ("deprecated", the id that stands for it) or ("tombstone", the id): what an id is now.
+
+        Raises TokenError for an id that was never given.
+        """
+        modality, level, code = self.locate(number)
+        if modality in self.states:
+            state = self.states[modality]
+            if (state.retired(level)[:, 0] == code).any():
+                to = int(state.redirects(level)[code])
+                return ("tombstone", number) if to == code else ("deprecated", int(self.table(modality, level)[to]))
+        return "live", number
+
+    def live(self) -> np.ndarray:
+        """bool (size,): which ids a tokenizer may still give."""
+        use = np.ones(self.size, bool)
+        for modality, state in self.states.items():
+            for level in range(len(state.levels)):
+                gone = state.retired(level)[:, 0]
+                if len(gone):
+                    use[self.table(modality, level)[gone]] = False
+        return use
 
     def reads(self, other: Vocabulary) -> bool:
         """Whether ids given by `other` mean the same here: its extents begin this one's, and `decodes`."""
         return self.extents[: len(other.extents)] == other.extents and self.decodes(other)
 
     def decodes(self, other: Vocabulary) -> bool:
-        """Whether codes written under `other` mean the same here. Ids may differ: codes are what is stored."""
-        return all(m in self.states and self.states[m].digest == s.digest for m, s in other.states.items())
+        """Whether codes written under `other` mean the same here: each tokenizer is the other's, or grew out of it.
 
-    def _extent(self, kind: str, modality: str | None = None, level: int = 0) -> Extent:
-        for e in self.extents:
-            if e.kind == kind and (modality is None or (e.modality, e.level) == (modality, level)):
-                return e
-        raise VocabularyError(f"vocabulary {self.id[:12]}", f"has no extent for {kind} {modality or ''} {level}")
+        Ids may differ: codes are what is stored.
+        """
+        return all(m in self.states and self.states[m].descends(s) for m, s in other.states.items())
+
+    def _extents(self, kind: str, modality: str = "", level: int = 0) -> list[Extent]:
+        found = [e for e in self.extents if (e.kind, e.modality, e.level) == (kind, modality, level)]
+        if not found:
+            raise VocabularyError(f"vocabulary {self.id[:12]}", f"has no extent for {kind} {modality} {level}")
+        return found
 
 
 def merge(vocabularies: Sequence[Vocabulary], text: TokenizerState | None = None) -> Vocabulary:
@@ -220,26 +347,32 @@ def merge(vocabularies: Sequence[Vocabulary], text: TokenizerState | None = None
 
     text: a text model that replaces those of the vocabularies. Stores keep reading either way: they hold codes.
 
-    Raises VocabularyError if two of them have different tokenizers for one modality.
+    Raises VocabularyError if two of them have tokenizers for one modality of which neither grew out of the other.
     """
     states: dict[str, TokenizerState] = {} if text is None else {"text": text}
+    remaps: dict[str, Mapping[str, np.ndarray]] = {}
     for vocabulary in vocabularies:
+        remaps |= vocabulary.remaps
         for modality, state in vocabulary.states.items():
             mine = states.setdefault(modality, state)
-            if mine.digest != state.digest and not (modality == "text" and text is not None):
+            if mine.descends(state) or (modality == "text" and text is not None):
+                continue
+            if not state.descends(mine):
                 raise VocabularyError(
                     "merge",
                     f"two of the vocabularies have different tokenizers for {modality}",
                     "name the text model to keep" if modality == "text" else "fit one vocabulary on both recordings",
                 )
+            states[modality] = state
     first = vocabularies[0] if vocabularies else Vocabulary.build(states)
     mine_text, new_text = first.states.get("text"), states.get("text")
     if new_text is not None and (mine_text is None or mine_text.digest != new_text.digest):
-        return Vocabulary.build(states)
-    for modality, state in states.items():
-        if modality not in first.states:
-            first = first.with_state(state)
-    return first
+        first = Vocabulary.build({"text": new_text})
+        # Grown levels are numbered in one piece: nothing is left of the old order to keep.
+        states = {m: states[m] for m in ("text", "video", "audio", "numeric", *states) if m in states}
+    for state in states.values():
+        first = first.with_state(state)
+    return replace(first, remaps=remaps)
 
 
 def canonical_json(value: Any) -> bytes:

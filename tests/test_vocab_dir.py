@@ -155,7 +155,8 @@ def test_other_formats_are_refused_by_name(tmp_path):
     for data in (seal(newer), json.dumps(newer).encode()):
         (path / "manifest.json").write_bytes(data)
         with pytest.raises(
-            VocabularyError, match=r"a\.vocab: its manifest\.json is of format 7, pantok .* reads format 1 \(upgrade"
+            VocabularyError,
+            match=r"a\.vocab: its manifest\.json is of format 7, pantok .* reads format 1 and 2 \(upgrade",
         ):
             load_vocabulary(path)
 

@@ -1,0 +1,1 @@
+"""A vocabulary that lives: growing, composing, merging, pruning, each judged by what it does to prediction."""
