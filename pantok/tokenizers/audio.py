@@ -25,6 +25,7 @@ import numpy as np
 from pantok.config import from_mapping, to_mapping
 from pantok.errors import InputError, OptionError, VocabularyError
 from pantok.experience import Block, Clock, Track
+from pantok.quantizers.gated import lives_of, tensors_of
 from pantok.quantizers.threads import one_thread
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import audio_fit, audio_refine
@@ -193,6 +194,7 @@ class AudioTokenizer(Tokenizer):
             "rates": b.rates.astype(np.int32),
         }
         tensors |= {"latent.mean": b.latent_mean.astype(np.int32), "latent.basis": b.latent_basis.astype(np.int32)}
+        tensors |= tensors_of(b.lives)
         config = {"format": FORMAT, **to_mapping(self.config)}
         return TokenizerState("audio", config, self.levels, tensors, {}, self.metrics)
 
@@ -216,6 +218,7 @@ class AudioTokenizer(Tokenizer):
             t["rates"].astype(np.int64),
             t["latent.mean"].astype(np.int64),
             t["latent.basis"].astype(np.int64),
+            lives_of(state),
         )
         return cls(from_mapping(AudioConfig, config, "audio tokenizer"), books, state.metrics)
 

@@ -25,12 +25,12 @@ Shapes: R rows (frames in the order tick, channel, frame), U units, G bands.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from pantok.quantizers.kmeans import nearest
+from pantok.quantizers.gated import Life, nearest_living
 from pantok.stream import LevelCodes, smallest_dtype
 from pantok.tokenizers.audio_bands import AMPLITUDES, LEAST_LEFT, RATIOS, UNIT_BINS, Bands, noise
 from pantok.tokenizers.audio_loudness import BAND_CODES, DEPTHS, PARTS, Rows, decode_loudness, encode_loudness
@@ -57,6 +57,7 @@ class Books:
     rates: int64 (WATERS,), bits a second that a channel of the sound learned from costs at each water level.
     latent_mean, latent_basis: int64 (38,) and
     (38, D) in 4096ths: decorrelated loudness of both halves of a tick, see `latents`.
+    lives: by level, of the books that have grown or lost codes since they were learned.
     """
 
     loudness: Mapping[str, np.ndarray]
@@ -68,6 +69,7 @@ class Books:
     rates: np.ndarray
     latent_mean: np.ndarray
     latent_basis: np.ndarray
+    lives: Mapping[str, Life] = field(default_factory=dict)
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
@@ -115,7 +117,7 @@ def encode_rows(
     tick_of_cell = np.arange(cells) // rows.channels
     spoken = np.repeat(sounding.reshape(rows.ticks, -1).any(1), rows.channels)
 
-    said = encode_loudness(books.loudness, books.need, bands, rows, loudness)
+    said = encode_loudness(books.loudness, books.need, bands, rows, loudness, lives=books.lives)
     depths, known = said.depths, said.known
     heard = sounding[rows.cell]
     for part in PARTS:
@@ -139,7 +141,8 @@ def encode_rows(
     for s in range(STAGES):
         if not len(r):
             break
-        chosen, _ = nearest(np.clip(np.rint(left), -WIDEST, WIDEST).astype(np.float32), books.shape[s])
+        life = books.lives.get(NAMES[SHAPE + s])
+        chosen, _ = nearest_living(np.clip(np.rint(left), -WIDEST, WIDEST).astype(np.float32), books.shape[s], life)
         sink.put(SHAPE + s, chosen, rows.tick[r])
         over = books.left[s][chosen]
         base = base + over

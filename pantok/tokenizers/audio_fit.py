@@ -124,7 +124,9 @@ def measured(books: Books, learned: Sequence[Sample], held_out: Sequence[Sample]
 def loudness_known(books: Books, sample: Sample) -> np.ndarray:
     """The loudness (R, G) that all levels of loudness decode to."""
     loudness = sample.bands.loudness(sample.frames)
-    return encode_loudness(books.loudness, books.need, sample.bands, sample.rows, loudness, deepest=True).known
+    return encode_loudness(
+        books.loudness, books.need, sample.bands, sample.rows, loudness, deepest=True, lives=books.lives
+    ).known
 
 
 def _loudness_books(

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
-from pantok.quantizers.kmeans import nearest
+from pantok.quantizers.gated import Life, nearest_living
 from pantok.tokenizers.audio_bands import LOUDEST, Bands
 from pantok.tokenizers.audio_transform import TICK_FRAMES
 
@@ -113,10 +114,12 @@ def means(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     return (2 * sums + counts) // (2 * counts)
 
 
-def refined(book: np.ndarray, left: np.ndarray, group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def refined(
+    book: np.ndarray, left: np.ndarray, group: np.ndarray, groups: int, life: Life | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Codes (groups,) of the groups' means of `left` (R, G), and what they add to each row (R, G)."""
     book = np.ascontiguousarray(book[:, : left.shape[1]])
-    codes, _ = nearest(means(left, group, groups).astype(np.float32), book)
+    codes, _ = nearest_living(means(left, group, groups).astype(np.float32), book, life)
     return codes, book.astype(np.int64)[codes][group]
 
 
@@ -141,8 +144,9 @@ def encode_loudness(
     loudness: np.ndarray,
     *,
     deepest: bool = False,
+    lives: Mapping[str, Life] = MappingProxyType({}),
 ) -> Spoken:
-    """The codes of loudness (R, G). deepest: refine all ticks as far as can be."""
+    """The codes of loudness (R, G). deepest: refine all ticks as far as can be. lives: of the books that have grown."""
     cells = rows.ticks * rows.channels
     codes: dict[str, np.ndarray] = {}
     known = np.zeros_like(loudness)
@@ -164,7 +168,9 @@ def encode_loudness(
             codes[part.name] = steps - low
             known = known + (BAND_STEP * steps * odd[:, None])[rows.cell]
         else:
-            codes[part.name], step = refined(books[part.name], (loudness - known)[:, at], group, len(cell_of_group))
+            codes[part.name], step = refined(
+                books[part.name], (loudness - known)[:, at], group, len(cell_of_group), lives.get(part.name)
+            )
             known = known.copy()
             known[:, at] += step
         after[part.name] = known
