@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,48 +12,82 @@ from hypothesis import strategies as st
 
 from pantok.errors import OptionError, TokenError
 from pantok.layout import KINDS, PRESETS, Arranged, Layout, arrange, restore
-from pantok.stream import TokenStream
+from pantok.stream import LevelCodes, TokenStream, TrackTokens
+from tests.layout_reference import sequence
 from tests.store_streams import a_stream, a_vocabulary
 
 VOCABULARY = a_vocabulary()
-LAYOUTS = {**{name: Layout.preset(name) for name in PRESETS}, "latents": Layout(latents=True, step_s=1.0)}
-
-
-def assert_same_codes(found: TokenStream, stream: TokenStream, layout: Layout) -> None:
-    kept = [name for name in stream.tracks if layout.keeps(name) and stream.tracks[name].ticks]
-    assert list(found.tracks) == kept
-    for name in kept:
-        track, mine = found.tracks[name], stream.tracks[name]
-        for k, (a, b) in enumerate(zip(track.levels, mine.levels, strict=True)):
-            expected = b if k < layout.depth(mine) else mine.with_levels(k).levels[k]
-            assert np.array_equal(a.codes, expected.codes) and np.array_equal(a.splits, expected.splits)
-            assert a.codes.dtype == b.codes.dtype
+LAYOUTS = {
+    **{name: Layout.preset(name) for name in PRESETS},
+    "latents": Layout(latents=True, step_s=1.0),
+    "bare": Layout(marks=False, latents=True, step_s=0.5),
+    "needed": Layout(marks="needed", latents=True, step_s=2.0),
+    "few": Layout(max_ids={"video": 7, "proprio.arm/ä %": 3}, levels={"video": "coarse", "text": 1}, marks="needed"),
+    "tight": Layout(step_ids=5, step_s=0.5, marks=True, latents=True, first=("text*",)),
+    "tight, bare": Layout(step_ids=11, step_s=0.7, marks=False, drop=("audio*",)),
+}
+COLUMNS = ("ids", "kind", "level", "track", "role", "time_ns")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(number=st.integers(0, 30), ticks=st.integers(0, 20))
-def test_a_sequence_gives_back_its_codes(name: str, number: int, ticks: int) -> None:
+def test_a_sequence_is_what_the_grammar_says_and_gives_back_its_codes(name: str, number: int, ticks: int) -> None:
     layout, stream = LAYOUTS[name], a_stream(number, VOCABULARY, ticks)
-    sequence = arrange(stream, layout, VOCABULARY)
-    assert len(sequence) == len(Arranged(stream, layout, VOCABULARY))
-    assert sequence.ids[0] == VOCABULARY.control("bos") and sequence.ids[-1] == VOCABULARY.control("eos")
-    empty = TokenStream(
-        stream.id, {n: t.with_levels(0) for n, t in stream.tracks.items()}, stream.vocabulary_id
-    )  # restoring must not look at codes
-    assert_same_codes(restore(sequence.ids, empty, layout, VOCABULARY), stream, layout)
+    found, expected = arrange(stream, layout, VOCABULARY), sequence(stream, layout, VOCABULARY)
+    assert len(found) == len(expected) == len(Arranged(stream, layout, VOCABULARY))
+    for column in COLUMNS:
+        said = [getattr(place, column.removesuffix("s") if column == "ids" else column) for place in expected]
+        assert getattr(found, column).tolist() == said, column
+    # Restoring must not look at codes; nor at counts, where there are marks.
+    blank = {n: t.with_levels(0) if layout.marks != "none" else blanked(t, layout) for n, t in stream.tracks.items()}
+    like = TokenStream(stream.id, blank, stream.vocabulary_id)
+    again = restore(found.ids, like, layout, VOCABULARY)
+    assert list(again.tracks) == [n for n, t in stream.tracks.items() if layout.keeps(n) and t.ticks]
+    codes = [place.code for place in expected if place.code is not None]
+    restored = [
+        (n, tick, k, code)
+        for n, track in again.tracks.items()
+        for tick in range(track.ticks)
+        for k, level in enumerate(track.levels)
+        for code in level.of_tick(tick).tolist()
+    ]
+    assert sorted(restored) == sorted(codes)
+    for n, track in again.tracks.items():
+        assert [lv.codes.dtype for lv in track.levels] == [lv.codes.dtype for lv in stream.tracks[n].levels]
+        # What is kept of a tick is the beginning of what it had, coarse first: it decodes.
+        for tick in range(track.ticks):
+            had = [c for lv in stream.tracks[n].levels for c in lv.of_tick(tick).tolist()]
+            has = [c for lv in track.levels for c in lv.of_tick(tick).tolist()]
+            assert has == had[: len(has)]
+
+
+def blanked(track: TrackTokens, layout: Layout) -> TrackTokens:
+    levels = tuple(LevelCodes(np.zeros_like(level.codes), level.splits) for level in track.levels)
+    return replace(track, levels=levels)
+
+
+@pytest.mark.parametrize("step_ids", [2, 3, 8, 50])
+def test_a_step_has_no_more_ids_than_it_may(step_ids: int) -> None:
+    layout = Layout(step_ids=step_ids, step_s=0.5)
+    ids = arrange(a_stream(1, VOCABULARY, 40), layout, VOCABULARY).ids
+    steps = np.diff(np.flatnonzero(np.isin(ids, [VOCABULARY.control("tick"), VOCABULARY.control("eos")])))
+    assert steps.max() == step_ids and len(steps) > 20
 
 
 @settings(max_examples=60, deadline=None)
 @given(number=st.integers(0, 8), data=st.data())
 def test_any_part_is_that_slice_of_the_whole(number: int, data: st.DataObject) -> None:
-    layout = LAYOUTS["latents"]
-    arranged = Arranged(a_stream(number, VOCABULARY), layout, VOCABULARY)
+    layout = LAYOUTS[data.draw(st.sampled_from([*LAYOUTS]))]
+    spacing = data.draw(st.sampled_from([1, 40, 4096]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pantok.layout._SPACING", spacing)
+        arranged = Arranged(a_stream(number, VOCABULARY), layout, VOCABULARY)
     whole = arranged.cut()
     start = data.draw(st.integers(0, len(whole)))
     stop = data.draw(st.integers(start, len(whole)))
     part = arranged.cut(start, stop)
-    for column in ("ids", "kind", "level", "track", "time_ns"):
+    for column in COLUMNS:
         assert np.array_equal(getattr(part, column), getattr(whole, column)[start:stop]), column
     latent = whole.kind == KINDS.index("latent")
     for k, name in enumerate(whole.tracks):

@@ -1,0 +1,371 @@
+"""The inner loops of layouts, compiled: where each id of an episode lies, and the ids of any part of it.
+
+What is unusual: there is no list of units. The walk through an episode merges its tracks step by step, reading how many
+codes each unit has from the store's own small counts; a *state* of the walk is one row of integers, and every few
+thousand ids the survey keeps one (a checkpoint). A part is written by taking up the walk at the checkpoint before it:
+codes go from the mapped file through the table of ids straight into the rows of the batch. All is integers.
+
+Columns are handed over as addresses, so that one call reads any number of files of any dtype. Whoever calls keeps the
+arrays alive, and has compared the totals that `survey` finds with what the columns hold before anything is written.
+
+State (one row): PLACE in the sequence, STEP and TRACK that the walk stands at, OPENED whether the step's first unit has
+been met, PREVIOUS modality within the step (-1 none), UNIT of the step; then for each of T tracks the step of its next
+tick, that tick, its latents so far; then for each of N levels its codes so far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+PLACE, STEP, TRACK, OPENED, PREVIOUS, UNIT, HEAD = range(7)
+"""Of a state; HEAD is where the tracks' entries begin."""
+(
+    START, NUM, DEN, SAMPLES, TICKS, TIMES, TIMES_STRIDE, COUNTS, COUNTS_SIZE, COUNTS_STRIDE, BEGIN, EARLY,
+    FIRST_LEVEL, LAST_LEVEL, LATENT_COLUMN, LATENT_COUNT, MODALITY, MOST, TRACK_FIELDS,
+) = range(19)  # fmt: skip
+"""Of a track: its clock (TIMES an address, or 0 and START, NUM/DEN), the counts of its ticks, its levels, ..."""
+COLUMN, COUNT, CHUNK, ROWS, OFFSET, SIZE, LINEAR, TABLE, CARDINALITY, KIND, NUMBER, MARK, LEVEL_FIELDS = range(13)
+"""Of a level: COLUMN of the counts (-1: COUNT in every tick); code i lies in chunk CHUNK + (i + OFFSET) // ROWS, SIZE
+bytes each; its id is LINEAR + code or, if LINEAR < 0, entry TABLE + code of the table; MARK before the codes or -1."""
+FIRST_NS, WIDTH, MARKS, TICK_ID, LATENT_ID, STEP_IDS, BOS, EOS, BOS_NS, EOS_NS, TOTAL, FACTS = range(12)
+"""Of a layout and episode. MARKS: 0 none, 1 where needed, 2 all. STEP_IDS: 0 no bound."""
+LATENT_KIND = 5
+_END = np.int64(2**62)
+
+
+@intrinsic
+def _pointer(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _load(address: int, size: int) -> int:
+    if size == 1:
+        return np.int64(carray(_pointer(address), (1,), np.uint8)[0])
+    if size == 2:
+        return np.int64(carray(_pointer(address), (1,), np.uint16)[0])
+    if size == 4:
+        return np.int64(carray(_pointer(address), (1,), np.uint32)[0])
+    return carray(_pointer(address), (1,), np.int64)[0]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _time(track: np.ndarray, tick: int) -> int:
+    """Nanoseconds of a tick's first sample; see `Clock.at`."""
+    if track[TIMES] != 0:
+        return _load(track[TIMES] + tick * track[TIMES_STRIDE], 8)
+    num, den = track[NUM], track[DEN]
+    index = tick * track[SAMPLES]
+    periods = index // num
+    scaled = (index - periods * num) * den
+    seconds = scaled // num
+    rest = scaled - seconds * num
+    return track[START] + (periods * den + seconds) * 1_000_000_000 + (rest * 1_000_000_000 + num // 2) // num
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _step(track: np.ndarray, tick: int, facts: np.ndarray) -> int:
+    if tick >= track[TICKS]:
+        return _END
+    return -1 if track[EARLY] else (_time(track, tick) - facts[FIRST_NS]) // facts[WIDTH]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def begin(tracks: np.ndarray, facts: np.ndarray, state: np.ndarray) -> None:
+    """The state at the beginning of an episode: behind its <bos>."""
+    state[:] = 0
+    state[PLACE], state[STEP], state[PREVIOUS] = 1, _END, -1
+    for p in range(len(tracks)):
+        state[HEAD + p] = _step(tracks[p], 0, facts)
+        state[STEP] = min(state[STEP], state[HEAD + p])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _seek(state: np.ndarray, count: int) -> int:
+    """Moves on to the next unit: its track, -1 at the end."""
+    step, p = state[STEP], state[TRACK]
+    while step < _END:
+        while p < count:
+            if state[HEAD + p] == step:
+                state[TRACK] = p
+                return p
+            p += 1
+        step, p = _END, 0
+        for k in range(count):
+            step = min(step, state[HEAD + k])
+        state[STEP], state[OPENED] = step, 0
+    state[TRACK] = p
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count(track: np.ndarray, column: int, same: int, row: int) -> int:
+    return same if column < 0 else _load(row + column * track[COUNTS_SIZE], track[COUNTS_SIZE])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _size(tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, state: np.ndarray, p: int) -> tuple[int, int]:
+    """(ids of the unit that the walk stands at, 1 if it begins with its marker)."""
+    track = tracks[p]
+    row = track[COUNTS] + state[HEAD + len(tracks) + p] * track[COUNTS_STRIDE]
+    size, tells = 0, False
+    for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
+        n = _count(track, levels[k, COLUMN], levels[k, COUNT], row)
+        if n == 0:
+            continue
+        if levels[k, MARK] >= 0:
+            size += 1
+        elif size == 0:
+            tells = True  # its first id is of its modality alone
+        size += n
+    size += _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
+    if track[MOST] >= 0:
+        size = min(size, track[MOST])
+    mark = 1 if facts[MARKS] == 2 else 0
+    if facts[MARKS] == 1 and (not tells or state[PREVIOUS] == track[MODALITY]):
+        mark = 1
+    return size + mark, mark
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _advance(tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, state: np.ndarray, p: int) -> None:
+    """Past the unit that the walk stands at, all but PLACE."""
+    track, count = tracks[p], len(tracks)
+    tick = state[HEAD + count + p]
+    row = track[COUNTS] + tick * track[COUNTS_STRIDE]
+    at = HEAD + 3 * count
+    for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
+        state[at + k] += _count(track, levels[k, COLUMN], levels[k, COUNT], row)
+    state[HEAD + 2 * count + p] += _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
+    state[HEAD + count + p] = tick + 1
+    state[HEAD + p] = _step(track, tick + 1, facts)
+    state[PREVIOUS] = track[MODALITY]
+    state[UNIT] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _open(
+    tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, state: np.ndarray, share: np.ndarray, probe: np.ndarray
+) -> int:
+    """Begins a step: ids that stand before its units (its <tick>). share[u]: how many ids unit u of it may have."""
+    state[OPENED], state[PREVIOUS], state[UNIT] = 1, -1, 0
+    tick = 1 if facts[MARKS] > 0 else 0
+    if facts[STEP_IDS] == 0:
+        return tick
+    budget = facts[STEP_IDS] - tick
+    share[:] = 0
+    probe[:] = state
+    units, wanted, step = 0, 0, state[STEP]
+    while units < budget:
+        p = _seek(probe, len(tracks))
+        if p < 0 or probe[STEP] != step:
+            break
+        share[units] = _size(tracks, levels, facts, probe, p)[0]
+        wanted += share[units]
+        units += 1
+        _advance(tracks, levels, facts, probe, p)
+    if wanted <= budget:
+        return tick
+    # The longest units are cut to a common length; what that leaves over goes to the first of them.
+    low, high = np.int64(0), budget
+    while low < high:
+        middle = (low + high + 1) // 2
+        wanted = 0
+        for u in range(units):
+            wanted += min(share[u], middle)
+        if wanted <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    left = budget
+    for u in range(units):
+        left -= min(share[u], low)
+    for u in range(units):
+        if share[u] > low:
+            share[u] = low + (1 if left > 0 else 0)
+            left -= 1
+    return tick
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def survey(
+    tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, spacing: int, points: np.ndarray, totals: np.ndarray
+) -> int:
+    """Walks through an episode: how many checkpoints it put into `points` (M, state), about one every `spacing` ids.
+
+    Fills facts TOTAL, BOS_NS and EOS_NS; totals: (N + T,) codes of each level, then latents of each track.
+    """
+    count, width = len(tracks), points.shape[1]
+    state, probe = np.zeros(width, np.int64), np.zeros(width, np.int64)
+    share = np.zeros(facts[STEP_IDS], np.int64)
+    begin(tracks, facts, state)
+    made, due, is_first = 0, np.int64(0), True
+    while True:
+        p = _seek(state, count)
+        if p < 0:
+            break
+        when = _time(tracks[p], state[HEAD + count + p])
+        if is_first:
+            facts[BOS_NS], is_first = when, False
+        facts[EOS_NS] = when
+        if state[PLACE] >= due and made < len(points) and (state[OPENED] == 0 or facts[STEP_IDS] == 0):
+            points[made] = state
+            made += 1
+            due = state[PLACE] + spacing
+        if state[OPENED] == 0:
+            state[PLACE] += _open(tracks, levels, facts, state, share, probe)
+        size = _size(tracks, levels, facts, state, p)[0]
+        if facts[STEP_IDS]:
+            size = min(size, share[state[UNIT]]) if state[UNIT] < len(share) else 0
+        state[PLACE] += size
+        _advance(tracks, levels, facts, state, p)
+    facts[TOTAL] = state[PLACE] + 1
+    for k in range(len(levels)):
+        totals[k] = state[HEAD + 3 * count + k]
+    for p in range(count):
+        totals[len(levels) + p] = state[HEAD + 2 * count + p]
+    return made
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def list_units(tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, out: np.ndarray) -> int:
+    """All units in order, rows of `out` (U, 5): track, tick, step, place, ids. How many."""
+    count = len(tracks)
+    state = np.zeros(HEAD + 3 * count + len(levels), np.int64)
+    probe, share = state.copy(), np.zeros(facts[STEP_IDS], np.int64)
+    begin(tracks, facts, state)
+    made = 0
+    while True:
+        p = _seek(state, count)
+        if p < 0:
+            return made
+        if state[OPENED] == 0:
+            state[PLACE] += _open(tracks, levels, facts, state, share, probe)
+        size = _size(tracks, levels, facts, state, p)[0]
+        if facts[STEP_IDS]:
+            size = min(size, share[state[UNIT]]) if state[UNIT] < len(share) else 0
+        out[made, 0], out[made, 1], out[made, 2] = p, state[HEAD + count + p], state[STEP]
+        out[made, 3], out[made, 4] = state[PLACE], size
+        made += 1
+        state[PLACE] += size
+        _advance(tracks, levels, facts, state, p)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _copy(address: int, n: int, size: int, level: np.ndarray, table: np.ndarray, out: np.ndarray) -> bool:
+    """ids of n codes of one piece of a column; whether one of them is not below the cardinality."""
+    most, linear, at = level[CARDINALITY] - 1, level[LINEAR], level[TABLE]
+    top = np.int64(0)
+    if size == 1:
+        a = carray(_pointer(address), (n,), np.uint8)
+        for j in range(n):
+            top = max(top, np.int64(a[j]))
+            out[j] = linear + np.int64(a[j])
+        if top <= most and linear < 0:
+            for j in range(n):
+                out[j] = table[at + a[j]]
+    elif size == 2:
+        b = carray(_pointer(address), (n,), np.uint16)
+        for j in range(n):
+            top = max(top, np.int64(b[j]))
+            out[j] = linear + np.int64(b[j])
+        if top <= most and linear < 0:
+            for j in range(n):
+                out[j] = table[at + b[j]]
+    else:
+        c = carray(_pointer(address), (n,), np.uint32)
+        for j in range(n):
+            top = max(top, np.int64(c[j]))
+            out[j] = linear + np.int64(c[j])
+        if top <= most and linear < 0:
+            for j in range(n):
+                out[j] = table[at + np.int64(c[j])]
+    return top > most
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def write(
+    tracks: np.ndarray, levels: np.ndarray, chunks: np.ndarray, table: np.ndarray, facts: np.ndarray,
+    point: np.ndarray, start: int, stop: int, numbers: np.ndarray, roles: np.ndarray,
+    ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray, role: np.ndarray, time_ns: np.ndarray,
+    mask: np.ndarray, latents: np.ndarray,
+) -> tuple[int, int, int]:  # fmt: skip
+    """The ids [start, stop) of an episode into arrays of that length, from the checkpoint `point` at or before start.
+
+    numbers, roles: of each track, what owner and role say of its ids. mask: whether an id is to be predicted. latents:
+    (M, 2) int64, track and row of the vector of each placeholder. Returns how many of these, and the level of a code
+    that is not below its cardinality (-1: none) and where its run begins.
+    """
+    count, bad, bad_at, found = len(tracks), -1, 0, 0
+    ids[:], kind[:], level[:], owner[:], role[:], mask[:] = 0, 0, 0, 255, roles[count], 1
+    if start == 0:
+        ids[0], time_ns[0], mask[0] = facts[BOS], facts[BOS_NS], 0
+    if stop == facts[TOTAL]:
+        ids[stop - 1 - start], time_ns[stop - 1 - start] = facts[EOS], facts[EOS_NS]
+    state, probe = point.copy(), point.copy()
+    share = np.zeros(facts[STEP_IDS], np.int64)
+    while state[PLACE] < stop:
+        p = _seek(state, count)
+        if p < 0:
+            break
+        track = tracks[p]
+        tick = state[HEAD + count + p]
+        when = _time(track, tick)
+        if state[OPENED] == 0:
+            marks = _open(tracks, levels, facts, state, share, probe)
+            if marks and start <= state[PLACE] < stop:
+                ids[state[PLACE] - start], time_ns[state[PLACE] - start] = facts[TICK_ID], when
+            state[PLACE] += marks
+        size, mark = _size(tracks, levels, facts, state, p)
+        if facts[STEP_IDS]:
+            size = min(size, share[state[UNIT]]) if state[UNIT] < len(share) else 0
+        place = state[PLACE] - start
+        lo, hi = max(place, 0), min(place + size, stop - start)
+        if lo < hi:
+            owner[lo:hi], role[lo:hi], time_ns[lo:hi] = numbers[p], roles[p], when
+            if mark:
+                if place >= lo:
+                    ids[place] = track[BEGIN]
+                place += 1
+            row = track[COUNTS] + tick * track[COUNTS_STRIDE]
+            for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
+                if place >= hi:
+                    break
+                n = _count(track, levels[k, COLUMN], levels[k, COUNT], row)
+                if n == 0:
+                    continue
+                if levels[k, MARK] >= 0:
+                    if place >= lo:
+                        ids[place] = levels[k, MARK]
+                    place += 1
+                a, b = max(place, lo), min(place + n, hi)
+                if a < b:
+                    kind[a:b], level[a:b] = levels[k, KIND], levels[k, NUMBER]
+                    rows, width = levels[k, ROWS], levels[k, SIZE]
+                    i = state[HEAD + 3 * count + k] + (a - place) + levels[k, OFFSET]
+                    while a < b:
+                        chunk = i // rows
+                        within = i - chunk * rows
+                        many = min(b - a, rows - within)
+                        address = chunks[levels[k, CHUNK] + chunk] + within * width
+                        if _copy(address, many, width, levels[k], table, ids[a : a + many]):
+                            bad, bad_at = k, state[HEAD + 3 * count + k]
+                        a, i = a + many, i + many
+                place += n
+            n = _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
+            a, b = max(place, lo), min(place + n, hi)
+            for j in range(a, b):
+                ids[j], kind[j], mask[j] = facts[LATENT_ID], LATENT_KIND, 0
+                latents[found, 0], latents[found, 1] = p, state[HEAD + 2 * count + p] + j - place
+                found += 1
+        state[PLACE] += size
+        _advance(tracks, levels, facts, state, p)
+    return found, bad, bad_at
