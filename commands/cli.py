@@ -28,6 +28,7 @@ COMMANDS = {
     "verify": ("verify", "Check every byte and every promise of a store."),
     "stream": ("stream", "Write ids to standard output, for a training job."),
     "export": ("export", "Write a store as the files that another trainer reads."),
+    "train-wm": ("train_wm", "Train a world model on a store."),
     "eval": ("evaluate", "Measure rate and quality, beside reference codecs."),
     "vocab": ("vocab", "Show and merge vocabularies."),
 }

@@ -131,6 +131,9 @@ class _Block(nn.Module):
 class Backbone(nn.Module):
     """f. Float (B, L, width) -> (B, L, width); element i sees elements 0..i of its own document."""
 
+    by_index: Tensor
+    by_second: Tensor
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config

@@ -1,0 +1,114 @@
+"""How a world model is made and trained: one configuration, saved whole with every run."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pantok.config import from_mapping
+from pantok.errors import OptionError
+from pantok.world_model.backbone import BackboneConfig
+
+OBJECTIVES = ("generative", "latent", "vicreg", "ema", "sigreg")
+OPTIMIZERS = ("adamw", "muon")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """layout: a preset of `pantok.layout` or a TOML file. length: ids of a window. batch: windows of a step, over all
+    ranks. accumulate: parts that a rank takes its share of a batch in. steps: in all.
+
+    learning_rate: rises over `warmup` steps, stays, falls to nought over the last `decay` share of the steps.
+    clip: largest norm of the gradient. ema: share of the averaged weights that a step keeps (0 = none are kept).
+    action_loss: also predict actions (behaviour cloning). action_dropout: share of windows whose actions are hidden,
+    so that the model also knows what happens on average. held_out: share of the episodes that are kept from training.
+    latents: dimensions of the continuous vectors that are predicted, the first ones; 0 leaves latents out.
+    flow: weight of the flow-matching loss beside the likelihood of the codes. ground: weight of the loss in the space
+    of observations (paper, equation 8); align: what it moves: `none`, the head alone (`frozen`: hidden states are
+    detached, the decoder only looks on), or everything (`joint`).
+    """
+
+    preset: str = "tiny"
+    layout: str = "default"
+    length: int = 512
+    batch: int = 8
+    accumulate: int = 1
+    steps: int = 600
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    warmup: int = 40
+    decay: float = 0.4
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.99
+    seed: int = 0
+    precision: str = "float32"
+    compile: bool = False
+    action_loss: bool = False
+    action_dropout: float = 0.1
+    held_out: float = 0.15
+    latents: int = 16
+    flow: float = 0.5
+    ground: float = 0.5
+    align: str = "joint"
+    evaluate_every: int = 100
+    evaluate_windows: int = 32
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("align", ("none", "frozen", "joint")),
+        ):
+            if getattr(self, name) not in known:
+                raise OptionError(f"train {name}", f"cannot be {getattr(self, name)}", f"known: {', '.join(known)}")
+        for name, low in (("length", 8), ("batch", 1), ("accumulate", 1), ("steps", 1), ("evaluate_every", 1)):
+            if getattr(self, name) < low:
+                raise OptionError(f"train {name}", f"{getattr(self, name)} is too small", f"at least {low}")
+        for name in ("action_dropout", "held_out", "ema", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"train {name}", f"{getattr(self, name)} is no share", "0 to 1")
+        if not 0 <= self.latents <= 32:
+            raise OptionError("train latents", f"{self.latents} dimensions", "0 to 32: more a token do not learn")
+
+    @classmethod
+    def of(cls, preset: str, file: Path | None = None, **given: Any) -> TrainConfig:
+        """A preset, changed by a TOML file, changed by what is given (None changes nothing). Raises OptionError."""
+        tables: Mapping[str, Any] = {}
+        if file is not None:
+            try:
+                tables = tomllib.loads(file.read_text(encoding="utf-8"))
+            except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise OptionError(file, f"cannot be read: {error}", "give a TOML file of training settings") from error
+        preset = str(tables.get("preset", preset))
+        if preset not in PRESETS:
+            raise OptionError(f"preset {preset}", "is not there", f"known: {', '.join(PRESETS)}")
+        base = PRESETS[preset]
+        changed = from_mapping(cls, {**tables, **{k: v for k, v in given.items() if v is not None}}, "train")
+        names = {*(k.replace("-", "_") for k in tables), *(k for k, v in given.items() if v is not None)} - {"backbone"}
+        backbone = from_mapping(BackboneConfig, {**vars(base.backbone), **tables.get("backbone", {})}, "backbone")
+        return replace(base, backbone=backbone, **{k: getattr(changed, k) for k in names})
+
+
+PRESETS: Mapping[str, TrainConfig] = {
+    "tiny": TrainConfig(),
+    "small": TrainConfig(
+        preset="small", length=1024, batch=16, steps=6000, learning_rate=1e-3, warmup=200, ema=0.999,
+        backbone=BackboneConfig(width=256, layers=6, heads=8, kv_heads=4),
+    ),
+    "base": TrainConfig(
+        preset="base", length=2048, batch=32, steps=50_000, learning_rate=6e-4, warmup=1000, ema=0.9995,
+        precision="bfloat16", compile=True, evaluate_every=500, evaluate_windows=128,
+        backbone=BackboneConfig(width=768, layers=12, heads=12, kv_heads=4),
+    ),
+    "large": TrainConfig(
+        preset="large", length=4096, batch=64, accumulate=4, steps=200_000, learning_rate=3e-4, warmup=2000,
+        ema=0.9999, precision="bfloat16", compile=True, evaluate_every=1000, evaluate_windows=256,
+        backbone=BackboneConfig(width=1536, layers=24, heads=16, kv_heads=8),
+    ),
+}  # fmt: skip

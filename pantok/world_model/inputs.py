@@ -1,0 +1,120 @@
+"""What the model takes: a loader's batch as tensors of places, times, roles and what is to be predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pantok.layout import KINDS
+
+ROLES = ("observation", "action", "reward", "text", "control")
+_PATTERNS = (("action*", "action"), ("reward*", "reward"), ("text*", "text"))
+LATENT = KINDS.index("latent")
+
+
+def role_of(track: str) -> str:
+    """The role of a track by its name."""
+    return next((role for pattern, role in _PATTERNS if fnmatchcase(track, pattern)), "observation")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """B windows of L elements.
+
+    ids: int64 (B, L). role: int64 (B, L), index into ROLES. time_s: float64 (B, L), seconds from the first element of
+    the document within the window. index: int64 (B, L), place within the document. document: int64 (B, L), -1 padding.
+    predict: bool (B, L), whether element i is to be predicted from the one before it. window: int64 (B,).
+    latents: by modality, values float32 (M, D) and place int64 (M,) in the flattened (B L).
+    """
+
+    ids: Tensor
+    role: Tensor
+    time_s: Tensor
+    index: Tensor
+    document: Tensor
+    predict: Tensor
+    window: Tensor
+    latents: Mapping[str, tuple[Tensor, Tensor]]
+
+    def to(self, device: torch.device | str) -> Inputs:
+        plain = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "latents"}
+        return Inputs(**plain, latents={k: (v.to(device), p.to(device)) for k, (v, p) in self.latents.items()})
+
+    def rows(self, start: int, stop: int) -> Inputs:
+        """The windows [start, stop)."""
+        length = self.ids.shape[1]
+        plain = {f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "latents"}
+        latents = {}
+        for name, (values, place) in self.latents.items():
+            mine = (place >= start * length) & (place < stop * length)
+            latents[name] = (values[mine], place[mine] - start * length)
+        return Inputs(**plain, latents=latents)
+
+
+def concatenated(parts: Sequence[Inputs]) -> Inputs:
+    """The windows of all parts, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    plain = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Inputs) if f.name != "latents"}
+    latents: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in dict.fromkeys(n for p in parts for n in p.latents):
+        values, places, rows = [], [], 0
+        for part in parts:
+            if name in part.latents:
+                values.append(part.latents[name][0])
+                places.append(part.latents[name][1] + rows * part.ids.shape[1])
+            rows += len(part.ids)
+        latents[name] = (torch.cat(values), torch.cat(places))
+    return Inputs(**plain, latents=latents)
+
+
+def inputs_of(
+    batch: Mapping[str, Any], modalities: Mapping[str, str], dims: int, *, action_loss: bool = False,
+    action_dropout: float = 0.0, hidden_id: int = 0, seed: int = 0,
+) -> Inputs:  # fmt: skip
+    """A batch of `pantok.loader.StreamDataset`.
+
+    modalities: modality of each track name that has latents. dims: how many of their dimensions are used.
+    action_dropout: share of windows in which the codes of actions are replaced by `hidden_id`; which ones is a pure
+    function of (seed, epoch, window).
+    """
+    ids, document = batch["ids"].clone(), batch["document"].long()
+    names = list(batch["tracks"])
+    roles = np.full(256, ROLES.index("control"))
+    roles[: len(names)] = [ROLES.index(role_of(name)) for name in names]
+    role = torch.from_numpy(roles)[batch["track"].long()]
+    place = torch.arange(ids.shape[1]).expand_as(ids)
+    opens = torch.ones_like(document, dtype=torch.bool)
+    opens[:, 1:] = document[:, 1:] != document[:, :-1]
+    first = torch.where(opens, place, 0).cummax(1).values
+    time_ns = batch["time_ns"]
+    time_s = (time_ns - time_ns.gather(1, first)).double() / 1e9
+    is_action = role == ROLES.index("action")
+    code = is_action & (batch["kind"] != KINDS.index("control"))
+    predict = batch["loss_mask"].clone() & ~opens & (document >= 0)
+    predict |= (batch["kind"] == LATENT) & ~opens
+    if not action_loss:
+        predict &= ~is_action
+    if action_dropout > 0:
+        epoch = int(batch["epoch"])
+        drop = [np.random.default_rng([seed, epoch, w]).random() < action_dropout for w in batch["window"].tolist()]
+        ids[torch.tensor(drop)[:, None] & code] = hidden_id
+    latents: dict[str, tuple[Tensor, Tensor]] = {}
+    flat_kind, flat_track = batch["kind"].reshape(-1), batch["track"].reshape(-1)
+    for name, values in batch["latents"].items():
+        where = torch.nonzero((flat_kind == LATENT) & (flat_track == names.index(name)))[:, 0]
+        taken = values[:, :dims].float()
+        modality = modalities[name]
+        if modality in latents:
+            taken, where = torch.cat([latents[modality][0], taken]), torch.cat([latents[modality][1], where])
+        latents[modality] = (taken, where)
+    return Inputs(
+        ids=ids, role=role, time_s=time_s, index=place - first, document=document, predict=predict,
+        window=batch["window"], latents=latents,
+    )  # fmt: skip

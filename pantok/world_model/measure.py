@@ -1,0 +1,90 @@
+"""What a model knows of recordings it has not seen: bits a second of experience, by kind and by role.
+
+Bits are those of the codes, given everything before them in the window and the actions, as an arithmetic coder with
+this model would spend them. Continuous latents are reported apart: their bits hold at a stated step only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pantok.world_model.inputs import ROLES, Inputs
+from pantok.world_model.model import WorldModel
+
+BITS = 1 / math.log(2)
+
+
+@dataclass
+class Measured:
+    """Sums over what was measured. by_kind, by_role: {name: (elements, bits)}. windows: (elements, bits) of each, for
+    confidence intervals."""
+
+    elements: float = 0
+    bits: float = 0.0
+    by_kind: dict[str, list[float]] = field(default_factory=dict)
+    by_role: dict[str, list[float]] = field(default_factory=dict)
+    windows: list[tuple[float, float]] = field(default_factory=list)
+
+    def report(self, elements_per_second: float) -> dict[str, Any]:
+        """elements_per_second: predicted elements of a second of experience, so that bits become bits a second."""
+        each = self.bits / max(1.0, self.elements)
+        rates = np.array([b / e for e, b in self.windows if e])
+        low, high = bootstrap(rates) if len(rates) > 1 else (each, each)
+        return {
+            "bits_per_second": each * elements_per_second,
+            "bits_per_second_95": [low * elements_per_second, high * elements_per_second],
+            "bits_per_element": each,
+            "elements": self.elements,
+            "windows": len(self.windows),
+            "by_kind": self._shares(self.by_kind, elements_per_second),
+            "by_role": self._shares(self.by_role, elements_per_second),
+        }
+
+    def _shares(self, sums: Mapping[str, list[float]], elements_per_second: float) -> dict[str, dict[str, float]]:
+        return {
+            name: {
+                "share": count / self.elements,
+                "bits_per_element": bits / count,
+                "bits_per_second": bits / self.elements * elements_per_second,
+            }
+            for name, (count, bits) in sorted(sums.items())
+        }
+
+
+def measure(model: WorldModel, batches: Iterable[Inputs]) -> Measured:
+    """Runs the model over batches, teacher-forced."""
+    model.eval()
+    total = Measured()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for inputs in batches:
+            inputs = inputs.to(device)
+            bits = -model.log_probs(inputs).double() * BITS
+            kinds, predict = model.kinds_of(inputs), inputs.predict
+            total.elements += int(predict.sum())
+            total.bits += float(bits.sum())
+            for names, which, sums in (
+                (model.kinds.names, kinds, total.by_kind), (ROLES, inputs.role, total.by_role),
+            ):  # fmt: skip
+                count = torch.bincount(which[predict], minlength=len(names)).tolist()
+                spent = torch.bincount(which[predict], bits[predict], minlength=len(names)).tolist()
+                for name, n, b in zip(names, count, spent, strict=True):
+                    if n:
+                        found = sums.setdefault(name, [0, 0.0])
+                        found[0] += n
+                        found[1] += b
+            total.windows += list(zip(predict.sum(1).tolist(), bits.sum(1).tolist(), strict=True))
+    return total
+
+
+def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+    """The 95% interval of the mean, by resampling."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))

@@ -1,0 +1,188 @@
+"""The PAN world model: a state in, the next state out, as hierarchical codes, words and continuous latents.
+
+    e = embedding of ids, roles and latents          state s and action a as a sequence
+    h = f(e)                                         the backbone; h_i has seen elements 0..i
+    p(kind | h), p(code | kind, h), p(latent | h)    the learned switch and its heads
+
+What is unusual: no softmax spans the vocabulary. The switch chooses which vocabulary speaks next (words, a level's
+codes, a continuous latent, or the marks that end a state), then that vocabulary alone is normalised; the product is
+the same probability, at a fraction of the work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pantok.vocabulary import Vocabulary
+from pantok.world_model.backbone import Backbone, Cache
+from pantok.world_model.config import TrainConfig
+from pantok.world_model.inputs import ROLES, Inputs
+from pantok.world_model.switch import Kinds, Switch
+
+BITS = 1 / math.log(2)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Sums over the elements of a batch. nll: nats of gate and codes, a likelihood. flow: the flow-matching loss,
+    which is not one. Weights are of the training loss."""
+
+    nll: Tensor
+    gate: Tensor
+    flow: Tensor
+    flow_weight: float
+
+    def mean(self, counts: Mapping[str, float]) -> Tensor:
+        """The training loss: each part over the count of its elements in the whole step."""
+        return self.nll / max(1.0, counts["elements"]) + self.flow_weight * self.flow / max(1.0, counts["latents"])
+
+    def detached(self) -> dict[str, float]:
+        return {name: float(getattr(self, name).detach()) for name in ("nll", "gate", "flow")}
+
+    @staticmethod
+    def summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+        found = list(parts)
+        return {k: sum(p[k] for p in found) for k in ("nll", "gate", "flow")}
+
+    @staticmethod
+    def report(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
+        elements, latents = max(1.0, counts["elements"]), max(1.0, counts["latents"])
+        return {
+            "loss": sums["nll"] / elements,
+            "bits_per_element": BITS * sums["nll"] / elements,
+            "gate_bits_per_element": BITS * sums["gate"] / elements,
+            "flow_loss": sums["flow"] / latents,
+            "elements": counts["elements"],
+        }
+
+
+class WorldModel(nn.Module):
+    """vocabulary: its extents are what the switch chooses among. latent_dims: of each modality's continuous vectors.
+    latent_modalities: modality of each track that has some, by name."""
+
+    kind_of: Tensor
+
+    def __init__(
+        self, vocabulary: Vocabulary, config: TrainConfig, latent_dims: Mapping[str, int] | None = None,
+        latent_modalities: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._made_of = (vocabulary, config, latent_dims, latent_modalities)
+        self.config, self.vocabulary = config, vocabulary
+        self.latent_dims, self.latent_modalities = dict(latent_dims or {}), dict(latent_modalities or {})
+        width = config.backbone.width
+        self.kinds = Kinds.of(vocabulary, self.latent_dims)
+        self.embed = nn.Embedding(vocabulary.size, width)
+        self.role = nn.Embedding(len(ROLES), width)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        nn.init.normal_(self.role.weight, std=0.02)
+        self.latent_in = nn.ModuleDict({m: nn.Linear(d, width) for m, d in self.latent_dims.items()})
+        self.backbone = Backbone(config.backbone)
+        self.switch = Switch(width, self.kinds)
+        self.flows = nn.ModuleDict()
+        if self.latent_dims:
+            from pantok.world_model.flow import FlowHead
+
+            self.flows.update({m: FlowHead(width, d) for m, d in self.latent_dims.items()})
+        self.register_buffer("kind_of", self.kinds.table(), persistent=False)
+
+    def alike(self) -> WorldModel:
+        """A model of the same make, with weights of its own."""
+        return WorldModel(*self._made_of)
+
+    @property
+    def parameters_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def elements(self, inputs: Inputs) -> Tensor:
+        """(B, L, width): what the backbone is given."""
+        x = self.embed(inputs.ids) + self.role(inputs.role)
+        if not inputs.latents:
+            return x
+        flat = x.reshape(-1, x.shape[-1])
+        for modality, (values, place) in inputs.latents.items():
+            head: Any = self.flows[modality]
+            flat = flat.index_add(0, place, self.latent_in[modality](head.normalised(values)).to(flat.dtype))
+        return flat.view_as(x)
+
+    def hidden(self, inputs: Inputs, cache: Cache | None = None) -> Tensor:
+        """(B, L, width): h."""
+        document = None if cache is not None else inputs.document
+        return self.backbone(self.elements(inputs), inputs.index, inputs.time_s, document, cache)
+
+    def kinds_of(self, inputs: Inputs) -> Tensor:
+        """int64 (B, L): the kind of each element."""
+        kinds = self.kind_of[inputs.ids]
+        flat = kinds.reshape(-1)
+        for modality, (_, place) in inputs.latents.items():
+            flat = flat.index_fill(0, place, self.kinds.names.index(f"latent.{modality}"))
+        return flat.view_as(kinds)
+
+    def counts(self, inputs: Inputs) -> dict[str, float]:
+        """How many elements and latents of a batch are predicted."""
+        predict = inputs.predict.reshape(-1)
+        latents = sum(int(predict[place].sum()) for _, place in inputs.latents.values())
+        return {"elements": float(predict.sum()), "latents": float(latents)}
+
+    def forward(self, inputs: Inputs, seed: tuple[int, ...] = (0,)) -> Losses:
+        """seed: of the noise of the flow; each window's is a pure function of (seed, window)."""
+        hidden = self.hidden(inputs)
+        before = hidden[:, :-1][inputs.predict[:, 1:]]
+        ids = inputs.ids[:, 1:][inputs.predict[:, 1:]]
+        kinds = self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]]
+        gate, code = self.switch.log_prob(before, ids, kinds)
+        flow = hidden.new_zeros(())
+        for modality, (values, place) in inputs.latents.items():
+            mine = place[inputs.predict.reshape(-1)[place]]
+            if len(mine):
+                values = values[inputs.predict.reshape(-1)[place]]
+                flow = flow + self._flow(modality, hidden, inputs, values, mine, seed)
+        return Losses(-(gate + code).sum(), -gate.sum(), flow, self.config.flow)
+
+    def _flow(
+        self, modality: str, hidden: Tensor, inputs: Inputs, values: Tensor, place: Tensor, seed: tuple[int, ...]
+    ) -> Tensor:
+        length = inputs.ids.shape[1]
+        before = hidden.reshape(-1, hidden.shape[-1])[place - 1]
+        head: Any = self.flows[modality]
+        noise, time = [], []
+        for row, window in enumerate(inputs.window.tolist()):
+            count = int(((place >= row * length) & (place < (row + 1) * length)).sum())
+            generator = torch.Generator().manual_seed(_mixed(*seed, window))
+            made = head.noise(count, generator)
+            noise.append(made[0])
+            time.append(made[1])
+        return head.loss(before, values, (torch.cat(noise).to(values), torch.cat(time).to(values))).sum()
+
+    def log_probs(self, inputs: Inputs) -> Tensor:
+        """float (B, L): nats of each predicted element, 0 elsewhere; for a latent the switch's part alone."""
+        hidden = self.hidden(inputs)
+        gate, code = self.switch.log_prob(
+            hidden[:, :-1][inputs.predict[:, 1:]], inputs.ids[:, 1:][inputs.predict[:, 1:]],
+            self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]],
+        )  # fmt: skip
+        found = hidden.new_zeros(inputs.ids.shape, dtype=torch.float32)
+        found[:, 1:][inputs.predict[:, 1:]] = gate + code
+        return found
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed of several numbers (splitmix64 of each in turn)."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+def describe(model: WorldModel) -> dict[str, Any]:
+    """Sizes, for people and for the run's configuration."""
+    return {"parameters": model.parameters_count, "kinds": list(model.kinds.names), "latents": model.latent_dims}
