@@ -1,7 +1,9 @@
-"""`pantok vocab show|merge`: the map of ids, and one vocabulary made of several."""
+"""`pantok vocab`: the map of ids, one vocabulary made of several, and the other operations by name."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,38 @@ if TYPE_CHECKING:
     from pantok.vocabulary import TokenizerState, Vocabulary
 
 
-@click.group("vocab")
+_ELSEWHERE = {
+    "grow": "vocab_grow",
+    "compose": "vocab_compose",
+    "prune": "vocab_prune",
+    "score": "vocab_score",
+    "theorem": "vocab_theorem",
+    "diff": "vocab_lineage",
+    "lineage": "vocab_lineage",
+}
+"""Subcommands that stand in modules of their own, each as `<name>`."""
+
+
+class _Group(click.Group):
+    """Loads a subcommand's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *(n for n, m in _ELSEWHERE.items() if find_spec(f"pantok.commands.{m}"))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in _ELSEWHERE and find_spec(f"pantok.commands.{_ELSEWHERE[name]}"):
+            return getattr(import_module(f"pantok.commands.{_ELSEWHERE[name]}"), name)
+        return super().get_command(ctx, name)
+
+
+@click.group("vocab", cls=_Group)
 def command() -> None:
-    """Show and merge vocabularies.
+    """Show, grow, merge, compose, prune and compare vocabularies.
 
     \b
     Example:
       pantok vocab show home.vocab
+      pantok vocab grow home.vocab --with new_recordings/ -o home2.vocab
     """
 
 

@@ -1,0 +1,31 @@
+"""How often each code of a store is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pantok.evolve.lineage import codes_of
+from pantok.formats.store import Store
+from pantok.vocabulary import Vocabulary
+
+
+def count_codes(path: str | Path, vocabulary: Vocabulary) -> dict[tuple[str, int], np.ndarray]:
+    """By modality and level: int64 (cardinality,), how often the store holds each code, as codes of `vocabulary`.
+
+    Raises VocabularyError if the store was written under a vocabulary that is no ancestor of it.
+    """
+    store = Store.open(path)
+    counts: dict[tuple[str, int], np.ndarray] = {}
+    tables: dict[tuple[str, int], np.ndarray] = {}
+    for episode in store.episodes:
+        for track in store.read(episode, check=False).tracks.values():
+            for number, level in enumerate(track.levels):
+                key = track.modality, number
+                if key not in tables:
+                    tables[key] = codes_of(vocabulary, store.vocabulary, *key)
+                    counts[key] = np.zeros(vocabulary.levels(track.modality)[number].cardinality, np.int64)
+                seen = np.bincount(level.codes, minlength=len(tables[key]))
+                counts[key] += np.bincount(tables[key], seen, len(counts[key])).astype(np.int64)
+    return counts
