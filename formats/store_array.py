@@ -222,6 +222,17 @@ class MappedArray:
             parts += shard.pieces(max(first - shard.first, 0), min(last - shard.first, shard.rows))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def pieces(self, first: int, last: int) -> tuple[list[np.ndarray], int, int]:
+        """(the rows [first, last) as read-only views of the chunks that they lie in, rows of the first chunk that come
+        before them, rows of a whole chunk). What cannot be mapped is read, and then is one piece."""
+        if not self.is_hot or first == last:
+            return [self.read(first, last, check=False)], 0, max(last - first, 1)
+        parts = []
+        for number in range(first // self._shard_rows, -(-last // self._shard_rows)):
+            shard = self.shard(number)
+            parts += shard.pieces(max(first - shard.first, 0), min(last - shard.first, shard.rows))
+        return parts, first % self._chunk_rows, self._chunk_rows
+
     def faults(self, first: int = 0, last: int | None = None) -> Iterator[Fault]:
         """Every run of the rows [first, last) that is missing or whose checksum differs."""
         last = len(self) if last is None else last

@@ -4,6 +4,7 @@ zarr.json                       a Zarr v3 group; attributes.pantok = {format, ki
 vocabulary/                     a copy of the vocabulary (see `vocab`)
 segments/zarr.json              a Zarr v3 group
 manifest/0000000000.json        the birth: vocabulary id, size and CRC-32C of the files above
+.cache/                         what readers have computed and may be removed at any time (see `store_columns`)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pantok.vocabulary import Vocabulary
 
 FORMAT = 1
 KIND = "pantok store"
+CACHE = ".cache"
 _MAKE = "make one with `pantok encode RECORDINGS --vocab NAME.vocab -o NAME.zarr`"
 
 

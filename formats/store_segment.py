@@ -309,7 +309,7 @@ class Segment:
         return TrackTokens(
             facts["track"],
             about["modality"],
-            self._clock(facts, check),
+            self.clock(facts, check),
             facts["tick"],
             tuple(levels),
             from_json(facts["header"]),
@@ -319,7 +319,8 @@ class Segment:
             latents,
         )
 
-    def _clock(self, facts: dict[str, Any], check: bool) -> Clock:
+    def clock(self, facts: dict[str, Any], check: bool = True) -> Clock:
+        """The clock of an episode's track."""
         clock = facts["clock"]
         if clock["rate"] is not None:
             return Clock(clock["start_ns"], clock["count"], Fraction(*clock["rate"]))
@@ -327,6 +328,10 @@ class Segment:
         array = self.array(f"tracks/{facts['folder']}/times_ns")
         self._fits(array, first, n, clock["count"])
         return Clock.irregular(array.read(first, first + n, check))
+
+    def fits(self, array: MappedArray, first: int, n: int) -> None:
+        """Raises StoreError if the array does not hold the rows [first, first + n)."""
+        self._fits(array, first, n, n)
 
     def _fits(self, array: MappedArray, first: int, n: int, expected: int) -> None:
         if first + n > len(array) or n != expected:

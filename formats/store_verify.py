@@ -30,7 +30,7 @@ from pantok.formats.store_manifest import (
     is_roll,
     missing_rolls,
 )
-from pantok.formats.store_root import read_root
+from pantok.formats.store_root import CACHE, read_root
 from pantok.formats.store_segment import COMMIT, Segment, is_intact
 from pantok.formats.vocab import load_vocabulary
 from pantok.stream import TokenStream
@@ -176,7 +176,7 @@ def _leftover(store: Path, path: Path, what: str, kind: str = "leftover") -> Ite
 
 def _strays(path: Path, manifest: Manifest) -> Iterator[Problem]:
     for name in sorted(os.listdir(path)):
-        if name not in ("zarr.json", "vocabulary", "segments", FOLDER):
+        if name not in ("zarr.json", "vocabulary", "segments", FOLDER, CACHE):
             yield Problem(kind="stray", path=name, what="does not belong to the store")
     try:
         names = sorted(os.listdir(path / "segments"))

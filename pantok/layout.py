@@ -18,7 +18,7 @@ The grammar is in `layout_grammar`, the loops are in `layout_kernels`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,10 @@ class TokenSequence:
                 if name in self.latents:
                     mine = latent & (self.track == number)
                     latents[name] = self.latents[name][int(mine[:start].sum()) : int(mine[:stop].sum())]
-        columns = [c[start:stop] for c in (self.ids, self.kind, self.level, self.track, self.time_ns)]
-        return TokenSequence(*columns, self.tracks, latents, self.role[start:stop])
+        ids, kind, level, track, time_ns = (
+            column[start:stop] for column in (self.ids, self.kind, self.level, self.track, self.time_ns)
+        )
+        return TokenSequence(ids, kind, level, track, time_ns, self.tracks, latents, self.role[start:stop])
 
 
 class Arranged:
@@ -111,13 +113,13 @@ class Arranged:
         return int(self._points.nbytes + self._packed.nbytes)
 
     def write(
-        self, start: int, stop: int, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, track: np.ndarray,
-        role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, numbers: np.ndarray | None = None,
-    ) -> dict[str, np.ndarray]:  # fmt: skip
-        """The ids [start, stop), 0 <= start < stop <= len, into arrays of that length; latents by track.
+        self, start: int, stop: int, columns: Sequence[np.ndarray], numbers: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """The ids [start, stop), 0 <= start < stop <= len, into `columns`; the latents among them by track.
 
-        ids, time_ns: int64. mask: bool, whether an id is to be predicted: not <bos> and latent placeholders. numbers:
-        uint8, what `track` says of each of `tracks`. Raises TokenError for a code that its level does not have.
+        columns: arrays of that length: ids int64; kind, level, track, role uint8; time_ns int64; mask bool, whether an
+        id is to be predicted: not <bos> and latent placeholders. numbers: uint8, what `track` says of each of `tracks`.
+        Raises TokenError for a code that its level does not have.
         """
         packed = self._packed
         point = self._points[int(np.searchsorted(self._places, start, "right")) - 1]
@@ -125,7 +127,7 @@ class Arranged:
         found, bad, at = self._kernels.write(
             packed.tracks, packed.levels, packed.chunks, self._numbering.table, packed.facts, point, start, stop,
             self._numbers if numbers is None else numbers, self._roles,
-            ids, kind, level, track, role, time_ns, mask, rows,
+            *columns, rows,
         )  # fmt: skip
         if bad >= 0:
             self._complain(bad, at)
@@ -145,7 +147,7 @@ class Arranged:
         n = stop - start
         ids, time_ns, mask = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
         kind, level, track, role = (np.empty(n, np.uint8) for _ in range(4))
-        latents = self.write(start, stop, ids, kind, level, track, role, time_ns, mask) if n else {}
+        latents = self.write(start, stop, (ids, kind, level, track, role, time_ns, mask)) if n else {}
         return TokenSequence(ids.astype(np.uint32), kind, level, track, time_ns, self.tracks, latents, role)
 
     def units(self) -> np.ndarray:

@@ -35,7 +35,7 @@ bytes each; its id is LINEAR + code or, if LINEAR < 0, entry TABLE + code of the
 FIRST_NS, WIDTH, MARKS, TICK_ID, LATENT_ID, STEP_IDS, BOS, EOS, BOS_NS, EOS_NS, TOTAL, FACTS = range(12)
 """Of a layout and episode. MARKS: 0 none, 1 where needed, 2 all. STEP_IDS: 0 no bound."""
 LATENT_KIND = 5
-_END = np.int64(2**62)
+_END = 2**62
 
 
 @intrinsic
@@ -49,12 +49,12 @@ def _pointer(typingctx: Any, address: Any) -> Any:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _load(address: int, size: int) -> int:
     if size == 1:
-        return np.int64(carray(_pointer(address), (1,), np.uint8)[0])
+        return int(carray(_pointer(address), (1,), np.uint8)[0])
     if size == 2:
-        return np.int64(carray(_pointer(address), (1,), np.uint16)[0])
+        return int(carray(_pointer(address), (1,), np.uint16)[0])
     if size == 4:
-        return np.int64(carray(_pointer(address), (1,), np.uint32)[0])
-    return carray(_pointer(address), (1,), np.int64)[0]
+        return int(carray(_pointer(address), (1,), np.uint32)[0])
+    return int(carray(_pointer(address), (1,), np.int64)[0])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -1,8 +1,10 @@
-"""From a store to a training job: batches of id windows, in an order that is a pure function of (seed, epoch).
+"""From stores to a training job: batches of id windows, in an order that is a pure function of (seed, epoch, number).
 
-What is unusual: there is no state but a number. Which episodes follow which, where they are cut into windows and in
-which order the windows come is computed from seed and epoch; window i of an epoch is the same for any number of ranks
-and workers, so a job resumes from `state_dict()` (a few numbers) with other ones and sees every window exactly once.
+What is unusual: there is no state but a number. Which episodes follow which, where they are cut into windows, in which
+order the windows come and which store each is drawn from is computed from seed and epoch; window i of an epoch is the
+same for any number of ranks and workers, so a job resumes from `state_dict()` (a few numbers) with other ones and sees
+every window exactly once. And ids are made where they are needed: compiled loops take codes from the mapped store
+through the table of ids straight into the rows of a batch.
 
     from pantok.loader import StreamDataset
     data = StreamDataset("home.zarr", layout="default", length=4096, batch_size=8)
@@ -11,14 +13,19 @@ and workers, so a job resumes from `state_dict()` (a few numbers) with other one
 
 An epoch: the episodes in a random order, their sequences one after another, cut into windows of `length`; the last is
 filled up with <pad>. Attention should stay within a document: see `document` and `cu_seqlens`.
+
+    StreamDataset([("home.zarr", 3.0), ("lab.zarr", 1.0)], split="train", tokens=65_536, threads=2)
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,80 +34,36 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pantok.errors import OptionError, StoreError
-from pantok.formats.store import Store
-from pantok.layout import Arranged, Layout, TokenSequence
+from pantok.layout import ROLES, Layout
+from pantok.loader_source import Source
+from pantok.loader_splits import SPLITS, check_splits
+from pantok.loader_windows import SPAN, Curriculum, Order, Stage, Windows, whole_weights
+from pantok.vocabulary import Vocabulary
 
-_OPEN_EPISODES = 256
-_KEPT_IDS = 8_000_000
-"""A store of at most so many ids is arranged once and kept (15 bytes an id); a larger one is, window by window."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A run of one episode within a window: its ids [start, stop)."""
-
-    episode: int
-    start: int
-    stop: int
-
-
-class Windows:
-    """The windows of all epochs: which parts of which episodes each is made of. A pure function of its arguments.
-
-    lengths: ids of each episode's sequence, int (E,). Shuffling draws from numpy's PCG64 of (seed, epoch).
-    """
-
-    def __init__(self, lengths: Sequence[int], length: int, seed: int, shuffle: bool) -> None:
-        self._lengths, self._length = np.asarray(lengths, np.int64), length
-        self._seed, self._shuffle = seed, shuffle
-        self._epoch, self._order, self._ends, self._windows = -1, *(np.zeros(0, np.int64),) * 3
-
-    @property
-    def ids(self) -> int:
-        """Ids of an epoch."""
-        return int(self._lengths.sum())
-
-    def __len__(self) -> int:
-        """Windows of an epoch."""
-        return -(-self.ids // self._length)
-
-    def parts(self, epoch: int, index: int) -> list[Part]:
-        """What window `index` of `epoch` holds, in order: `length` ids together, fewer at the epoch's end."""
-        self._begin(epoch)
-        start = int(self._windows[index]) * self._length
-        stop = min(start + self._length, int(self._ends[-1]))
-        parts, at = [], start
-        place = int(np.searchsorted(self._ends, start, "right"))
-        while at < stop:
-            episode = int(self._order[place])
-            begin, end = int(self._ends[place] - self._lengths[episode]), min(int(self._ends[place]), stop)
-            parts.append(Part(episode, at - begin, end - begin))
-            at, place = end, place + 1
-        return parts
-
-    def _begin(self, epoch: int) -> None:
-        if epoch == self._epoch:
-            return
-        rng = np.random.default_rng([self._seed, epoch])
-        count = len(self._lengths)
-        self._order = rng.permutation(count) if self._shuffle else np.arange(count)
-        self._ends = np.cumsum(self._lengths[self._order])
-        self._windows = rng.permutation(len(self)) if self._shuffle else np.arange(len(self))
-        self._epoch = epoch
+__all__ = ["Stage", "StreamDataset", "Windows"]
+Stores = str | Path | Sequence[str | Path | tuple[str | Path, float]]
 
 
 class StreamDataset(IterableDataset):
-    """Batches of windows for torch; use `DataLoader(dataset, batch_size=None, num_workers=N)`.
+    """Batches of windows for torch; use `DataLoader(dataset, batch_size=None, num_workers=N)`, or `threads` and none.
 
-    store: a path. layout: a `Layout`, the name of a preset, or a TOML file. length: ids of a window. batch_size:
-    windows of a batch. episodes: ids of those to read, all by default. epochs: how many, without end if None.
-    rank, world: of this process among those that share the work; torch.distributed's if it is initialised.
+    stores: a path; several paths, each window of each once an epoch; or (path, weight) pairs, drawn in proportion to
+    the weights, each store through epochs of its own. layout: a `Layout`, the name of a preset, or a TOML file.
+    length: ids of a window. batch_size: windows of a batch of one rank; or tokens: its ids, as many whole windows as
+    that holds. vocabulary: what ids are of; the stores' own if None, and then one of them must read the others.
+    episodes: ids of those to read, all by default. split: `train`, `valid` or `test` of `splits` (shares by name); an
+    episode is in one split for ever, with all others of its group: see `loader_splits.group_of` for split_by.
+    curriculum: stages, each with levels of its own. shuffle_span: windows that are shuffled among each other.
+    epochs: how many, without end if None. rank, world: of this process among those that share the work;
+    torch.distributed's if it is initialised. threads: make batches ahead in so many threads, in this process.
+    pin_memory: in page-locked memory, where there is a GPU.
 
     Each batch is a dictionary of tensors (B windows of L ids):
-        ids         int64 (B, L)    of the store's vocabulary, <pad> where an epoch ends
+        ids         int64 (B, L)    of `vocabulary`, <pad> where an epoch ends
         kind        uint8 (B, L)    index into `pantok.layout.KINDS`
         level       uint8 (B, L)    level within the modality; 0 for control ids
         track       uint8 (B, L)    index into `tracks`, the names of the batch's tracks; 255 for ids of no track
+        role        uint8 (B, L)    index into `pantok.layout.ROLES`: observation, action, reward, text, control
         time_ns     int64 (B, L)    instant of the unit that an id belongs to, from the start of its recording's clock
         document    int32 (B, L)    0, 1, ... by episode within the window; -1 where padded
         loss_mask   bool (B, L)     whether an id is to be predicted: not <bos>, <pad> and latent placeholders
@@ -108,163 +71,266 @@ class StreamDataset(IterableDataset):
                                     takes them; padding is a document of its own
         latents     {track name: float16 (M, D)}, in the order of the placeholders; with `Layout(latents=True)` only
         tracks      list of str
-        epoch, window   int64 (), int64 (B,)  the epoch and each window's number in it
+        epoch, window, source   int64 (), (B,), (B,)  the epoch, each window's number in it, and its store
     The last batch of an epoch may hold fewer windows; a rank for which none is left has one batch less.
 
-    Raises StoreError, OptionError.
+    Raises StoreError, OptionError, VocabularyError.
     """
 
     def __init__(
         self,
-        store: str | Path,
+        stores: Stores,
         layout: str | Path | Mapping[str, Any] | Layout = "default",
         *,
         length: int = 4096,
-        batch_size: int = 8,
+        batch_size: int | None = None,
+        tokens: int | None = None,
+        vocabulary: Vocabulary | None = None,
         episodes: Sequence[str] | None = None,
+        split: str | None = None,
+        splits: Mapping[str, float] = SPLITS,
+        split_by: str = "source",
+        curriculum: Sequence[Stage] = (),
         shuffle: bool = True,
+        shuffle_span: int = SPAN,
         seed: int = 0,
         epochs: int | None = None,
         rank: int | None = None,
         world: int | None = None,
+        threads: int = 0,
+        pin_memory: bool = False,
     ) -> None:
         super().__init__()
-        if length < 2 or batch_size < 1:
-            raise OptionError("loader", f"length {length} and batch_size {batch_size}", "at least 2 and 1")
-        self.layout, self.length, self.batch_size, self.epochs = Layout.of(layout), length, batch_size, epochs
-        self._path, self.seed, self._shuffle = Path(store), seed, shuffle
+        self.layout, self.length, self.epochs = Layout.of(layout), length, epochs
+        self.batch_size = _batch_size(length, batch_size, tokens)
+        self.seed, self._shuffle, self._span, self._threads = seed, shuffle, shuffle_span, threads
+        if shuffle_span < 1 or threads < 0:
+            raise OptionError("loader", f"shuffle_span {shuffle_span}, threads {threads}", "at least 1 and 0")
+        self._pin = pin_memory and torch.cuda.is_available()
         self.rank, self.world = _place(rank, world)
-        opened = Store.open(store)
-        self.vocabulary = opened.vocabulary
-        self._episodes = tuple(opened.episodes) if episodes is None else tuple(episodes)
-        for episode in self._episodes:
-            if episode not in opened:
-                raise StoreError(store, f"has no episode {episode}", "pantok info names them")
-        if not self._episodes:
-            raise StoreError(store, "holds no episodes", "encode some first")
-        self._cache: OrderedDict[int, Arranged] = OrderedDict()
-        self._whole: dict[int, TokenSequence] = {}
-        self._epoch = self._batch = 0
+        check_splits(splits)
+        if split is not None and split not in splits:
+            raise OptionError(f"loader split {split}", "is no split", f"known: {', '.join(splits)}")
+        pairs = _pairs(stores)
+        chosen = None if split is None else (split, dict(splits), split_by)
+        self._sources = [Source(path, vocabulary, episodes, chosen) for path, _ in pairs]
+        self._weights = None if pairs[0][1] is None else whole_weights([float(w) for _, w in pairs if w is not None])
+        self.vocabulary = vocabulary or _common(self._sources)
+        self._stages = tuple(curriculum) or (Stage(levels=self.layout.levels),)
+        self._layouts = [replace(self.layout, levels=stage.levels) for stage in self._stages]
+        self._epoch = self._batch = self._turn = 0
 
     @cached_property
-    def _store(self) -> Store:
-        return Store.open(self._path)
+    def _curriculum(self) -> Curriculum:
+        orders = []
+        for stage, layout in enumerate(self._layouts):
+            windows = [
+                Windows(
+                    source.lengths(layout, self.vocabulary), self.length, self.seed, self._shuffle, span=self._span,
+                    salt=(stage, number) if stage or number else (),
+                )
+                for number, source in enumerate(self._sources)
+            ]  # fmt: skip
+            orders.append(Order(windows, self._weights))
+        return Curriculum(orders, self._stages)
+
+    @property
+    def windows(self) -> Order:
+        """The windows of an epoch: `len(data.windows)`, `data.windows.ids`. Of the stage that the job is in."""
+        return self._curriculum.orders[self._curriculum.stage(self._epoch)]
+
+    @property
+    def episodes(self) -> tuple[tuple[str, ...], ...]:
+        """Ids of the episodes of each store that are read."""
+        return tuple(source.episodes for source in self._sources)
 
     @cached_property
-    def windows(self) -> Windows:
-        lengths = [len(self._arranged(k)) for k in range(len(self._episodes))]
-        return Windows(lengths, self.length, self.seed, self._shuffle)
+    def data_id(self) -> str:
+        """16 hexadecimal digits of all that decides the order but the seed: a state fits no other data."""
+        sha = hashlib.sha256()
+        for order in self._curriculum.orders:
+            for windows in order.sources:
+                sha.update(windows.lengths.tobytes())
+        said = (self.length, self._shuffle, self._span, self._weights, self._stages, self._curriculum_sizes())
+        sha.update(repr(said).encode())
+        return sha.hexdigest()[:16]
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        state.pop("_store", None)  # opened anew by each worker
-        return {**state, "_cache": OrderedDict(), "_whole": {}}
+    def _curriculum_sizes(self) -> list[int]:
+        return [len(order) for order in self._curriculum.orders]
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the job stands, counted over all ranks; valid for any number of ranks and workers.
 
-        Worker processes run ahead of the job, and the dataset here does not see them: with `num_workers` it is the
-        trainer that knows how many batches it took, and asks `state_after(batches)`.
+        Worker processes run ahead of the job, and the dataset here does not see them: with `num_workers` torchdata's
+        StatefulDataLoader asks each worker's own dataset, or the trainer, which knows how many batches it took, asks
+        `state_after(batches)`.
         """
-        return {"epoch": self._epoch, "window": self._batch, "seed": self.seed}
+        state = {"epoch": self._epoch, "window": self._batch, "seed": self.seed, "data": self.data_id}
+        return state if get_worker_info() is None else {**state, "turn": self._turn}
 
-    def state_after(self, batches: int) -> dict[str, int]:
+    def state_after(self, batches: int) -> dict[str, Any]:
         """The state after every rank has taken `batches` batches more."""
-        stride, total = self.batch_size * self.world, len(self.windows)
-        epoch, window = self._epoch, self._batch
-        left = -(-(total - window) // stride)
-        if batches >= left:
-            rounds, batches = divmod(batches - left, -(-total // stride))
-            epoch, window = epoch + 1 + rounds, 0
-        return {"epoch": epoch, "window": window + batches * stride, "seed": self.seed}
+        stride, epoch, window = self.batch_size * self.world, self._epoch, self._batch
+        while True:
+            size = self._curriculum.size(epoch)
+            left = -(-(size - window) // stride)
+            if batches < left:
+                return {**self.state_dict(), "epoch": epoch, "window": window + batches * stride}
+            batches, epoch, window = batches - left, epoch + 1, 0
+            whole = -(-len(self.windows) // stride)
+            if len(self._stages) == 1:  # no need to count epoch by epoch
+                epoch, batches = epoch + batches // whole, batches % whole
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Raises OptionError if it is of another seed: then the order was another."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises OptionError if it is of another seed or of other data: then the order was another."""
         if state["seed"] != self.seed:
             raise OptionError("loader seed", f"is {self.seed}, the state is of {state['seed']}", "give the same seed")
+        if state.get("data", self.data_id) != self.data_id:
+            raise OptionError(
+                "loader state", f"is of data {state['data']}, this is {self.data_id}",
+                "give the same stores, episodes, layout, length, weights and curriculum",
+            )  # fmt: skip
         self._epoch, self._batch = int(state["epoch"]), int(state["window"])
+        self._turn = int(state.get("turn", 0))
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
-        return self._batches_an_epoch()
+        return -(-self._curriculum.size(self._epoch) // (self.batch_size * self.world))
 
-    def _batches_an_epoch(self) -> int:
-        return -(-len(self.windows) // (self.batch_size * self.world))
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def _turns(self) -> Iterator[tuple[int, range, tuple[int, int, int]]]:
+        """(epoch, windows, state after it) of the batches that this rank and worker has to make."""
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         stride = self.batch_size * self.world
-        epoch, first = self._epoch, self._batch
-        turn = 0
+        epoch, first, turn = self._epoch, self._batch, self._turn
         while self.epochs is None or epoch < self.epochs:
-            total = len(self.windows)
+            total = self._curriculum.size(epoch)
             for begin in range(first, total, stride):
                 mine = range(begin + self.rank, min(begin + stride, total), self.world)
-                if info is None:
-                    # What is yielded counts as taken.
-                    done = begin + stride
-                    self._epoch, self._batch = (epoch, done) if done < total else (epoch + 1, 0)
-                if turn % workers == worker and mine:
-                    yield self.batch(epoch, mine)
+                done = begin + stride
+                after = (epoch, done, turn + 1) if done < total else (epoch + 1, 0, turn + 1)
+                if turn % workers == worker:
+                    yield epoch, mine, after
                 turn += 1
             epoch, first = epoch + 1, 0
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for made, after in self._ahead() if self._threads else self._made():
+            # What is yielded counts as taken.
+            self._epoch, self._batch, self._turn = after
+            if get_worker_info() is None:
+                self._turn = 0
+            if made is not None:
+                yield made
+
+    def _made(self) -> Iterator[tuple[dict[str, Any] | None, tuple[int, int, int]]]:
+        for epoch, windows, after in self._turns():
+            yield self.batch(epoch, windows) if windows else None, after
+
+    def _ahead(self) -> Iterator[tuple[dict[str, Any] | None, tuple[int, int, int]]]:
+        turns = self._turns()
+        waiting: deque[tuple[Future[dict[str, Any]] | None, tuple[int, int, int]]] = deque()
+        with ThreadPoolExecutor(self._threads) as pool:
+            try:
+                while True:
+                    for epoch, windows, after in islice(turns, 2 * self._threads + 1 - len(waiting)):
+                        waiting.append((pool.submit(self.batch, epoch, windows) if windows else None, after))
+                    if not waiting:
+                        return
+                    future, after = waiting.popleft()
+                    yield None if future is None else future.result(), after
+            finally:
+                for future, _ in waiting:
+                    if future is not None:
+                        future.cancel()
+
     def batch(self, epoch: int, windows: Sequence[int]) -> dict[str, Any]:
-        """The windows of these numbers of an epoch, together."""
+        """The windows of these numbers of an epoch, together. May be called from several threads at once."""
         shape = (len(windows), self.length)
-        ids = np.full(shape, self.vocabulary.control("pad"), np.int64)
-        kind, level, track = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)
-        time_ns, document = np.zeros(shape, np.int64), np.full(shape, -1, np.int32)
-        bounds, latents, tracks = [0], dict[str, list[np.ndarray]](), dict[str, int]()
+        tensors = {name: torch.empty(shape, dtype=dtype, pin_memory=self._pin) for name, dtype in _COLUMNS.items()}
+        rows = {name: tensor.numpy() for name, tensor in tensors.items()}
+        columns = [rows[name] for name in ("ids", "kind", "level", "track", "role", "time_ns", "loss_mask")]
+        document, bounds, sources = rows["document"], [0], []
+        latents, tracks = dict[str, list[np.ndarray]](), dict[str, int]()
         for row, window in enumerate(windows):
+            stage, drawn = self._curriculum.draw(epoch, window)
+            source, layout = self._sources[drawn.source], self._layouts[stage]
+            sources.append(drawn.source)
             at = 0
-            for number, part in enumerate(self.windows.parts(epoch, window)):
-                found = self._part(part)
-                span = slice(at, at + len(found))
-                ids[row, span], kind[row, span], level[row, span] = found.ids, found.kind, found.level
-                time_ns[row, span], document[row, span] = found.time_ns, number
-                numbers = [tracks.setdefault(name, len(tracks)) for name in found.tracks]
-                track[row, span] = np.array(numbers + [255] * (256 - len(numbers)), np.uint8)[found.track]
-                at += len(found)
+            parts = self._curriculum.orders[stage].sources[drawn.source].parts(drawn.epoch, drawn.window)
+            for number, part in enumerate(parts):
+                arranged = source.arranged(part.episode, layout, self.vocabulary)
+                end = at + part.stop - part.start
+                numbers = np.array([tracks.setdefault(name, len(tracks)) for name in arranged.tracks], np.uint8)
+                found = arranged.write(part.start, part.stop, [c[row, at:end] for c in columns], numbers)
+                document[row, at:end] = number
+                at = end
                 bounds.append(row * self.length + at)
-                for name, values in found.latents.items():
+                for name, values in found.items():
                     latents.setdefault(name, []).append(values)
             if at < self.length:
+                for name, value in self._padding.items():
+                    rows[name][row, at:] = value
                 bounds.append((row + 1) * self.length)
-        control = [self.vocabulary.control(name) for name in ("bos", "pad", "latent")]
         return {
-            "ids": torch.from_numpy(ids),
-            "kind": torch.from_numpy(kind),
-            "level": torch.from_numpy(level),
-            "track": torch.from_numpy(track),
+            **tensors,
             "tracks": list(tracks),
-            "time_ns": torch.from_numpy(time_ns),
-            "document": torch.from_numpy(document),
-            "loss_mask": torch.from_numpy(~np.isin(ids, control)),
             "cu_seqlens": torch.tensor(bounds, dtype=torch.int32),
             "latents": {name: torch.from_numpy(np.concatenate(parts)) for name, parts in latents.items()},
             "epoch": torch.tensor(epoch),
             "window": torch.tensor(list(windows), dtype=torch.int64),
+            "source": torch.tensor(sources, dtype=torch.int64),
         }
 
-    def _part(self, part: Part) -> TokenSequence:
-        if self.windows.ids > _KEPT_IDS:
-            return self._arranged(part.episode).cut(part.start, part.stop)
-        whole = self._whole.get(part.episode)
-        if whole is None:
-            whole = self._whole[part.episode] = self._arranged(part.episode).cut()
-        return whole.cut(part.start, part.stop)
+    @cached_property
+    def _padding(self) -> dict[str, int]:
+        pad, control = self.vocabulary.control("pad"), ROLES.index("control")
+        return {
+            "ids": pad, "kind": 0, "level": 0, "track": 255, "role": control, "time_ns": 0, "document": -1,
+            "loss_mask": 0,
+        }  # fmt: skip
 
-    def _arranged(self, episode: int) -> Arranged:
-        if episode in self._cache:
-            self._cache.move_to_end(episode)
-            return self._cache[episode]
-        stream = self._store.read(self._episodes[episode], check=False)
-        found = self._cache[episode] = Arranged(stream, self.layout, self.vocabulary)
-        if len(self._cache) > _OPEN_EPISODES:
-            self._cache.popitem(last=False)
-        return found
+
+_COLUMNS = {
+    "ids": torch.int64, "kind": torch.uint8, "level": torch.uint8, "track": torch.uint8, "role": torch.uint8,
+    "time_ns": torch.int64, "document": torch.int32, "loss_mask": torch.bool,
+}  # fmt: skip
+
+
+def _batch_size(length: int, windows: int | None, tokens: int | None) -> int:
+    if windows is not None and tokens is not None:
+        raise OptionError("loader", "batch_size and tokens exclude each other", "give one of them")
+    size = (8 if windows is None else windows) if tokens is None else tokens // max(length, 1)
+    if length < 2 or size < 1:
+        given = f"batch_size {size}" if tokens is None else f"tokens {tokens}"
+        raise OptionError("loader", f"length {length} and {given}", "at least 2, and at least one window")
+    return size
+
+
+def _pairs(stores: Stores) -> list[tuple[str | Path, float | None]]:
+    if isinstance(stores, (str, Path)):
+        return [(stores, None)]
+    pairs: list[tuple[str | Path, float | None]] = []
+    for entry in stores:
+        pairs.append((entry, None) if isinstance(entry, (str, Path)) else (entry[0], float(entry[1])))
+    if not pairs:
+        raise OptionError("loader stores", "names none", "give at least one")
+    if len({weight is None for _, weight in pairs}) > 1:
+        raise OptionError("loader stores", "some have a weight and some have none", "weigh all of them, or none")
+    return pairs
+
+
+def _common(sources: Sequence[Source]) -> Vocabulary:
+    """The vocabulary, of those of the stores, that reads all of them. Raises StoreError."""
+    for source in sources:
+        mine = source.own
+        if all(mine.id == other.own.id or mine.reads(other.own) for other in sources):
+            return mine
+    ids = ", ".join(f"{source.path} {source.own.id[:12]}" for source in sources)
+    raise StoreError(
+        sources[0].path, f"is mixed with stores of other vocabularies, and none reads the others ({ids})",
+        "encode them under one vocabulary, or give `vocabulary=` one that reads them all",
+    )  # fmt: skip
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:

@@ -1,0 +1,103 @@
+"""One store of a training job: which of its episodes are read, how long each is, and those that are open.
+
+What is unusual: what is open is bounded in bytes, whatever the store's size. An episode is opened (its files mapped,
+its small counts walked through once) when a window of it is wanted; those that were not wanted longest are closed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from pantok.errors import StoreError
+from pantok.formats.store import Store
+from pantok.formats.store_columns import episode_columns, lengths
+from pantok.layout import Arranged, Layout
+from pantok.layout_columns import Numbering
+from pantok.loader_splits import group_of, split_of
+from pantok.vocabulary import Vocabulary
+
+_OPEN_BYTES = 96 << 20
+_OPEN_EPISODES = 2048
+"""Each open episode may hold a few dozen maps; the kernel gives a process 65,530."""
+
+
+class Source:
+    """A store and the episodes of it that are read. Raises StoreError, VocabularyError.
+
+    vocabulary: what it will be read with, if that is known. episodes: their ids, all if None. split: (name, shares,
+    split_by), see `loader_splits`.
+    """
+
+    def __init__(
+        self, path: str | Path, vocabulary: Vocabulary | None, episodes: Sequence[str] | None,
+        split: tuple[str, Mapping[str, float], str] | None,
+    ) -> None:  # fmt: skip
+        self.path = Path(path)
+        self._store: Store | None = Store.open(path, vocabulary)
+        self.own = self._store.vocabulary
+        infos = self._store.episodes
+        names = tuple(infos) if episodes is None else tuple(episodes)
+        for name in names:
+            if name not in infos:
+                raise StoreError(path, f"has no episode {name}", "pantok info names them")
+        if not names:
+            raise StoreError(path, "holds no episodes", "encode some first")
+        if split is not None:
+            wanted, shares, by = split
+            names = tuple(n for n in names if split_of(group_of(n, infos[n].sources, by), shares) == wanted)
+            if not names:
+                raise StoreError(
+                    path, f"has no episode in the split {wanted}", "give it a larger share, or name episodes yourself"
+                )
+        self.episodes = names
+        self._numberings: dict[int, tuple[Layout, Numbering]] = {}
+        self._open: OrderedDict[tuple[int, int], Arranged] = OrderedDict()
+        self._bytes = 0
+        self._lock = RLock()
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = Store.open(self.path)
+        return self._store
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is open: each worker opens the store itself."""
+        kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
+        return {**kept, "_store": None, "_numberings": {}, "_open": OrderedDict(), "_bytes": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=RLock())
+
+    def lengths(self, layout: Layout, vocabulary: Vocabulary) -> np.ndarray:
+        """int64 (E,): ids of each episode's sequence."""
+        return lengths(self.store, self.episodes, self._numbering(layout, vocabulary))
+
+    def arranged(self, episode: int, layout: Layout, vocabulary: Vocabulary) -> Arranged:
+        """An episode, by its place in `episodes`."""
+        key = (id(layout), episode)
+        with self._lock:
+            found = self._open.get(key)
+            if found is not None:
+                self._open.move_to_end(key)
+                return found
+            numbering = self._numbering(layout, vocabulary)
+            columns = episode_columns(self.store, self.episodes[episode], numbering)
+            found = self._open[key] = Arranged(columns, layout, vocabulary, numbering)
+            self._bytes += found.nbytes
+            while len(self._open) > 1 and (self._bytes > _OPEN_BYTES or len(self._open) > _OPEN_EPISODES):
+                self._bytes -= self._open.popitem(last=False)[1].nbytes
+            return found
+
+    def _numbering(self, layout: Layout, vocabulary: Vocabulary) -> Numbering:
+        # Layouts hold mappings and cannot be keys; the layout is kept, so that its id stays its own.
+        found = self._numberings.get(id(layout))
+        if found is None:
+            found = self._numberings[id(layout)] = (layout, Numbering(layout, vocabulary))
+        return found[1]
