@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pantok.tokenizers import video_kernels as kernels
+from pantok.tokenizers import video_motion_kernels as motion
+from pantok.tokenizers import video_search_kernels as search
 from pantok.tokenizers.video_choose import best_patterns, gaps_of, squared
 from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import REACH, SITE, WEIGHTS, Grid, Reference
@@ -46,9 +47,9 @@ def test_all_codes_are_looked_at_where_clusters_are_few() -> None:
 def test_the_nearest_code_of_the_nearest_clusters_is_found() -> None:
     book, x = a_book(300), vectors(700, 2)
     clusters = len(book.starts[0]) - 1
-    assert clusters > kernels.PROBES
+    assert clusters > search.PROBES
     centres = book._stages[1][0]
-    near = np.argsort(x.astype(np.float64) @ centres.astype(np.float64), 1, kind="stable")[:, : kernels.PROBES]
+    near = np.argsort(x.astype(np.float64) @ centres.astype(np.float64), 1, kind="stable")[:, : search.PROBES]
     score = half_distance(x, book.codes[0]).astype(np.float64)
     owner = np.repeat(np.arange(clusters), np.diff(book.starts[0]))
     seen = (owner[None, :, None] == near[:, None, :]).any(2)
@@ -69,14 +70,17 @@ def test_the_search_does_not_depend_on_its_company() -> None:
 
 def test_stages_go_on_while_there_is_hope() -> None:
     book, x = a_book(50), vectors(200, 4)
-    hope = np.array([2e5, 1e5])
-    found, saved = book.deepen(x, hope)
+    cost = np.array([2e4, 3e4])
+    found, saved = book.deepen(x, cost)
     energy = book.unit**2 * (x[:, :-1].astype(np.float64) ** 2).sum(1)
-    assert np.array_equal(found[0] >= 0, energy > hope[0])
+    assert np.array_equal(found[0] >= 0, energy >= search.HOPE * cost[0])
     first = found[0] >= 0
     left = x[:, :-1] - np.where(first[:, None], book.codes[0][np.maximum(found[0], 0)], 0)
     again = book.unit**2 * (left.astype(np.float64) ** 2).sum(1)
-    assert np.array_equal(found[1] >= 0, first & (again > hope[1]))
+    paid = saved[0] - cost[0] >= -search.DEBT * cost[1]
+    rich = again >= 2 * search.HOPE * cost[1]
+    assert np.array_equal(found[1] >= 0, first & (again >= search.HOPE * cost[1]) & (paid | rich))
+    assert (first & ~paid & ~rich & (again >= search.HOPE * cost[1])).any(), "all cases are met"
     assert first.any() and not first.all() and (saved[found < 0] == 0).all()
 
 
@@ -150,7 +154,7 @@ def test_blocks_find_their_displacement() -> None:
     offsets = np.array([(0, 0), *((y, x) for y in range(-4, 5) for x in range(-4, 5))])
     out, still = np.empty((96, 2), np.int64), np.empty(96, np.int64)
     start = np.zeros((96, 2), np.int64)
-    kernels.match_blocks(now, np.pad(then, 4, "edge"), 4, 8, start, offsets, 4, 0, out, still)
+    motion.match_blocks(now, np.pad(then, 4, "edge"), 4, 8, start, offsets, 4, 0, out, still)
     inner = out.reshape(8, 12, 2)[1:-1, 1:-1]
     assert (inner == (2, -3)).all()
     assert np.array_equal(still.reshape(8, 12), np.abs(now - then).reshape(8, 8, 12, 8).sum((1, 3)))
@@ -169,7 +173,7 @@ def test_a_palette_is_greedy() -> None:
         expected.append(int(gains.argmax()))
         left = np.minimum(left, errors[expected[-1]])
     now = best.copy()
-    taken = kernels.choose_palette(now, errors, 5, 600, chosen, owner)
+    taken = motion.choose_palette(now, errors, 5, 600, chosen, owner)
     assert chosen[:taken].tolist() == expected and taken >= 2 and np.array_equal(now, left)
     every = np.concatenate([best[None], errors[expected]])
     assert np.array_equal(every[owner, np.arange(40)], left)
@@ -192,3 +196,23 @@ def test_patterns_of_most_gain() -> None:
             assert chosen[q] == total.argmax() and best[q] == total.max()
         else:
             assert chosen[q] == 0 and best[q] == 0
+
+
+@pytest.mark.parametrize("count", [1, 5, 63, 64, 65, 300])
+def test_the_nearest_clusters_are_the_nearest_clusters(count: int) -> None:
+    rng = np.random.default_rng(count)
+    scores = rng.integers(-20, 20, count) * 500_000.0
+    scores[0] = (1 << 24) - 1
+    wanted = np.argsort(scores, kind="stable")[: min(4, count)]
+    for probe, kind in ((search._probe, np.int64), (search._probe_few, np.int32))[: 2 if count <= 64 else 1]:
+        chosen = np.full(len(wanted), -1, np.int64)
+        probe(scores.astype(np.float32), np.empty(count, kind), chosen)
+        assert np.array_equal(chosen, wanted)
+
+
+def test_a_cluster_may_be_large() -> None:
+    book = a_book(300)
+    whole = Book(book.basis, book.codes, tuple(np.array([0, len(c)]) for c in book.codes))
+    x = vectors(100, 5)
+    codes, _ = whole.search(0, x)
+    assert np.array_equal(codes, half_distance(x, book.codes[0]).argmin(1))

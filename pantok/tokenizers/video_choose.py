@@ -285,7 +285,7 @@ class Chooser:
         if self.tap:
             self.tap(name, wanted)
         cost = self.bits[level : level + stages] * lam
-        found, saved = book.deepen(book.project(wanted), HOPE * cost)
+        found, saved = book.deepen(book.project(wanted), cost)
         total = np.zeros(len(active))
         for stage in range(stages):
             tried = found[stage] >= 0

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pantok.quantizers.kmeans import kmeans, nearest
-from pantok.tokenizers import video_kernels as kernels
+from pantok.tokenizers import video_search_kernels as kernels
 from pantok.tokenizers.video_grid import SITE, WEIGHTS
 
 EXACT = 1 << 24
@@ -76,12 +76,12 @@ class Book:
 
     @cached_property
     def _stages(self) -> tuple[np.ndarray, ...]:
-        """What `video_kernels.deepen` takes: tables, centres, starts, codes; filled up with what is never nearest."""
+        """What `deepen` takes: tables, centres, starts, codes; filled up with what is never nearest."""
         stages, dims = len(self.codes), len(self.basis)
         most, clusters = max(map(len, self.codes)), max(map(len, self.starts)) - 1
         table = np.zeros((stages, (dims + 1) * most), np.float32)
         centres = np.zeros((stages, dims + 1, clusters), np.float32)
-        centres[:, dims] = np.inf
+        centres[:, dims] = EXACT - 1
         starts, codes = np.zeros((stages, clusters + 1), np.int64), np.zeros((stages, most, dims), np.int16)
         for s, (book, begins) in enumerate(zip(self.codes, self.starts, strict=True)):
             c, size = book.astype(np.int64), np.diff(begins)[:, None]
@@ -126,21 +126,21 @@ class Book:
 
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A near code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""
-        found, saved = self._run(slice(stage, stage + 1), coefficients, np.full(1, -1.0))
+        found, saved = self._run(slice(stage, stage + 1), coefficients, np.zeros(1))
         return found[0], saved[0]
 
-    def deepen(self, coefficients: np.ndarray, hope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Stage after stage, as long as more than `hope` float64 (S,) of squared error is left.
+    def deepen(self, coefficients: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stage after stage, while it may take away more than `cost` float64 (S,) of squared error.
 
         Returns codes int64 (S, n), -1 where a stage was not tried, and what each takes away, float64 (S, n).
         """
-        return self._run(slice(None), coefficients, hope)
+        return self._run(slice(None), coefficients, cost)
 
-    def _run(self, stages: slice, coefficients: np.ndarray, hope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _run(self, stages: slice, coefficients: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = tuple(np.ascontiguousarray(part[stages]) for part in self._stages)
         found = np.full((len(parts[0]), len(coefficients)), -1, np.int64)
         saved = np.zeros(found.shape)
-        kernels.deepen(coefficients.copy(), *parts, float(self.unit**2), hope, found, saved)
+        kernels.deepen(coefficients.copy(), *parts, float(self.unit**2), cost, found, saved)
         return found, saved
 
 

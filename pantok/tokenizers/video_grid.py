@@ -17,6 +17,7 @@ import numpy as np
 
 from pantok import pixels
 from pantok.tokenizers import video_kernels as kernels
+from pantok.tokenizers.video_motion_kernels import luma_gaps
 
 SITE = 96
 """Bytes of a site: 64 luma, 32 chroma."""
@@ -157,7 +158,7 @@ class Reference:
         """int64 (m,): squared luma error of the quads `which` of `sites` (N, 96) if they are displaced by `vectors`
         (m, 2), on every `step`-th of their rows."""
         out = np.zeros(len(which), np.int64)
-        kernels.luma_gaps(self._phases, self.grid.corners, sites, np.asarray(vectors, np.int64), which, step, out)
+        luma_gaps(self._phases, self.grid.corners, sites, np.asarray(vectors, np.int64), which, step, out)
         return out
 
 

@@ -1,24 +1,12 @@
-"""The inner loops of the video tokenizer, compiled; all of them integers, so the same on every machine.
+"""The inner loops of drawing and measuring pictures, compiled; all of them integers, so the same on every machine.
 
-What is unusual: the search of a code does not look at all codes. A codebook is kept in clusters of neighbours; a vector
-is compared with the clusters' centres and then with the codes of the nearest few. Which code is found is fixed by the
-book alone, and what it takes away is exact. Sums are kept in float32 where they are integers below 2^24 (see
-`video_exact`), so that eight of them fit a vector register.
-
-Letters: N sites, Q = N / 4 quads, D coefficients, K codes, C clusters. Pictures are uint8.
-
-Source: search by clusters, the inverted file of Jégou, Douze and Schmid, IEEE TPAMI 33 (2011), §IV.
+Letters: N sites, Q = N / 4 quads, K codes. Pictures are uint8.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import int32, njit
-
-PROBES = 4
-"""Clusters that are looked into."""
-_ROWS = 256  # vectors of one matrix product: what it makes stays in a core's cache
-
 
 # Sums of small integers have 64 bits in numba unless it is told otherwise at every step; 32 bits go twice as fast.
 
@@ -36,7 +24,7 @@ def _mean(a: int, b: int) -> int:
 
 
 @njit(inline="always")
-def _square(a: int, b: int) -> int:
+def square(a: int, b: int) -> int:
     gap = int32(int32(a) - int32(b))
     return int32(gap * gap)
 
@@ -115,129 +103,15 @@ def fetch(
 
 
 @njit(cache=True, nogil=True)
-def luma_gaps(
-    phases: np.ndarray,
-    corners: np.ndarray,
-    sites: np.ndarray,
-    vectors: np.ndarray,
-    which: np.ndarray,
-    step: int,
-    out: np.ndarray,
-) -> None:
-    """Adds to `out` int64 (m,) the squared luma error of quads of `sites` (N, 96) under displacements, on every
-    `step`-th row (2 or 4)."""
-    for i in range(len(which)):
-        quad = which[i]
-        y, x = vectors[i, 0], vectors[i, 1]
-        phase = (y & 1) * 2 + (x & 1)
-        top, left = corners[quad, 0] + (y >> 1), corners[quad, 1] + (x >> 1)
-        total = int32(0)
-        for r in range(0, 16, step):
-            site, at = 4 * quad + r // 8 * 2, r % 8 * 8
-            for c in range(8):
-                total = int32(total + _square(phases[phase, top + r, left + c], sites[site, at + c]))
-            for c in range(8):
-                total = int32(total + _square(phases[phase, top + r, left + 8 + c], sites[site + 1, at + c]))
-        out[i] += total
-
-
-@njit(cache=True, nogil=True)
-def plane_gaps(now: np.ndarray, padded: np.ndarray, pad: int, vectors: np.ndarray, out: np.ndarray) -> None:
-    """Squared error of each 8x8 of `now` int16 (h, w) under displacements in whole samples: `out` int64 (c, h/8, w/8).
-
-    padded: int16, the other picture with `pad` samples around it.
-    """
-    rows, columns = now.shape[0] // 8, now.shape[1] // 8
-    for i in range(len(vectors)):
-        y, x = pad + vectors[i, 0], pad + vectors[i, 1]
-        for by in range(rows):
-            for bx in range(columns):
-                total = int32(0)
-                for r in range(8):
-                    for c in range(8):
-                        a, b = now[8 * by + r, 8 * bx + c], padded[y + 8 * by + r, x + 8 * bx + c]
-                        total = int32(total + _square(a, b))
-                out[i, by, bx] = total
-
-
-@njit(cache=True, nogil=True)
-def match_blocks(
-    now: np.ndarray,
-    padded: np.ndarray,
-    pad: int,
-    size: int,
-    start: np.ndarray,
-    offsets: np.ndarray,
-    limit: int,
-    stay: int,
-    out: np.ndarray,
-    still: np.ndarray,
-) -> None:
-    """Each block's displacement of least absolute difference, of those at `offsets` int64 (k, 2) from its own `start`
-    int64 (B, 2), cut to -limit .. limit: `out` int64 (B, 2), the first on a tie. `still` int64 (B,): the difference of
-    the first offset, which is preferred by `stay`.
-
-    now: int16 (rows * size, columns * size); padded: int16, the other picture with `pad` samples around it.
-    """
-    columns = now.shape[1] // size
-    for block in range(len(start)):
-        top, left = block // columns * size, block % columns * size
-        least = np.int64(1) << 60
-        for k in range(len(offsets)):
-            dy = min(max(start[block, 0] + offsets[k, 0], -limit), limit)
-            dx = min(max(start[block, 1] + offsets[k, 1], -limit), limit)
-            total = int32(0)
-            for r in range(size):
-                for c in range(size):
-                    gap = int32(int32(now[top + r, left + c]) - int32(padded[pad + top + dy + r, pad + left + dx + c]))
-                    total = int32(total + abs(gap))
-            if k == 0:
-                still[block] = total
-                total = int32(total - stay)
-            if total < least:
-                least = total
-                out[block, 0], out[block, 1] = dy, dx
-
-
-@njit(cache=True, nogil=True)
-def choose_palette(
-    best: np.ndarray, errors: np.ndarray, most: int, least_gain: int, chosen: np.ndarray, owner: np.ndarray
-) -> int:
-    """Greedily takes the displacement that saves most over those taken so far, while it saves `least_gain`.
-
-    best int64 (n,): error of each block, brought up to date; errors int64 (c, n): under each displacement. chosen int64
-    (most,): those taken, in order; owner int64 (n,): 1 + the place in `chosen` that serves a block best, 0 for none.
-    Returns how many were taken.
-    """
-    taken = 0
-    while taken < most:
-        gain, pick = np.int64(-1), -1
-        for c in range(len(errors)):
-            total = np.int64(0)
-            for i in range(len(best)):
-                total += max(best[i] - errors[c, i], 0)
-            if total > gain:
-                gain, pick = total, c
-        if pick < 0 or gain < least_gain or gain == 0:
-            break
-        chosen[taken] = pick
-        taken += 1
-        for i in range(len(best)):
-            if errors[pick, i] < best[i]:
-                best[i], owner[i] = errors[pick, i], taken
-    return taken
-
-
-@njit(cache=True, nogil=True)
 def energies(target: np.ndarray, base: np.ndarray, out: np.ndarray) -> None:
     """Weighted squared differences of sites (n, 96) into `out` int64 (n,); chroma counts four times."""
     for i in range(len(target)):
         a, b = target[i], base[i]
         luma, chroma = int32(0), int32(0)
         for k in range(64):
-            luma = int32(luma + _square(a[k], b[k]))
+            luma = int32(luma + square(a[k], b[k]))
         for k in range(64, 96):
-            chroma = int32(chroma + _square(a[k], b[k]))
+            chroma = int32(chroma + square(a[k], b[k]))
         out[i] = luma + 4 * chroma
 
 
@@ -325,117 +199,6 @@ def mix(earlier: np.ndarray, later: np.ndarray, source: np.ndarray, out: np.ndar
                 goal[:] = a
             else:
                 goal[:] = b
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
-def _least(values: np.ndarray) -> tuple[int, float]:
-    """Place and value of the least, the first on a tie; in two passes, of which the first fills registers."""
-    least = values[0]
-    for j in range(1, len(values)):
-        least = min(least, values[j])
-    at = 0
-    while values[at] != least:
-        at += 1
-    return at, least
-
-
-@njit(cache=True, nogil=True)
-def nearest(
-    x: np.ndarray, table: np.ndarray, centres: np.ndarray, starts: np.ndarray, found: np.ndarray, least: np.ndarray
-) -> None:
-    """The nearest code of each vector among the nearest clusters. A tie goes to the lowest code.
-
-    x: float32 (n, D + 1), each vector and a one. table: float32 ((D + 1) * K,), for one cluster after another the array
-    (D + 1, its size) of minus its codes and half their squared norms; centres (D + 1, C) likewise; starts int64
-    (C + 1,): where each cluster's codes begin. found: int64 (n,); least: float32 (n,), half the squared distance less
-    half the vector's squared norm.
-
-    Vectors are gathered by cluster, so that the work is done by matrix products.
-    """
-    dims, clusters = centres.shape
-    count, probes = len(x), min(PROBES, clusters)
-    chosen = np.zeros((count, probes), np.int64)
-    if clusters > 1:
-        near = np.dot(x, centres)
-        for i in range(count):
-            for p in range(probes):
-                best, _ = _least(near[i])
-                chosen[i, p] = best
-                near[i, best] = np.float32(np.inf)
-    begin = np.zeros(clusters + 1, np.int64)
-    for i in range(count):
-        for p in range(probes):
-            begin[chosen[i, p] + 1] += 1
-    for c in range(clusters):
-        begin[c + 1] += begin[c]
-    place = begin.copy()
-    order = np.empty(count * probes, np.int64)
-    for i in range(count):
-        for p in range(probes):
-            order[place[chosen[i, p]]] = i
-            place[chosen[i, p]] += 1
-    found[:] = -1
-    least[:] = np.inf
-    gathered = np.empty((_ROWS, dims), np.float32)
-    for c in range(clusters):
-        start, size = starts[c], starts[c + 1] - starts[c]
-        if size == 0:
-            continue
-        block = table[dims * start : dims * (start + size)].reshape(dims, size)
-        for first in range(begin[c], begin[c + 1], _ROWS):
-            rows = order[first : min(first + _ROWS, begin[c + 1])]
-            for i in range(len(rows)):
-                gathered[i] = x[rows[i]]
-            scores = np.dot(gathered[: len(rows)], block)
-            for i in range(len(rows)):
-                at, score = _least(scores[i])
-                v, at = rows[i], at + start
-                if score < least[v] or (score == least[v] and at < found[v]):
-                    least[v], found[v] = score, at
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc"})  # sums are exact in any order
-def deepen(
-    x: np.ndarray,
-    table: np.ndarray,
-    centres: np.ndarray,
-    starts: np.ndarray,
-    codes: np.ndarray,
-    unit2: float,
-    hope: np.ndarray,
-    found: np.ndarray,
-    saved: np.ndarray,
-) -> None:
-    """Codes of residual stages, one after another while there is hope.
-
-    x float32 (n, D + 1), spoiled. As in `nearest` for each of S stages: table (S, (D + 1) * K), centres (S, D + 1, C),
-    starts (S, C + 1); codes int16 (S, K, D). hope (S,): squared error that must be left for a stage to be tried.
-    found int64 (S, n): the codes, -1 where not tried; saved float64 (S, n): squared error that each takes away.
-    """
-    active = np.arange(len(x))
-    dims = codes.shape[2]
-    for s in range(len(table)):
-        kept = 0
-        for i in range(len(active)):
-            row, norm = x[i], np.float32(0)
-            for d in range(dims):
-                norm += row[d] * row[d]
-            if unit2 * norm > hope[s]:
-                active[kept] = active[i]
-                if kept < i:
-                    x[kept] = row
-                kept += 1
-        if kept == 0:
-            break
-        active = active[:kept]
-        mine, score = np.empty(kept, np.int64), np.empty(kept, np.float32)
-        nearest(x[:kept], table[s], centres[s], starts[s], mine, score)
-        for i in range(kept):
-            found[s, active[i]] = mine[i]
-            saved[s, active[i]] = -2.0 * unit2 * score[i]
-            row, code = x[i], codes[s, mine[i]]
-            for d in range(dims):
-                row[d] -= code[d]
 
 
 @njit(cache=True, nogil=True)

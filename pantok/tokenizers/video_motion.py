@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from pantok.tokenizers import video_kernels as kernels
+from pantok.tokenizers import video_motion_kernels as kernels
 from pantok.tokenizers.video_grid import Grid, Reference
 
 PALETTE = 29
