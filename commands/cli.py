@@ -29,6 +29,7 @@ COMMANDS = {
     "stream": ("stream", "Write ids to standard output, for a training job."),
     "export": ("export", "Write a store as the files that another trainer reads."),
     "train-wm": ("train_wm", "Train a world model on a store."),
+    "simulate": ("simulate", "Show what a world model expects to happen next."),
     "eval": ("evaluate", "Measure rate and quality, beside reference codecs."),
     "vocab": ("vocab", "Show and merge vocabularies."),
 }

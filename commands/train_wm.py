@@ -89,6 +89,8 @@ def command(
         "parameters": trainer.model.parameters_count,
         "windows": len(task.data.windows),
         "held_out": list(task.held_out),
+        "latent_dims": task.dims,
+        "latent_modalities": task.modalities,
         "train": _plain(asdict(config)),
     }
     run.say(

@@ -160,6 +160,12 @@ class WorldModel(nn.Module):
             time.append(made[1])
         return head.loss(before, values, (torch.cat(noise).to(values), torch.cat(time).to(values))).sum()
 
+    def draw_latent(self, modality: str, hidden: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        """(B, D): a latent after each hidden vector (B, width)."""
+        head: Any = self.flows[modality]
+        found: Tensor = head.sample(hidden, steps, generator)
+        return found
+
     def log_probs(self, inputs: Inputs) -> Tensor:
         """float (B, L): nats of each predicted element, 0 elsewhere; for a latent the switch's part alone."""
         hidden = self.hidden(inputs)

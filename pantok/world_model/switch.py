@@ -69,6 +69,11 @@ class Switch(nn.Module):
         p = F.softmax(self.gate(hidden).float(), -1)
         return torch.log((1 - self.floor) * p + self.floor / p.shape[-1])
 
+    def logits(self, hidden: Tensor, kind: int) -> tuple[Tensor, int]:
+        """(N, codes) of a discrete kind, and the id of its first code."""
+        start, stop = self.kinds.starts[kind], self.kinds.stops[kind]
+        return F.linear(hidden, self.weight[start:stop], self.bias[start:stop]), start
+
     def log_prob(self, hidden: Tensor, ids: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
         """Nats (N,) of the kind, and of the id within it (0 for a latent)."""
         gate = self.log_gate(hidden).gather(1, kinds[:, None])[:, 0]

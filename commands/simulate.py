@@ -1,0 +1,201 @@
+"""`pantok simulate`: what a world model expects to happen next, as video, sound, motion and text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pantok.commands import common
+from pantok.errors import InputError, OptionError, VocabularyError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pantok.encode import Codec
+    from pantok.stream import TokenStream, TrackTokens
+    from pantok.world_model.model import WorldModel
+
+
+@click.command("simulate")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--from", "origin", required=True, metavar="STORE:EPISODE@TIME", help="Where it begins.")
+@click.option("--for", "duration", default="5s", show_default=True, metavar="TIME", help="How long to simulate.")
+@click.option(
+    "--actions", default="keep", show_default=True, metavar="keep|FILE|text:WORDS",
+    help="keep: those recorded, then the last again; a table of actions from there on; words that are said.",
+)  # fmt: skip
+@common.output("The file to write, such as future.mp4; motion and text are written beside it.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Futures to draw.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 takes the likeliest."
+)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
+@click.option("--checkpoint", default="best", show_default=True, help="best, last, or step-00000400.")
+@common.seed
+@common.device
+@common.force
+@common.as_json
+@common.quiet
+def command(
+    run_folder: Path, origin: str, duration: str, actions: str, output: Path, samples: int, temperature: float,
+    top_p: float, checkpoint: str, seed: int, device: str, force: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Simulate the future of an episode with a trained world model.
+
+    \b
+    Example:
+      pantok simulate run/ --from home.zarr:kitchen-03@12s --for 5s -o future.mp4
+      pantok simulate run/ --from home.zarr:arm-01@2 --actions push.csv --samples 4 -o out/future.mp4
+    """
+    from pantok.encode import Codec
+    from pantok.formats.files import make_folder
+    from pantok.formats.store import Store
+    from pantok.world_model.simulate import SimulateConfig, Simulation
+
+    run = common.Run(quiet, as_json)
+    store, episode, at_ns = origin_of(origin)
+    length_ns = time_ns(duration, "--for")
+    source = Store.open(store)
+    name = common.choose(source.episodes, (episode,), "episode")[0]
+    stream = source.read(name)
+    model, layout = load_model(run_folder, checkpoint, device)
+    if model.vocabulary.id != source.vocabulary_id:
+        raise VocabularyError(
+            store, f"is of vocabulary {source.vocabulary_id[:12]}, the run is of {model.vocabulary.id[:12]}",
+            "train a run on this store, or encode the recording under the run's vocabulary",
+        )  # fmt: skip
+    codec = Codec(source.vocabulary)
+    first = min(int(t.clock.start_ns) for t in stream.tracks.values())
+    start_ns = first + at_ns
+    given, words = _actions(run, actions, stream, codec, start_ns)
+    written: list[str] = []
+    began, steps = time.monotonic(), 0
+    with run.progress() as bar:
+        for number in range(samples):
+            simulation = Simulation(
+                model, layout, stream, start_ns, start_ns + length_ns, actions=given, words=words,
+                config=SimulateConfig(temperature=temperature, top_p=top_p, seed=seed + number),
+            )  # fmt: skip
+            shown = bar.add_task(f"future {number + 1}", total=simulation.steps, note="")
+            for _ in simulation:
+                steps += 1
+                bar.advance(shown)
+            stem = output.stem + (f"-{number + 1}" if samples > 1 else "")
+            written += _write(codec, simulation.stream, output.parent, stem, (start_ns, start_ns + length_ns), force)
+    seconds = time.monotonic() - began
+    for path in written:
+        run.say(f"Wrote {path}")
+    run.say(f"{common.counted(steps, 'step')} in {common.human_seconds(seconds)}.")
+    document = {
+        "episode": name,
+        "start_ns": start_ns,
+        "stop_ns": start_ns + length_ns,
+        "steps": steps,
+        "written": written,
+    }
+    make_folder(output.parent)
+    run.end(document)
+
+
+def origin_of(text: str) -> tuple[Path, str, int]:
+    """Store, episode and nanoseconds of `home.zarr:kitchen-03@12s`. Raises OptionError."""
+    where, at, instant = text.rpartition("@")
+    if not at:
+        where, instant = text, "0"
+    store, colon, episode = where.rpartition(":")
+    if not colon or not store or not episode:
+        raise OptionError(f"--from {text}", "does not name a store and an episode", "e.g. home.zarr:kitchen-03@12s")
+    return Path(store), episode, time_ns(instant, "--from")
+
+
+def time_ns(text: str, flag: str) -> int:
+    """`12s`, `12.5` or `1:02.5` as nanoseconds. Raises OptionError."""
+    try:
+        return int(common.SECONDS.convert(text.removesuffix("s"), None, None))
+    except click.BadParameter as error:
+        raise OptionError(f"{flag} {text}", "is no time", "such as 12s, 12.5 or 1:02.5") from error
+
+
+def load_model(folder: Path, checkpoint: str, device: str) -> tuple[WorldModel, Any]:
+    """The model of a run (its averaged weights where they are kept), and its layout. Raises StoreError, OptionError."""
+    import torch
+
+    from pantok.config import from_mapping
+    from pantok.formats.runs import RunFolder
+    from pantok.layout import Layout
+    from pantok.world_model.config import TrainConfig
+    from pantok.world_model.model import WorldModel
+
+    run = RunFolder(folder)
+    stored = run.config
+    config = from_mapping(TrainConfig, stored["train"], f"{folder / 'config.json'}")
+    which = "average" if config.ema else "model"
+    tensors, _ = run.load(checkpoint, (which,))
+    model = WorldModel(run.vocabulary, config, stored["latent_dims"], stored["latent_modalities"])
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in tensors[which].items()})
+    return model.to(device).eval(), replace(Layout.of(config.layout), latents=bool(stored["latent_dims"]))
+
+
+def _actions(
+    run: common.Run, actions: str, stream: TokenStream, codec: Codec, start_ns: int
+) -> tuple[Mapping[str, TrackTokens] | None, np.ndarray | None]:
+    """Encoded action tracks and the ids of words, as `--actions` says."""
+    if actions == "keep":
+        return None, None
+    if actions.startswith("text:"):
+        import numpy as np
+
+        from pantok.experience import Clock, Track
+
+        said = np.empty(1, object)
+        said[0] = actions.removeprefix("text:")
+        track = Track.of_array("text", said, Clock.irregular(np.array([start_ns])))
+        tokens = codec.tokenizer("text").encode(track)
+        return None, codec.vocabulary.ids("text", 0, tokens.levels[0].codes)
+    from pantok import tokenizers
+    from pantok.formats.folder import ReadOptions, find_episodes, read_episode
+
+    found = find_episodes([Path(actions)], run.problem)
+    if not found:
+        raise InputError(actions, "holds no table of actions", "give a .csv, .parquet or .npz")
+    mine = [t for t in stream.tracks if t.partition(".")[0] == "action"]
+    read = read_episode(found[0], ReadOptions(), run.problem)
+    given: dict[str, Any] = {}
+    for name, track in read.tracks.items():
+        if name not in mine and not (len(read.tracks) == len(mine) == 1):
+            continue
+        name = name if name in mine else mine[0]
+        like = stream.tracks[name]
+        if len(track.channels) != len(like.channels):
+            raise InputError(
+                f"{actions}: {name}", f"has {len(track.channels)} channels, the recording {len(like.channels)}",
+                f"give {', '.join(like.channels)}",
+            )  # fmt: skip
+        settings = stream.parameters.get("numeric", {})
+        given[name] = codec.tokenizer("numeric").encode(track, tokenizers.options_of("numeric", settings))
+    if not given:
+        raise InputError(
+            actions, "has none of the recording's actions", f"name its columns {', '.join(mine) or 'action'}"
+        )
+    return given, None
+
+
+def _write(
+    codec: Codec, stream: TokenStream, folder: Path, stem: str, range_ns: tuple[int, int], force: bool
+) -> list[str]:
+    from pantok.commands.decode import Plan
+    from pantok.formats.files import make_folder
+
+    plan = Plan(codec, replace(stream, id=stem), folder, None, range_ns, False)
+    written = []
+    make_folder(folder)
+    for path, write in plan.outputs.items():
+        common.refuse_existing(path, force)
+        write(path)
+        written.append(str(path))
+    return written

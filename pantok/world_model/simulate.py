@@ -1,0 +1,378 @@
+"""Simulation: what the model expects to see, hear and feel next, step by step, under given actions.
+
+What is unusual: the times are not guessed. Which track speaks when is told by the clocks, so a future is a walk over
+the units of its layout: the markers and the actions are given, everything else is drawn, each unit until the switch
+ends it. The result is a TokenStream like any other, which the tokenizers decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pantok.errors import OptionError
+from pantok.experience import Clock
+from pantok.layout import KINDS, Arranged, Layout
+from pantok.stream import Latents, LevelCodes, TokenStream, TrackTokens
+from pantok.world_model.backbone import Cache
+from pantok.world_model.inputs import ROLES, Inputs
+from pantok.world_model.model import WorldModel
+
+_LATENT = KINDS.index("latent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateConfig:
+    """temperature, top_p: of codes; the switch is drawn as it is. seed: of the first future. flow_steps: of the
+    solver that draws a latent. longest: most ids of a unit, in multiples of the longest that was met."""
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    seed: int = 0
+    flow_steps: int = 8
+    longest: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.flow_steps < 1 or self.longest < 1:
+            raise OptionError("simulate", "temperature, top_p, flow_steps or longest is out of range", "see --help")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a step of the layout brought: its time, and the ids that were drawn and given."""
+
+    time_ns: int
+    drawn: int
+    given: int
+
+
+@dataclass(eq=False)
+class _Unit:
+    track: int
+    tick: int
+    time_ns: int
+    opens: bool
+
+
+@dataclass(eq=False)
+class _Made:
+    """Codes of one track by level and tick, and its latents."""
+
+    levels: list[dict[int, list[int]]]
+    latents: dict[int, list[np.ndarray]] = field(default_factory=dict)
+
+
+class Simulation:
+    """One future of one episode. Iterate over its steps, then ask for `stream`.
+
+    stream: the episode so far (and its recorded future, whose actions and clocks are used). start_ns, stop_ns: what is
+    simulated. actions: encoded action tracks by name, whose ticks count from start_ns; recorded ones where None, and
+    the last one again where there is nothing more. words: ids of text that is said at start_ns.
+    context: elements that the model looks back on. Raises OptionError.
+    """
+
+    def __init__(
+        self, model: WorldModel, layout: Layout, stream: TokenStream, start_ns: int, stop_ns: int, *,
+        actions: Mapping[str, TrackTokens] | None = None, words: np.ndarray | None = None,
+        config: SimulateConfig = SimulateConfig(), context: int = 0,
+    ) -> None:  # fmt: skip
+        if stop_ns <= start_ns:
+            raise OptionError("simulate", "ends before it begins", "--for takes a number of seconds")
+        self._model, self._layout, self._config = model.eval(), layout, config
+        self._vocabulary = model.vocabulary
+        self._actions, self._words = dict(actions or {}), words
+        self._like = _extended(stream, layout, start_ns, stop_ns)
+        if not self._like.tracks:
+            raise OptionError(stream.id, "has no track that the layout keeps", "choose another episode or layout")
+        arranged = Arranged(stream, layout, self._vocabulary)
+        self._past = arranged.cut(0, _place_of(arranged, stream, start_ns))
+        self._stream, self._start, self._stop = stream, start_ns, stop_ns
+        self._capacity = context or model.config.length
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._device = next(model.parameters()).device
+        self.tracks = tuple(Arranged(self._like, layout, self._vocabulary).tracks)
+        self._made = {name: _Made([{} for _ in self._like.tracks[name].levels]) for name in self.tracks}
+        self._longest = self._longest_units(arranged, stream)
+        self._elements: list[tuple[int, int, int, np.ndarray | None]] = []
+        self._kind_of = model.kind_of.cpu().numpy()
+
+    @property
+    def steps(self) -> int:
+        """How many steps of the layout are simulated."""
+        return sum(u.opens for u in self._units())
+
+    def __iter__(self) -> Iterator[Step]:
+        with torch.no_grad():
+            self._read_past()
+            drawn = given = 0
+            at: int | None = None
+            for unit in self._units():
+                if unit.opens:
+                    if at is not None:
+                        yield Step(at, drawn, given)
+                    at, drawn, given = unit.time_ns, 0, 0
+                name = self.tracks[unit.track]
+                track = self._like.tracks[name]
+                if unit.opens and self._layout.marks != "none":
+                    self._feed(self._vocabulary.control("tick"), "control", unit.time_ns)
+                role = self._layout.role(name)
+                if role == "action":
+                    given += self._act(unit, track, role)
+                else:
+                    drawn += self._draw_unit(unit, track, role)
+            if at is not None:
+                yield Step(at, drawn, given)
+
+    @property
+    def stream(self) -> TokenStream:
+        """The past as it was recorded, and the future as far as it has been simulated."""
+        tracks = {}
+        for name, made in self._made.items():
+            track, old = self._like.tracks[name], self._stream.tracks[name]
+            first = _first_tick(track, self._start)
+            levels = []
+            for k, level in enumerate(track.levels):
+                codes = [old.levels[k].codes[: old.levels[k].splits[min(first, old.ticks)]]]
+                counts = np.zeros(track.ticks, np.int64)
+                counts[: min(first, old.ticks)] = np.diff(old.levels[k].splits)[:first]
+                for tick in range(first, track.ticks):
+                    found = made.levels[k].get(tick, [])
+                    counts[tick] = len(found)
+                    codes.append(np.array(found, level.codes.dtype))
+                levels.append(LevelCodes.of_counts(np.concatenate(codes), counts))
+            tracks[name] = replace(track, levels=tuple(levels), latents=_latents(old, made, track.ticks, first))
+        return replace(self._like, tracks=tracks)
+
+    def _units(self) -> list[_Unit]:
+        """Every unit that begins within the simulated time, in order."""
+        found = Arranged(self._like, self._layout, self._vocabulary).units()
+        units: list[_Unit] = []
+        before = None
+        for track, tick, step, *_ in found.tolist():
+            tokens = self._like.tracks[self.tracks[track]]
+            time_ns = int(tokens.clock.at(np.array([tick * tokens.tick]))[0])
+            if self._start <= time_ns < self._stop:
+                units.append(_Unit(track, tick, time_ns, step != before))
+                before = step
+        return units
+
+    def _longest_units(self, arranged: Arranged, stream: TokenStream) -> dict[str, int]:
+        units = arranged.units()
+        longest = dict.fromkeys(self.tracks, 8)
+        for number, name in enumerate(arranged.tracks):
+            mine = units[units[:, 0] == number]
+            if len(mine):
+                longest[name] = max(8, int(mine[:, 4].max() * self._config.longest))
+        return longest
+
+    def _read_past(self) -> None:
+        past = self._past
+        latents = {name: iter(values) for name, values in past.latents.items()}
+        roles = [ROLES.index(self._layout.role(name)) for name in past.tracks]
+        for i in range(len(past)):
+            owner = int(past.track[i])
+            value = None
+            if past.kind[i] == _LATENT:
+                value = np.asarray(next(latents[past.tracks[owner]]), np.float32)
+            role = roles[owner] if owner < len(roles) else ROLES.index("control")
+            self._elements.append((int(past.ids[i]), role, int(past.time_ns[i]), value))
+        if self._words is not None and len(self._words):
+            begin = self._vocabulary.control("text_begin")
+            for number in (begin, *self._words.tolist()):
+                self._elements.append((int(number), ROLES.index("text"), self._start, None))
+        if not self._elements:
+            self._elements.append((self._vocabulary.control("bos"), ROLES.index("control"), self._start, None))
+        self._restart(self._capacity - self._capacity // 4)
+
+    def _restart(self, keep: int) -> None:
+        """Runs the last `keep` elements through the backbone into a new cache: memory stays constant."""
+        self._elements = self._elements[-keep:]
+        self._first_ns = self._elements[0][2]
+        self._cache = Cache(self._model.config.backbone, 1, self._capacity, self._model.embed.weight)
+        self._hidden = self._run(self._elements, 0)
+
+    def _feed(self, number: int, role: str, time_ns: int, value: np.ndarray | None = None) -> None:
+        element = (number, ROLES.index(role), time_ns, value)
+        self._elements.append(element)
+        if self._cache.length == self._capacity:
+            self._restart(self._capacity // 2)
+        else:
+            self._hidden = self._run([element], self._cache.length)
+
+    def _run(self, elements: list[tuple[int, int, int, np.ndarray | None]], at: int) -> Tensor:
+        """The hidden vector (1, width) after the last element."""
+        count = len(elements)
+        row = torch.tensor([[e[:3] for e in elements]], dtype=torch.int64)
+        latents: dict[str, tuple[Tensor, Tensor]] = {}
+        for place, element in enumerate(elements):
+            if element[3] is not None:
+                modality = next(m for m, d in self._model.latent_dims.items() if self._modality_of(element, place, m))
+                value = torch.from_numpy(element[3][: self._model.latent_dims[modality]])[None]
+                old = latents.get(modality)
+                where = torch.tensor([place])
+                latents[modality] = (value, where) if old is None else (
+                    torch.cat([old[0], value]), torch.cat([old[1], where])
+                )  # fmt: skip
+        inputs = Inputs(
+            ids=row[..., 0], role=row[..., 1], time_s=(row[..., 2] - self._first_ns).double() / 1e9,
+            index=torch.arange(at, at + count)[None], document=torch.zeros(1, count, dtype=torch.int64),
+            predict=torch.zeros(1, count, dtype=torch.bool), window=torch.zeros(1, dtype=torch.int64), latents=latents,
+        ).to(self._device)  # fmt: skip
+        return self._model.hidden(inputs, self._cache)[:, -1]
+
+    def _modality_of(self, element: tuple[int, int, int, np.ndarray | None], place: int, modality: str) -> bool:
+        """Whether a latent is of the modality: told by its width, which differs, else by the one that there is."""
+        assert element[3] is not None
+        widths = {m: t.latents.values.shape[1] for t in self._stream.tracks.values() for m in [t.modality] if t.latents}
+        return widths.get(modality) == len(element[3]) or len(self._model.latent_dims) == 1
+
+    def _marker(self, unit: _Unit, track: TrackTokens, role: str) -> None:
+        if self._layout.marks != "none":
+            self._feed(self._vocabulary.control(f"{track.modality}_begin"), role, unit.time_ns)
+
+    def _act(self, unit: _Unit, track: TrackTokens, role: str) -> int:
+        """Feeds the codes of an action's unit: those given, else those recorded, else the last ones again."""
+        self._marker(unit, track, role)
+        given = self._actions.get(track.name)
+        source, tick = self._stream.tracks[track.name], unit.tick
+        if given is not None:
+            source, tick = given, unit.tick - _first_tick(track, self._start)
+        tick = min(max(tick, 0), source.ticks - 1)
+        fed = 0
+        for k in range(self._layout.depth(track, self._vocabulary.levels(track.modality))):
+            codes = source.levels[k].of_tick(tick)
+            if not len(codes):
+                continue
+            if self._vocabulary.levels(track.modality)[k].role == "digit":
+                self._feed(self._vocabulary.control(f"level_{k}"), role, unit.time_ns)
+            for number in self._vocabulary.ids(track.modality, k, codes).tolist():
+                self._feed(number, role, unit.time_ns)
+                fed += 1
+            self._made[track.name].levels[k][unit.tick] = codes.tolist()
+        return fed
+
+    def _draw_unit(self, unit: _Unit, track: TrackTokens, role: str) -> int:
+        """Draws codes, coarse to fine, until the switch ends the unit; then its latents."""
+        self._marker(unit, track, role)
+        vocabulary, modality, names = self._vocabulary, track.modality, self._model.kinds.names
+        depth = self._layout.depth(track, vocabulary.levels(modality))
+        level, drawn = 0, 0
+        made = self._made[track.name]
+        while drawn < self._longest[track.name]:
+            allowed = {}
+            for kind, name in enumerate(names):
+                place = _level_of(name, modality)
+                if place is not None and level <= place < depth:
+                    allowed[kind] = place
+            kind_and_id = self._draw(allowed)
+            if kind_and_id is None:
+                break
+            kind, number = kind_and_id
+            level = allowed[kind]
+            where, k, code = vocabulary.locate(number)
+            assert (where, k) == (modality, level), (where, k, modality, level)
+            made.levels[level].setdefault(unit.tick, []).append(code)
+            self._feed(number, role, unit.time_ns)
+            drawn += 1
+        latent = f"latent.{modality}"
+        if self._layout.latents and latent in names and track.latents is not None:
+            count = int(np.diff(track.latents.splits).max(initial=0))
+            for _ in range(count):
+                value = self._model.draw_latent(modality, self._hidden, self._config.flow_steps, self._generator)
+                whole = np.zeros(track.latents.values.shape[1], np.float32)
+                whole[: value.shape[1]] = value[0].cpu().numpy()
+                self._feed(vocabulary.control("latent"), role, unit.time_ns, whole)
+                made.latents.setdefault(unit.tick, []).append(whole)
+        return drawn
+
+    def _draw(self, allowed: Mapping[int, int]) -> tuple[int, int] | None:
+        """(kind, id) of what comes next within the unit, or None where the switch says something else does."""
+        gate = self._model.switch.log_gate(self._hidden)[0].exp().cpu()
+        kinds = sorted(allowed)
+        inside = gate[kinds]
+        point = float(torch.rand((), generator=self._generator))
+        for kind, top in zip(kinds, torch.cumsum(inside, 0).tolist(), strict=True):
+            if point < top:
+                return kind, self._draw_code(kind)
+        return None
+
+    def _draw_code(self, kind: int) -> int:
+        logits, first = self._model.switch.logits(self._hidden, kind)
+        if self._config.temperature == 0:
+            return first + int(logits[0].argmax())
+        p = F.softmax(logits[0].float().cpu() / self._config.temperature, -1)
+        ordered, order = torch.sort(p, descending=True, stable=True)
+        kept = torch.cumsum(ordered, 0) - ordered < self._config.top_p
+        chosen = torch.multinomial(ordered * kept, 1, generator=self._generator)
+        return first + int(order[chosen])
+
+
+def _level_of(kind: str, modality: str) -> int | None:
+    """The level that a kind of the switch is of, if it is one of the modality's."""
+    if kind == modality == "text":
+        return 0
+    owner, _, rest = kind.partition(".")
+    return int(rest.split(".")[0]) if owner == modality and rest[:1].isdigit() else None
+
+
+def _first_tick(track: TrackTokens, start_ns: int) -> int:
+    """The first tick that begins at start_ns or later."""
+    times = track.clock.at(np.arange(track.ticks, dtype=np.int64) * track.tick)
+    return int(np.searchsorted(times, start_ns, "left"))
+
+
+def _place_of(arranged: Arranged, stream: TokenStream, start_ns: int) -> int:
+    """Where the first unit that begins at start_ns or later stands, with the <tick> before it."""
+    units = arranged.units()
+    last = None
+    for track, tick, step, place, _ in units.tolist():
+        tokens = stream.tracks[arranged.tracks[track]]
+        if int(tokens.clock.at(np.array([tick * tokens.tick]))[0]) >= start_ns:
+            return place - (step != last and place > 0)
+        last = step
+    return len(arranged) - 1
+
+
+def _extended(stream: TokenStream, layout: Layout, start_ns: int, stop_ns: int) -> TokenStream:
+    """The stream's clocks up to stop_ns, without codes. A regular clock goes on; another one has what was recorded."""
+    tracks = {}
+    for name, track in stream.tracks.items():
+        if not layout.keeps(name) or not track.ticks:
+            continue
+        clock = track.clock
+        if clock.rate is not None:
+            first = int(clock.at(np.zeros(1, np.int64))[0])
+            needed = -(-(stop_ns - first) * clock.rate.numerator // (10**9 * clock.rate.denominator))
+            whole = max(1, -(-needed // track.tick)) * track.tick
+            clock = Clock.regular(Fraction(clock.rate), int(whole), first)
+        ticks = -(-clock.count // track.tick)
+        empty = tuple(LevelCodes(lv.codes[:0], np.zeros(ticks + 1, np.int64)) for lv in track.levels)
+        latents = None
+        if track.latents is not None:
+            each = int(np.diff(track.latents.splits).max(initial=0))
+            latents = Latents(
+                np.zeros((each * ticks, track.latents.values.shape[1]), np.float16), np.arange(ticks + 1) * each
+            )
+        tracks[name] = replace(track, clock=clock, levels=empty, latents=latents if layout.latents else None)
+    return replace(stream, tracks=tracks)
+
+
+def _latents(old: TrackTokens, made: _Made, ticks: int, first: int) -> Latents | None:
+    if old.latents is None:
+        return None
+    kept = min(first, old.ticks)
+    values = [old.latents.values[: old.latents.splits[kept]]]
+    counts = np.zeros(ticks, np.int64)
+    counts[:kept] = np.diff(old.latents.splits)[:kept]
+    for tick in range(first, ticks):
+        found = made.latents.get(tick, [])
+        counts[tick] = len(found)
+        if found:
+            values.append(np.stack(found).astype(np.float16))
+    return Latents(np.concatenate(values), np.concatenate([[0], np.cumsum(counts)]))
