@@ -216,3 +216,50 @@ def test_a_cluster_may_be_large() -> None:
     x = vectors(100, 5)
     codes, _ = whole.search(0, x)
     assert np.array_equal(codes, half_distance(x, book.codes[0]).argmin(1))
+
+
+def test_the_best_displacement_of_all() -> None:
+    grid = Grid(64, 96)
+    reference, frames = Reference(grid, picture(grid, 14)), np.stack([picture(grid, 15), picture(grid, 16)])
+    rng = np.random.default_rng(17)
+    moves = rng.integers(-20, 21, (2, 9, 2))
+    moves[:, 5] = moves[:, 2]  # a tie
+    which = rng.integers(0, 4 * grid.blocks, 30)
+    every = np.stack(
+        [
+            sum(reference.luma_gaps(f, np.tile(m[v], (30, 1)), which) for f, m in zip(frames, moves, strict=True))
+            for v in range(9)
+        ]
+    )
+    begin = rng.integers(0, 9, 30)
+    begin[:5] = 5
+    kind, error = reference.best_moves(frames, moves, which, begin, every[begin, np.arange(30)])
+    assert np.array_equal(kind, every.argmin(0)) and np.array_equal(error, every.min(0))
+
+
+def test_displacements_are_refined_by_what_they_own() -> None:
+    grid = Grid(64, 96)
+    reference, target = Reference(grid, picture(grid, 18)), picture(grid, 19)
+    which = np.arange(4 * grid.blocks)
+    owner = which % 4
+    begin = np.array([[0, 0], [59, -60], [8, 4], [-12, 20]])
+    refined = begin.copy()
+    for step in (2, 1):
+        tried = np.clip(refined + step * np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])[:, None], -60, 60)
+        errors = [[reference.luma_gaps(target, t[owner], which, 4)[owner == v].sum() for v in range(4)] for t in tried]
+        pick = np.argmin(errors, 0)
+        pick[0] = 0
+        refined = tried[pick, np.arange(4)]
+    assert np.array_equal(reference.refined(target, begin, which, owner), refined)
+    assert (refined[1:] != begin[1:]).any()
+
+
+def test_all_blocks_try_the_same_offsets() -> None:
+    rng = np.random.default_rng(20)
+    now, then = (np.rint(rng.integers(0, 256, (24, 40)) / s).astype(np.int16) for s in (1, 2))
+    offsets = np.array([(0, 0), *((y, x) for y in range(-4, 5) for x in range(-4, 5))])
+    out, best, still, stayed = (np.empty(s, np.int64) for s in ((60, 2), (60, 2), 60, 60))
+    padded, start = np.pad(then, 4, "edge"), np.zeros((60, 2), np.int64)
+    motion.match_all(now, padded, 4, offsets, out, still)
+    motion.match_blocks(now, padded, 4, 4, start, offsets, 4, 0, best, stayed)
+    assert np.array_equal(out, best) and np.array_equal(still, stayed)

@@ -118,12 +118,18 @@ class Chooser:
         if count > 2:
             marks.append((count // 2, frames[count // 2 - 1]))
 
+        scale = 2 // len(marks)
+
+        def along(moves: np.ndarray, number: int) -> np.ndarray:
+            """Displacements of the tick, as far as its frame `number` (from 1) is."""
+            return (2 * moves * number + count) // (2 * count)
+
         def gaps(moves: np.ndarray, quads: np.ndarray) -> np.ndarray:
             """float64 (m,): squared luma error of `quads` under displacements (m, 2); half the rows stand for all."""
             total = np.zeros(len(quads))
             for number, sites in marks:
-                total += past.luma_gaps(sites, (2 * moves * number + count) // (2 * count), quads)
-            return total * (2 / len(marks))
+                total += past.luma_gaps(sites, along(moves, number), quads)
+            return total * scale
 
         def errors(kind: np.ndarray, blocks: np.ndarray) -> np.ndarray:
             """float64 (m, 4): of the quads of `blocks` under one displacement each."""
@@ -142,24 +148,17 @@ class Chooser:
             better = total < best[blocks]
             best[blocks[better]] = total[better]
             best_kind[blocks[better]] = choice[blocks[better]]
-        worth, kind = self._each(np.where(np.isfinite(own), own, 1e12), owner, vectors, gaps, lam)
+        # Every displacement is tried on the quads that are badly predicted.
+        kind, own = owner.ravel().copy(), own.ravel()
+        hard = np.flatnonzero(own > _WORTH * lam / 2)
+        if len(hard):
+            there = np.stack([along(vectors, number) for number, _ in marks])
+            pictures = np.stack([sites for _, sites in marks])
+            kind[hard], least = past.best_moves(pictures, there, hard, kind[hard], own[hard] / scale)
+            own[hard] = least * scale
+        worth, kind = self._worth(own, lam).reshape(-1, 4), kind.reshape(-1, 4)
         plan.split = worth.sum(1) + 24 * lam < best
         plan.kind = np.where(plan.split[:, None], kind, best_kind[:, None])
-
-    def _each(
-        self, error: np.ndarray, kind: np.ndarray, vectors: np.ndarray, gaps: Callable, lam: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tries every displacement on the quads that are badly predicted.
-
-        error, kind: (B, 4), each quad's so far. Returns its worth and its kind.
-        """
-        kind = kind.copy()
-        hard = np.flatnonzero(error.ravel() > _WORTH * lam / 2)
-        if len(hard):
-            errors = np.stack([gaps(np.broadcast_to(v, (len(hard), 2)), hard) for v in vectors])
-            kind.ravel()[hard] = pick = errors.argmin(0)
-            error.ravel()[hard] = errors[pick, np.arange(len(hard))]
-        return self._worth(error, lam), kind
 
     def _worth(self, error: np.ndarray, lam: float) -> np.ndarray:
         """What an error before detail will cost in the end: itself while small, then as its root (a code halves it)."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from pantok import pixels
 from pantok.tokenizers import video_kernels as kernels
-from pantok.tokenizers.video_motion_kernels import luma_gaps
+from pantok.tokenizers import video_motion_kernels as motion
 
 SITE = 96
 """Bytes of a site: 64 luma, 32 chroma."""
@@ -132,9 +132,9 @@ class Reference:
         tall, wide = self.luma.shape
         self._phases = np.empty((4, tall + 2 * _PAD, wide + 2 * _PAD), np.uint8)
         self._cphases = np.empty((4, tall // 2 + 2 * _CPAD, wide + 4 * _CPAD), np.uint8)
-        _pad(self.luma, _PAD, self._phases[0])
+        pad_edges(self.luma, _PAD, self._phases[0])
         pairs = self._cphases[0].reshape(len(self._cphases[0]), -1, 2)
-        _pad(chroma[0].reshape(tall // 2, -1, 2), _CPAD, pairs)
+        pad_edges(chroma[0].reshape(tall // 2, -1, 2), _CPAD, pairs)
         kernels.half_samples(self._phases, self._cphases)
 
     def fetch(self, vectors: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
@@ -158,8 +158,24 @@ class Reference:
         """int64 (m,): squared luma error of the quads `which` of `sites` (N, 96) if they are displaced by `vectors`
         (m, 2), on every `step`-th of their rows."""
         out = np.zeros(len(which), np.int64)
-        luma_gaps(self._phases, self.grid.corners, sites, np.asarray(vectors, np.int64), which, step, out)
+        motion.luma_gaps(self._phases, self.grid.corners, sites, np.asarray(vectors, np.int64), which, step, out)
         return out
+
+    def best_moves(
+        self, frames: np.ndarray, moves: np.ndarray, which: np.ndarray, kind: np.ndarray, error: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of the quads `which` the best of the displacements `moves` int64 (f, m, 2), and its squared luma error on
+        every second row, summed over `frames` uint8 (f, N, 96). kind, error: int64, what to begin with."""
+        kind, error = kind.astype(np.int64), error.astype(np.int64)
+        motion.best_moves(self._phases, self.grid.corners, frames, moves, which, kind, error)
+        return kind, error
+
+    def refined(self, sites: np.ndarray, vectors: np.ndarray, which: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        """The displacements `vectors` (m, 2), all but the first moved to where the quads `which`, which they own, fit
+        best."""
+        vectors = vectors.copy()
+        motion.refine_moves(self._phases, self.grid.corners, sites, which, owner, REACH - 3, vectors)
+        return vectors
 
 
 def _fill(out: np.ndarray, plane: np.ndarray) -> None:
@@ -170,7 +186,7 @@ def _fill(out: np.ndarray, plane: np.ndarray) -> None:
     out[:, h:] = out[:, h - 1 : h]
 
 
-def _pad(plane: np.ndarray, pad: int, out: np.ndarray) -> None:
+def pad_edges(plane: np.ndarray, pad: int, out: np.ndarray) -> None:
     """`plane` (h, w, ...) into the middle of `out`, its edges repeated `pad` times."""
     out[pad:-pad, pad:-pad] = plane
     out[pad:-pad, :pad] = plane[:, :1]

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from pantok.tokenizers import video_motion_kernels as kernels
-from pantok.tokenizers.video_grid import Grid, Reference
+from pantok.tokenizers.video_grid import Grid, Reference, pad_edges
 
 PALETTE = 29
 """Most displacements of a tick, the zero displacement not counted."""
@@ -53,23 +53,24 @@ def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndar
     now4, then4 = _halved(now2), _halved(then2)
     now8, then8 = _halved(now4), _halved(then4)
     vectors, zero = np.zeros((grid.blocks, 2), np.int64), np.zeros(grid.blocks, np.int64)
-    for now, then, size, offsets, stay in (
-        (now8, then8, 4, _DENSE, 0), (now4, then4, 8, _NEAR, 8), (now2, then2, 16, _NEAR, 16),
-    ):  # fmt: skip
-        reach, found, still = size // 4 * _COARSE, np.empty_like(vectors), np.empty_like(zero)
-        padded = np.pad(then, reach, "edge")
-        kernels.match_blocks(now, padded, reach, size, 2 * vectors, offsets, reach, stay, found, still)
+    kernels.match_all(now8, _padded(then8, _COARSE), _COARSE, _DENSE, vectors, zero)
+    for now, then, size, stay in ((now4, then4, 8, 8), (now2, then2, 16, 16)):
+        reach, found = size // 4 * _COARSE, np.empty_like(vectors)
+        kernels.match_blocks(
+            now, _padded(then, reach), reach, size, 2 * vectors, _NEAR, reach, stay, found, np.empty_like(zero)
+        )
         vectors = found
-        zero = still if size == 4 else zero
     vectors = np.clip(vectors, -15, 15) * _STEP
     weight = zero + 16
-    unique, inverse = np.unique(vectors, axis=0, return_inverse=True)
-    votes = np.bincount(inverse.ravel(), weight)
+    # Displacements as single numbers, in the order of (y, x).
+    names, inverse = np.unique(vectors[:, 0] * 256 + vectors[:, 1] + 128, return_inverse=True)
+    unique = np.stack([names >> 8, (names & 255) - 128], 1)
+    votes = np.bincount(inverse, weight)
     unique = unique[np.argsort(-votes, kind="stable")[:14]]
     rounded = np.clip((before + 2) // _STEP, -15, 15) * _STEP
     both = np.concatenate([unique, rounded])
     both = both[both.any(1)]
-    _, first = np.unique(both, axis=0, return_index=True)
+    _, first = np.unique(both[:, 0] * 256 + both[:, 1], return_index=True)
     return both[np.sort(first)][:18]
 
 
@@ -78,7 +79,7 @@ def _errors(now2: np.ndarray, then2: np.ndarray, vectors: np.ndarray) -> np.ndar
     pad = 32
     h, w = now2.shape
     out = np.empty((len(vectors), h // 8, w // 8), np.int64)
-    kernels.plane_gaps(now2, np.pad(then2, pad, "edge"), pad, vectors // _STEP, out)
+    kernels.plane_gaps(now2, _padded(then2, pad), pad, vectors // _STEP, out)
     return out
 
 
@@ -91,18 +92,7 @@ def _refined(
         return vectors[:1], owner
     mine = owner.ravel()[which]
 
-    def cost(tried: np.ndarray) -> np.ndarray:
-        """Of each displacement, over the quads that it owns; a quarter of their rows is enough to tell."""
-        return np.bincount(mine, reference.luma_gaps(sites, tried[mine], which, 4), minlength=len(vectors))
-
-    best = cost(vectors)
-    for step in (2, 1):
-        tried = [np.clip(vectors + step * np.array(move), -60, 60) for move in ((-1, 0), (1, 0), (0, -1), (0, 1))]
-        errors = np.stack([best, *(cost(t) for t in tried)])
-        pick = errors.argmin(0)
-        pick[0] = 0
-        vectors = np.stack([vectors, *tried])[pick, np.arange(len(vectors))]
-        best = errors[pick, np.arange(len(vectors))]
+    vectors = reference.refined(sites, vectors, which, mine)
     _, first, copy_of = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
     original = first[copy_of.ravel()]  # the first of equal displacements; zero is displacement 0 and owns its copies
     used = np.bincount(original[owner.ravel()], minlength=len(vectors)) > 0
@@ -122,3 +112,11 @@ def _halved(plane: np.ndarray) -> np.ndarray:
     a = plane.astype(np.int16, copy=False)
     rows = a[0::2] + a[1::2]
     return (rows[:, 0::2] + rows[:, 1::2] + 2) >> 2
+
+
+def _padded(plane: np.ndarray, pad: int) -> np.ndarray:
+    """The plane with its edges repeated `pad` times around it."""
+    h, w = plane.shape
+    out = np.empty((h + 2 * pad, w + 2 * pad), plane.dtype)
+    pad_edges(plane, pad, out)
+    return out
