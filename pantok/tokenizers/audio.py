@@ -46,9 +46,10 @@ from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT = 1
+TICKS_PER_SECOND = 12.5
 _BLOCK_TICKS = 64  # of sound decoded at a time: 5 s
 _BLOCK_SAMPLES = 1 << 18  # taken in at a time, so that an hour in one block needs no more memory
-_SEGMENT_TICKS, _SEGMENT_SECONDS = 50, 4.0
+_SEGMENT_TICKS = 50  # of a stretch of sound to learn from: 4 s
 _HELD_OUT = 10  # every tenth segment is not learned from
 
 
@@ -122,7 +123,7 @@ class AudioTokenizer(Tokenizer):
         """Books of the sound in `tracks`. Raises InputError if all of it is silent or there is none."""
         config = config or AudioConfig()
         report("listening", 0.0)
-        samples = list(_samples(tracks, config.seconds))
+        samples = listened(tracks, config.seconds)
         if not samples:
             raise InputError("recordings", "hold no sound to learn from", "give one that is not silent")
         held_out = samples[_HELD_OUT - 1 :: _HELD_OUT]
@@ -340,15 +341,18 @@ class _AudioEncoder(Encoder):
         self._ticks = until
 
 
-def _samples(tracks: Sequence[Track], seconds: float) -> Iterator[audio_fit.Sample]:
-    """Up to `seconds` of sound in segments of 4 s, an equal share of each recording, spread over its length."""
-    most = max(1, int(seconds / len(tracks) / _SEGMENT_SECONDS)) if tracks else 0
+def listened(tracks: Sequence[Track], seconds: float, segment_ticks: int = _SEGMENT_TICKS) -> list[audio_fit.Sample]:
+    """Segments (4 s) of sound to learn from, `seconds` at most, an equal share of each recording, over its length."""
+    length = segment_ticks / TICKS_PER_SECOND
+    most = max(1, int(seconds / len(tracks) / length)) if tracks else 0
+    samples = []
     for track in tracks:
         hop = _facts(track)[1]
-        for sound in _spread(track, most, TICK_FRAMES * hop * _SEGMENT_TICKS):
+        for sound in _spread(track, most, TICK_FRAMES * hop * segment_ticks):
             sample = _sample(sound, hop)
             if sample.frames.any():
-                yield sample
+                samples.append(sample)
+    return samples
 
 
 def _spread(track: Track, most: int, size: int) -> list[np.ndarray]:

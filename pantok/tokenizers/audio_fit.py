@@ -153,7 +153,7 @@ def _loudness_books(
     return books
 
 
-def _shape_vectors(books: Books, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+def shape_vectors(books: Books, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
     """What stands out above WATER: spectra (n, 8) divided by their decoded loudness, and by how much (n,)."""
     vectors, needs = [np.zeros((0, UNIT_BINS))], [np.zeros(0, np.int64)]
     for sample in samples:
@@ -180,8 +180,8 @@ def shape_books(
 
     better: gives a better book than the one of k-means, from (book, all vectors, held-out vectors).
     """
-    left, need = _shape_vectors(books, samples)
-    left_held, need_held = _shape_vectors(books, held_out)
+    left, need = shape_vectors(books, samples)
+    left_held, need_held = shape_vectors(books, held_out)
     shape: list[np.ndarray] = []
     over: list[np.ndarray] = []
     for stage in range(STAGES):

@@ -1,0 +1,129 @@
+"""`pantok vocab grow`: new codes for what a vocabulary describes badly."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pantok.commands import common
+from pantok.commands.cli import CHECK_FAILED
+
+
+@click.command("grow")
+@click.argument("vocabulary", type=click.Path(path_type=Path))
+@click.option(
+    "--with",
+    "sources",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Recordings of the new kind: files, or folders of them; may be repeated.",
+)
+@common.output("The vocabulary to write.")
+@click.option("--only", multiple=True, type=click.Choice(common.MODALITIES), help="Grow these alone; may be repeated.")
+@click.option("--far", type=float, help="Share of new vectors that lie too near for new codes.  [default: 0.5]")
+@click.option("--most", type=int, help="New codes of a level at most.  [default: as many again]")
+@common.resampling
+@common.seed
+@common.force
+@common.dry_run
+@common.as_json
+@common.quiet
+def grow(
+    vocabulary: Path,
+    sources: tuple[Path, ...],
+    output: Path,
+    only: tuple[str, ...],
+    far: float | None,
+    most: int | None,
+    size: int | None,
+    fps: str | None,
+    seed: int,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Add codes for what a vocabulary describes badly, learned from recordings of a new kind.
+
+    Old codes keep their ids and their meaning. New ones are used only where the old ones are far off, so that what was
+    well described is encoded as before. Each level gets as many as pay for themselves on a part of the recordings that
+    is held out; if none does, nothing is written and the exit code is 3.
+
+    \b
+    Example:
+      pantok vocab grow home.vocab --with new_recordings/ -o home2.vocab
+    """
+    from pantok.config import from_mapping
+    from pantok.evolve.grow import GROWS, GrowConfig, facts
+    from pantok.evolve.grow import grow as grown
+    from pantok.evolve.lineage import line
+    from pantok.formats.vocab import load_vocabulary, read_lineage, save_vocabulary
+
+    run = common.Run(quiet, as_json)
+    if not dry_run:
+        common.refuse_existing(output, force)
+    given = {"far": far, "most": most}
+    config = from_mapping(GrowConfig, {k: v for k, v in given.items() if v is not None}, "grow")
+    old = load_vocabulary(vocabulary)
+    found = common.find_episodes(run, sources)
+    episodes = common.episodes(run, found, common.reading({}, size, fps))
+    began, new, report = time.monotonic(), old, {}
+    with run.progress() as bar:
+        for modality in only or GROWS:
+            tracks = [t for e in episodes for t in e.of_modality(modality)]
+            if not tracks or modality not in old.states:
+                continue
+            task = bar.add_task(modality, total=1.0, note="")
+
+            def progress(what: str, fraction: float, task: Any = task) -> None:
+                bar.update(task, completed=fraction, note=what)
+
+            state, growths = grown(old.states[modality], tracks, config, seed=seed, report=progress)
+            new = new.with_state(state)
+            report[modality] = facts(growths)
+    columns = ["level", "codes", "new", "vectors", "error before", "after", "learned beyond"]
+    run.summary(
+        columns,
+        [
+            [
+                f"{m} {g['level']}",
+                f"{g['codes']}",
+                f"{g['added']}",
+                f"{g['vectors']}",
+                f"-{g['before_db']:.2f} dB",
+                f"-{g['after_db']:.2f} dB",
+                f"{g['threshold'] ** 0.5:.0f}",
+            ]
+            for m, growths in report.items()
+            for g in growths
+        ],
+    )
+    document = {
+        "vocabulary": str(output),
+        "id": new.id,
+        "before": {"ids": old.size},
+        "after": {"ids": new.size},
+        "seconds": round(time.monotonic() - began, 3),
+        "levels": report,
+    }
+    if new.size == old.size:
+        run.say(f"Nothing written: no new code would pay. {vocabulary} describes these recordings as well as its own.")
+        run.end(document, CHECK_FAILED)
+    if dry_run:
+        run.say(f"Would add {new.size - old.size} ids to {old.size}.")
+        run.end(document)
+    step = line(
+        "grow", new, [old], {"with": [str(s) for s in sources], "far": config.far, "most": config.most, "seed": seed},
+        {"ids": old.size}, {"ids": new.size, "levels": report},
+    )  # fmt: skip
+    save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
+    run.say(
+        f"Wrote {output}: {new.size} ids, {new.size - old.size} of them new; none has moved. "
+        f"{common.human_seconds(time.monotonic() - began)}."
+        f"\nNext: pantok encode {' '.join(map(str, sources))} --vocab {output} -o …"
+    )
+    run.end(document)

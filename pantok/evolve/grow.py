@@ -1,0 +1,173 @@
+"""New codes for what a vocabulary describes badly; everything that it described well stays as it was.
+
+What is unusual: growth is gated. The vectors that an encoder really looks up are collected from recordings of the new
+kind, by the very search that the encoder does; those further from every code than most are clustered, and the new codes
+are eligible only that far out (`quantizers.gated`). So a recording that was well described gets the same codes as
+before, by construction, and no code changes its meaning: ids, vectors and old streams stay. How many codes: as many as
+pay. A block is kept if it takes away more error of recordings that it was not learned from than the bits by which it
+lengthens a code would, spent as the level spends its own.
+
+Shapes: N vectors, K codes, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from pantok.errors import InputError, OptionError
+from pantok.experience import Track
+from pantok.quantizers.gated import Life, nearest_living
+from pantok.quantizers.kmeans import kmeans
+from pantok.tokenizers.base import Report, silent
+from pantok.vocabulary import TokenizerState
+
+GROWS = ("audio",)
+"""Modalities whose books can grow."""
+LEAST = 16
+"""Codes of the smallest block that is tried; each that pays is tried twice as large."""
+MOST_VECTORS = 30_000  # of a k-means
+_PER_CODE = 8  # vectors that a code must have been learned from
+_ITERATIONS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowConfig:
+    """How a vocabulary is grown.
+
+    far: share of the new recordings' vectors that lie nearer than new codes may reach. 0 lets a new code compete
+        everywhere; nearer to 1, more of what was encoded before stays as it is.
+    most: new codes of a level at most; None for as many again as it has, 64 at least.
+    seconds: of sound to learn from, spread over the recordings; a fifth of it is held out.
+    """
+
+    far: float = 0.5
+    most: int | None = None
+    seconds: float = 240.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.far < 1:
+            raise OptionError("grow far", f"{self.far} is out of range", "choose 0 to 0.95")
+        if self.most is not None and not 0 <= self.most <= 60_000:
+            raise OptionError("grow most", f"{self.most} is out of range", "choose 0 to 60000")
+        if not self.seconds > 0:
+            raise OptionError("grow seconds", f"{self.seconds} is not positive", "choose 60 to 600")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelGrowth:
+    """What a level gained. vectors: looked up in the new recordings. before_db, after_db: error of held-out vectors
+    below their own energy, by the nearest code. added: new codes; rows (added, D). threshold: squared distance."""
+
+    level: str
+    vectors: int
+    codes: int
+    added: int
+    before_db: float
+    after_db: float
+    threshold: int
+    rows: np.ndarray
+
+
+def grown_book(
+    level: str,
+    learned: np.ndarray,
+    held: np.ndarray,
+    book: np.ndarray,
+    life: Life,
+    *,
+    price: float | None,
+    most: int,
+    far: float,
+    seed: int,
+    spread: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
+) -> LevelGrowth:
+    """New codes for `book` float32 (K, D), integers, learned from vectors `learned` and judged on `held`, both float32.
+
+    price: decibels that a bit must take away; None for what the book's own bits take away.
+    spread: makes rows legal for the level (rounded, within bounds).
+    """
+    none = np.zeros((0, book.shape[1]), np.float32)
+    if len(learned) < _PER_CODE * LEAST or not len(held):
+        return LevelGrowth(
+            level=level,
+            vectors=len(learned),
+            codes=len(book),
+            added=0,
+            before_db=0.0,
+            after_db=0.0,
+            threshold=0,
+            rows=none,
+        )
+    _, near = nearest_living(learned, book, life)
+    _, near_held = nearest_living(held, book, life)
+    threshold = int(np.floor(np.quantile(near, far))) if far else 0
+    outside = learned[near > threshold]
+    judged = near_held > threshold
+    energy = float((held.astype(np.float64) ** 2).sum())
+    start = float(near_held.sum())
+    slope = price
+    if slope is None:
+        slope = 0.5 * _db(energy, start) / max(np.log2(len(book)), 1.0)
+    if len(outside) > MOST_VECTORS:
+        outside = outside[np.sort(np.random.default_rng(seed).permutation(len(outside))[:MOST_VECTORS])]
+    best, rows, size, score = start, none, LEAST, 0.0
+    while size <= min(most, len(outside) // _PER_CODE):
+        made = spread(kmeans(outside, size, seed=seed, iterations=_ITERATIONS)).astype(np.float32)
+        made = np.unique(made, axis=0)
+        _, new = nearest_living(held[judged], made, None)
+        after = start - float(np.maximum(near_held[judged] - new, 0).sum())
+        worth = _db(start, after) - slope * float(np.log2(1 + len(made) / len(book)))
+        if worth > score:
+            best, rows, score = after, made, worth
+        elif len(rows):
+            break  # twice as many pay less
+        size *= 2
+    return LevelGrowth(
+        level=level,
+        vectors=len(learned),
+        codes=len(book),
+        added=len(rows),
+        before_db=_db(energy, start),
+        after_db=_db(energy, best),
+        threshold=threshold,
+        rows=rows,
+    )
+
+
+def _db(more: float, less: float) -> float:
+    return float(10 * np.log10(max(more, 1e-12) / max(less, 1e-12)))
+
+
+Grower = Callable[[TokenizerState, Sequence[Track], GrowConfig, int, Report], tuple[TokenizerState, list[LevelGrowth]]]
+
+
+def grow(
+    state: TokenizerState,
+    tracks: Sequence[Track],
+    config: GrowConfig | None = None,
+    *,
+    seed: int = 0,
+    report: Report = silent,
+) -> tuple[TokenizerState, list[LevelGrowth]]:
+    """The tokenizer with codes for what it describes badly in `tracks`, and what each level gained.
+
+    Raises InputError if the tracks hold nothing to learn from, OptionError for a modality that cannot grow.
+    """
+    if state.modality not in GROWS:
+        raise OptionError("grow", f"cannot extend {state.modality}", f"it extends {', '.join(GROWS)}")
+    if not tracks:
+        raise InputError("recordings", f"hold no {state.modality}")
+    module = import_module(f"pantok.evolve.grow_{state.modality}")
+    grower: Grower = getattr(module, f"grow_{state.modality}")
+    return grower(state, tracks, config or GrowConfig(), seed, report)
+
+
+def facts(growths: Sequence[LevelGrowth]) -> list[dict[str, Any]]:
+    """The figures as JSON."""
+    keep = ("level", "vectors", "codes", "added", "before_db", "after_db", "threshold")
+    return [{k: getattr(g, k) for k in keep} for g in growths]

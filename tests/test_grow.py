@@ -1,0 +1,174 @@
+"""Growth adds codes where they pay, and changes nothing for what was well described."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pantok import tokenizers
+from pantok.errors import OptionError
+from pantok.evolve.grow import GrowConfig, grow, grown_book
+from pantok.experience import Clock, Track
+from pantok.formats.vocab import load_vocabulary
+from pantok.quantizers.gated import Life, nearest_living
+from pantok.tokenizers.audio import AudioConfig, AudioOptions, AudioTokenizer
+from pantok.vocabulary import Level, TokenizerState
+
+SAMPLES = Path(__file__).parent.parent / "sample_data"
+
+
+def slow_nearest(x: np.ndarray, book: np.ndarray, life: Life) -> tuple[list[int], list[float]]:
+    """The definition, one vector and one code at a time."""
+    gone = set(life.retired[:, 0].tolist())
+    starts = [0, *life.blocks[:, 0].tolist(), len(book)]
+    codes, gaps = [], []
+    for v in x:
+        best, near = 0, float("inf")
+        for number in range(len(starts) - 1):
+            if number and near <= life.blocks[number - 1, 1]:
+                continue
+            for k in range(starts[number], starts[number + 1]):
+                d = float(((v.astype(float) - book[k]) ** 2).sum())
+                if k not in gone and d < near:
+                    best, near = k, d
+        codes.append(best)
+        gaps.append(near)
+    return codes, gaps
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.data())
+def test_the_search_is_what_it_says(seed, blocks, data):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 6, blocks)
+    book = rng.integers(-20, 20, (int(sizes.sum()), 3)).astype(np.float32)
+    firsts = np.cumsum(sizes)[:-1]
+    life = Life(np.stack([firsts, rng.integers(0, 300, blocks - 1)], 1).astype(np.int64).reshape(-1, 2))
+    gone = data.draw(st.sets(st.integers(1, len(book) - 1)) if len(book) > 1 else st.just(set()))
+    life = life.without(np.array(sorted(gone), np.uint32), np.zeros(len(gone), np.uint32))
+    x = rng.integers(-25, 25, (30, 3)).astype(np.float32)
+    codes, gaps = nearest_living(x, book, life)
+    want, distances = slow_nearest(x, book, life)
+    assert codes.tolist() == want and gaps.tolist() == distances
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 500))
+def test_what_was_well_described_gets_the_same_codes(seed, threshold):
+    """The law: within the threshold the codes are those of the book before it grew."""
+    rng = np.random.default_rng(seed)
+    book = rng.integers(-30, 30, (12, 4)).astype(np.float32)
+    more = np.concatenate([book, rng.integers(-30, 30, (9, 4)).astype(np.float32)])
+    x = rng.integers(-30, 30, (200, 4)).astype(np.float32)
+    before, gap = nearest_living(x, book, None)
+    after, new_gap = nearest_living(x, more, Life().grown(12, threshold))
+    near = gap <= threshold
+    assert np.array_equal(before[near], after[near])
+    assert (new_gap <= gap).all() and np.array_equal(after[~near & (new_gap == gap)], before[~near & (new_gap == gap)])
+
+
+def test_a_block_has_to_pay():
+    rng = np.random.default_rng(0)
+    centres = rng.integers(-400, 400, (32, 4))
+    known = np.concatenate([centres + 300, centres - 300]).astype(np.float32)
+
+    def around(c: np.ndarray, n: int) -> np.ndarray:
+        return np.rint(c[rng.integers(0, len(c), n)] + rng.normal(size=(n, 4)) * 4).astype(np.float32)
+
+    new = rng.integers(1000, 3000, (16, 4))
+    mixed = lambda n: np.concatenate([around(known, 3 * n), around(new, n)])  # noqa: E731
+    found = grown_book("a", mixed(600), mixed(100), known, Life(), price=None, most=256, far=0.5, seed=0)
+    assert 16 <= found.added <= 32
+    assert found.after_db - found.before_db > 10
+    # Of what the book was made for, sixteen codes more take away next to nothing.
+    none = grown_book(
+        "a", around(known, 2400), around(known, 400), known, Life(), price=None, most=256, far=0.5, seed=0
+    )
+    assert none.added == 0
+
+
+def sound(name: str, seconds: float, skip: float = 0.0) -> Track:
+    values, rate = soundfile.read(SAMPLES / name, dtype="int16", always_2d=True)
+    part = values[int(skip * rate) : int((skip + seconds) * rate), :1]
+    return Track.of_array("audio.mic", np.ascontiguousarray(part), Clock.regular(rate, len(part)))
+
+
+@pytest.fixture(scope="module")
+def of_speech() -> AudioTokenizer:
+    return AudioTokenizer.fit([sound("speech/austen-2.wav", 5.0)], AudioConfig(size=64, tick_size=64, seconds=12.0))
+
+
+@pytest.fixture(scope="module")
+def grown(of_speech):
+    return grow(of_speech.state(), [sound("music/guitar.flac", 5.0)], GrowConfig(most=64))
+
+
+def error_db(tokenizer: AudioTokenizer, track: Track) -> tuple[float, int]:
+    tokens = tokenizer.encode(track, AudioOptions(quality=0.4))
+    values = track.read()[0].astype(float)
+    error = ((values - tokenizer.decoded(tokens)) ** 2).sum()
+    return float(10 * np.log10((values**2).sum() / error)), sum(len(lv.codes) for lv in tokens.levels)
+
+
+def test_music_after_speech(of_speech, grown):
+    state, growths = grown
+    assert state.descends(of_speech.state()) and not of_speech.state().descends(state)
+    assert sum(g.added for g in growths) > 100
+    after = AudioTokenizer.from_state(state)
+    assert after.state().digest == state.digest
+    held = sound("music/guitar.flac", 1.4, skip=4.5)
+    (worse, many), (better, fewer) = error_db(of_speech, held), error_db(after, held)
+    assert better > worse + 0.4 and fewer < 1.05 * many
+    old = sound("speech/austen-2.wav", 3.0)
+    assert error_db(after, old)[0] >= error_db(of_speech, old)[0] - 0.1
+
+
+def test_old_streams_decode_to_the_same_samples(of_speech, grown):
+    tokens = of_speech.encode(sound("speech/austen-2.wav", 3.0))
+    after = AudioTokenizer.from_state(grown[0])
+    assert np.array_equal(of_speech.decoded(tokens), after.decoded(tokens))
+
+
+def test_what_lies_within_every_threshold_is_encoded_as_before(of_speech, grown):
+    """Thresholds beyond anything that the old recording holds: the same codes, level by level."""
+    state = grown[0]
+    tensors = {
+        n: (np.array([[b[0], 1 << 40] for b in t]) if n.endswith(".blocks") else t) for n, t in state.tensors.items()
+    }
+    strict = AudioTokenizer.from_state(replace(state, tensors=tensors))
+    track = sound("speech/austen-2.wav", 3.0)
+    for a, b in zip(of_speech.encode(track).levels, strict.encode(track).levels, strict=True):
+        assert np.array_equal(a.codes, b.codes) and np.array_equal(a.splits, b.splits)
+
+
+def test_the_same_whatever_the_blocks(grown):
+    tokenizer = AudioTokenizer.from_state(grown[0])
+    track = sound("music/guitar.flac", 2.0)
+    whole = tokenizer.encode(track)
+    encoder = tokenizer.encoder(track)
+    for block in track.blocks(777):
+        encoder.push(block)
+    for a, b in zip(whole.levels, encoder.finish().levels, strict=True):
+        assert np.array_equal(a.codes, b.codes)
+
+
+def test_what_cannot_grow_is_refused(of_speech):
+    with pytest.raises(OptionError, match="cannot extend text"):
+        grow(TokenizerState("text", {}, (Level("text", 10, "text"),)), [sound("music/guitar.flac", 1.0)])
+    with pytest.raises(OptionError, match="grow far"):
+        GrowConfig(far=1.0)
+
+
+def test_the_command(pantok, vocabulary, tmp_path):
+    out = tmp_path / "grown.vocab"
+    args = ("vocab", "grow", vocabulary, "--with", SAMPLES / "music", "--most", "32", "-o", out, "--only", "audio")
+    done = pantok(*args, "--json")
+    assert done.code == 0, done.err
+    old, new = load_vocabulary(vocabulary), load_vocabulary(out)
+    assert new.reads(old) and new.size > old.size
+    assert tokenizers.load(new.states["audio"]).levels == new.levels("audio")
+    assert pantok("vocab", "diff", vocabulary, out).code == 0
