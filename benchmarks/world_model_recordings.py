@@ -4,12 +4,12 @@
     PYTHONPATH=sim python benchmarks/world_model_recordings.py pong -o pong/ --episodes 16 --seconds 40
     PYTHONPATH=sim python benchmarks/world_model_recordings.py mujoco -o arm/ --episodes 16 --seconds 40
 
-`pong` is Atari Pong out of ale-py's own wheel: 15 pictures a second of 64x64, the sound that the machine made (30,720 Hz,
-written at 16 kHz), the move that was held, the points that it brought. `mujoco` is an arm of two joints that may hit a
-puck in a box, from above: 15 pictures a second of 64x64, joint angles and speeds, the torques that were held. Both are
-played by chance that holds on for a while, so that actions tell what comes; the player of Pong also follows the ball
-now and then, so that there are rallies. A row is what was so before its action; its reward is what the action brought.
-Same seed, same recordings. MUJOCO_GL=egl or osmesa renders without a GPU.
+`pong` is Atari Pong out of ale-py's own wheel: 15 pictures a second of 64x64, the sound that the machine made (30,720
+samples a second, written at 16,000), the move that was held, the points that it brought. `mujoco` is an arm of two
+joints that may hit a puck in a box, from above: 15 pictures a second of 64x64, joint angles and speeds, the torques
+that were held. Both are played by chance that holds on for a while, so that actions tell what comes; the player of
+Pong also follows the ball now and then, so that there are rallies. A row is what was so before its action; its reward
+is what the action brought. Same seed, same recordings. MUJOCO_GL=egl or osmesa renders without a GPU.
 """
 
 from __future__ import annotations
