@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -75,6 +75,29 @@ class TokenSequence:
         return TokenSequence(ids, kind, level, track, time_ns, self.tracks, latents, self.role[start:stop])
 
 
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """What is said of N ids, each (N,): ids int64; kind, level, track, role uint8; time_ns int64; mask bool, whether an
+    id is to be predicted (not <bos> and latent placeholders); document int32."""
+
+    ids: np.ndarray
+    kind: np.ndarray
+    level: np.ndarray
+    track: np.ndarray
+    role: np.ndarray
+    time_ns: np.ndarray
+    mask: np.ndarray
+    document: np.ndarray
+
+    @classmethod
+    def empty(cls, n: int) -> Columns:
+        small = (np.empty(n, np.uint8) for _ in range(4))
+        return cls(np.empty(n, np.int64), *small, np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.int32))
+
+
+_AS_THEY_ARE = np.arange(256, dtype=np.uint8)[None]
+
+
 class Arranged:
     """An episode as a sequence of ids of which any part can be had; only that part's codes are read."""
 
@@ -97,12 +120,11 @@ class Arranged:
         assert isinstance(columns, layout_columns.EpisodeColumns)
         self._packed = packed = layout_columns.Packed(columns, self._numbering)
         codes = sum(column.rows for track in packed.columns for column in track.levels)
-        self._points = packed.survey(max(_SPACING, codes // _CHECKPOINTS))
-        self._places = self._points[:, layout_kernels.PLACE].copy()
-        self._places[0] = 0  # <bos> belongs to the first
+        self._sheet = packed.sheet(max(_SPACING, codes // _CHECKPOINTS))
         self.tracks = tuple(track.name for track in packed.columns)
-        names = [*(ROLES.index(layout.role(name)) for name in self.tracks), ROLES.index("control")]
-        self._roles, self._numbers = np.array(names, np.uint8), np.arange(len(self.tracks), dtype=np.uint8)
+        self.has_latents = any(track.latents is not None for track in packed.columns)
+        self.address = layout_columns.address_of(self._sheet)
+        """What `write` finds it by, as long as it lives."""
 
     def __len__(self) -> int:
         return int(self._packed.facts[self._kernels.TOTAL])
@@ -110,45 +132,19 @@ class Arranged:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds besides its columns."""
-        return int(self._points.nbytes + self._packed.nbytes)
-
-    def write(
-        self, start: int, stop: int, columns: Sequence[np.ndarray], numbers: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
-        """The ids [start, stop), 0 <= start < stop <= len, into `columns`; the latents among them by track.
-
-        columns: arrays of that length: ids int64; kind, level, track, role uint8; time_ns int64; mask bool, whether an
-        id is to be predicted: not <bos> and latent placeholders. numbers: uint8, what `track` says of each of `tracks`.
-        Raises TokenError for a code that its level does not have.
-        """
-        packed = self._packed
-        point = self._points[int(np.searchsorted(self._places, start, "right")) - 1]
-        rows = np.empty((stop - start if self._numbering.layout.latents else 0, 2), np.int64)
-        found, bad, at = self._kernels.write(
-            packed.tracks, packed.levels, packed.chunks, self._numbering.table, packed.facts, point, start, stop,
-            self._numbers if numbers is None else numbers, self._roles,
-            *columns, rows,
-        )  # fmt: skip
-        if bad >= 0:
-            self._complain(bad, at)
-        latents = {}
-        for p in np.unique(rows[:found, 0]):
-            mine = rows[:found][rows[:found, 0] == p, 1]
-            values = packed.columns[p].latents
-            assert values is not None
-            latents[self.tracks[p]] = values(int(mine[0]), int(mine[-1]) + 1)[mine - mine[0]]
-        return latents
+        return int(self._sheet.nbytes + self._packed.nbytes)
 
     def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:
         """The ids [start, stop). Raises TokenError for a code that its level does not have."""
         total = len(self)
         stop = total if stop is None else min(stop, total)
         start = min(max(start, 0), stop)
-        n = stop - start
-        ids, time_ns, mask = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
-        kind, level, track, role = (np.empty(n, np.uint8) for _ in range(4))
-        latents = self.write(start, stop, (ids, kind, level, track, role, time_ns, mask)) if n else {}
-        return TokenSequence(ids.astype(np.uint32), kind, level, track, time_ns, self.tracks, latents, role)
+        columns = Columns.empty(stop - start)
+        found = write([self], np.array([[self.address, start, stop, 0, 0, 0]]), _AS_THEY_ARE, columns)
+        return TokenSequence(
+            columns.ids.astype(np.uint32), columns.kind, columns.level, columns.track, columns.time_ns, self.tracks,
+            {self.tracks[track]: values for _, track, values in found}, columns.role,
+        )  # fmt: skip
 
     def units(self) -> np.ndarray:
         """int64 (U, 5), every unit in order: track, tick, step, place of its first id, ids."""
@@ -156,14 +152,53 @@ class Arranged:
         out = np.empty((sum(track.ticks for track in packed.columns), 5), np.int64)
         return out[: self._kernels.list_units(packed.tracks, packed.levels, packed.facts, out)]
 
-    def _complain(self, level: int, at: int) -> None:
-        """Says which code of a level (counted over all tracks) it is that the level does not have."""
+    def latents(self, track: int, rows: np.ndarray) -> np.ndarray:
+        """float16 (len(rows), D), vectors of a track; rows ascend."""
+        read = self._packed.columns[track].latents
+        assert read is not None
+        return read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
+
+    def complain(self, level: int, at: int) -> NoReturn:
+        """Says which code of a level (counted over all tracks), from `at` on, it is that the level does not have."""
         for track in self._packed.columns:
             if level < len(track.levels):
                 codes = track.levels[level].read(at, track.levels[level].rows)
                 self._numbering.vocabulary.ids(track.modality, level, codes)
             level -= len(track.levels)
         raise AssertionError((level, at))
+
+
+def write(
+    parts: Sequence[Arranged], places: np.ndarray, numbers: np.ndarray, columns: Columns
+) -> list[tuple[int, int, np.ndarray]]:
+    """The ids of several parts of episodes into flat columns, in one compiled call that holds no lock.
+
+    places: int64 (P, 6), of each part the address of its episode, first and last + 1 of its ids, where they go in the
+    columns, row of `numbers`, number of its document. numbers: uint8 (Q, 256), what `columns.track` says of each of an
+    episode's tracks. Returns (part, track, its latents there) for parts that hold some.
+    Raises TokenError for a code that its level does not have.
+    """
+    from pantok import layout_kernels
+
+    first, stop, at = places[:, 1], places[:, 2], places[:, 3]
+    assert (first >= 0).all() and (at >= 0).all() and int((at + stop - first).max()) <= len(columns.ids), places
+    assert all(stop[k] <= len(part) for k, part in enumerate(parts)), places
+    many = any(part.has_latents for part in parts)
+    rows = np.empty((int((stop - first).sum()) if many else 0, 3), np.int64)
+    found, bad, level, begin = layout_kernels.write(
+        places, numbers, columns.ids, columns.kind, columns.level, columns.track, columns.role, columns.time_ns,
+        columns.mask, columns.document, rows,
+    )  # fmt: skip
+    if bad >= 0:
+        parts[bad].complain(level, begin)
+    if not found:
+        return []
+    rows = rows[:found]
+    # Those of a part and track lie apart where tracks take turns: bring them together, keeping their order.
+    order = np.lexsort((rows[:, 1], rows[:, 0]))
+    rows = rows[order]
+    edges = np.flatnonzero(np.any(rows[1:, :2] != rows[:-1, :2], axis=1)) + 1
+    return [(int(r[0, 0]), int(r[0, 1]), parts[r[0, 0]].latents(int(r[0, 1]), r[:, 2])) for r in np.split(rows, edges)]
 
 
 def arrange(stream: TokenStream, layout: Layout, vocabulary: Vocabulary) -> TokenSequence:

@@ -15,7 +15,7 @@ import numpy as np
 from pantok import layout_kernels as kernels
 from pantok.errors import TokenError
 from pantok.experience import Clock
-from pantok.layout_grammar import KINDS, MARKS, Layout
+from pantok.layout_grammar import KINDS, MARKS, ROLES, Layout
 from pantok.stream import TokenStream, TrackTokens
 from pantok.vocabulary import Vocabulary
 
@@ -47,7 +47,7 @@ class Column:
     @property
     def addresses(self) -> list[int]:
         """Where each chunk begins; of the first, where it would begin if it were whole."""
-        starts = [piece.__array_interface__["data"][0] for piece in self.pieces]
+        starts = [address_of(piece) for piece in self.pieces]
         return [starts[0] - self.offset * self.itemsize, *starts[1:]] if starts else []
 
     def read(self, first: int, last: int) -> np.ndarray:
@@ -117,7 +117,7 @@ class Numbering:
     def __init__(self, layout: Layout, vocabulary: Vocabulary) -> None:
         self.layout, self.vocabulary = layout, vocabulary
         self._levels: dict[str, np.ndarray] = {}
-        self._tables: list[np.ndarray] = [np.zeros(1, np.int64)]
+        self._tables: list[np.ndarray] = []
 
     def depth(self, track: TrackTokens | TrackColumns) -> int:
         """Levels of the track that are kept."""
@@ -126,13 +126,6 @@ class Numbering:
     def depth_of(self, name: str, modality: str, levels: Sequence[object]) -> int:
         """Levels kept of a track of this name that has `levels`."""
         return self.layout.depth(_Track(name, modality, levels), self.vocabulary.levels(modality))
-
-    @property
-    def table(self) -> np.ndarray:
-        """int64: ids of the codes of all levels whose ids do not stand in a row."""
-        if len(self._tables) > 1:
-            self._tables = [np.concatenate(self._tables)]
-        return self._tables[0]
 
     def levels(self, modality: str) -> np.ndarray:
         """int64 (levels, LEVEL_FIELDS): what is the same for all tracks of a modality."""
@@ -145,7 +138,7 @@ class Numbering:
                 in_a_row = bool((np.diff(table) == 1).all())
                 found[k, kernels.LINEAR] = table[0] if in_a_row else -1
                 if not in_a_row:
-                    found[k, kernels.TABLE] = sum(map(len, self._tables))
+                    found[k, kernels.TABLE] = address_of(table)
                     self._tables.append(table)
                 found[k, kernels.CARDINALITY] = len(table)
                 found[k, kernels.KIND], found[k, kernels.NUMBER] = KINDS.index(spec.role), k
@@ -163,6 +156,7 @@ class Numbering:
         facts[kernels.STEP_IDS], facts[kernels.BOS], facts[kernels.EOS] = (
             self.layout.step_ids, control("bos"), control("eos"),
         )  # fmt: skip
+        facts[kernels.NO_ROLE] = ROLES.index("control")
         return facts
 
     @cached_property
@@ -211,6 +205,7 @@ class Packed:
             row[kernels.BEGIN], row[kernels.EARLY] = numbering.begins[track.modality], layout.is_early(track.name)
             row[kernels.LATENT_COLUMN], row[kernels.LATENT_COUNT] = track.latent_spread
             row[kernels.MODALITY], row[kernels.MOST] = MODALITIES.index(track.modality), layout.most(track)
+            row[kernels.ROLE] = ROLES.index(layout.role(track.name))
             row[kernels.FIRST_LEVEL], row[kernels.LAST_LEVEL] = at, at + len(track.levels)
             at += len(track.levels)
             mine = numbering.levels(track.modality)[: len(track.levels)].copy()
@@ -248,11 +243,22 @@ class Packed:
             )
         return points[:made].copy()
 
+    def sheet(self, spacing: int) -> np.ndarray:
+        """int64, all of this and the checkpoints in one row: what the loops take. Valid as long as this object."""
+        points = self.survey(spacing)
+        sizes = (len(self.tracks), len(self.levels), len(self.chunks), len(points))
+        self.facts[kernels.SIZE_TRACKS : kernels.SIZE_POINTS + 1] = sizes
+        return np.concatenate([part.ravel() for part in (self.facts, self.tracks, self.levels, self.chunks, points)])
+
     def _address(self, array: np.ndarray) -> int:
         self._held.append(array)
-        return int(array.__array_interface__["data"][0])
+        return address_of(array)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the integers, without the columns."""
-        return self.tracks.nbytes + self.levels.nbytes + self.chunks.nbytes
+        """Bytes of what it holds itself, without the columns."""
+        return sum(array.nbytes for array in (self.tracks, self.levels, self.chunks, *self._held))
+
+
+def address_of(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])

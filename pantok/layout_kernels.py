@@ -26,14 +26,22 @@ PLACE, STEP, TRACK, OPENED, PREVIOUS, UNIT, HEAD = range(7)
 """Of a state; HEAD is where the tracks' entries begin."""
 (
     START, NUM, DEN, SAMPLES, TICKS, TIMES, TIMES_STRIDE, COUNTS, COUNTS_SIZE, COUNTS_STRIDE, BEGIN, EARLY,
-    FIRST_LEVEL, LAST_LEVEL, LATENT_COLUMN, LATENT_COUNT, MODALITY, MOST, TRACK_FIELDS,
-) = range(19)  # fmt: skip
+    FIRST_LEVEL, LAST_LEVEL, LATENT_COLUMN, LATENT_COUNT, MODALITY, MOST, ROLE, TRACK_FIELDS,
+) = range(20)  # fmt: skip
 """Of a track: its clock (TIMES an address, or 0 and START, NUM/DEN), the counts of its ticks, its levels, ..."""
 COLUMN, COUNT, CHUNK, ROWS, OFFSET, SIZE, LINEAR, TABLE, CARDINALITY, KIND, NUMBER, MARK, LEVEL_FIELDS = range(13)
 """Of a level: COLUMN of the counts (-1: COUNT in every tick); code i lies in chunk CHUNK + (i + OFFSET) // ROWS, SIZE
-bytes each; its id is LINEAR + code or, if LINEAR < 0, entry TABLE + code of the table; MARK before the codes or -1."""
-FIRST_NS, WIDTH, MARKS, TICK_ID, LATENT_ID, STEP_IDS, BOS, EOS, BOS_NS, EOS_NS, TOTAL, FACTS = range(12)
-"""Of a layout and episode. MARKS: 0 none, 1 where needed, 2 all. STEP_IDS: 0 no bound."""
+bytes each; its id is LINEAR + code or, if LINEAR < 0, what stands at the address TABLE (int64); MARK before the codes,
+or -1."""
+(
+    FIRST_NS, WIDTH, MARKS, TICK_ID, LATENT_ID, STEP_IDS, BOS, EOS, BOS_NS, EOS_NS, TOTAL, NO_ROLE,
+    SIZE_TRACKS, SIZE_LEVELS, SIZE_CHUNKS, SIZE_POINTS, FACTS,
+) = range(17)  # fmt: skip
+"""Of a layout and episode. MARKS: 0 none, 1 where needed, 2 all. STEP_IDS: 0 no bound. SIZE_*: rows of the arrays that
+follow in an episode's *sheet*: facts, tracks, levels, chunks, checkpoints, one after another in one int64 array."""
+SHEET, FIRST, STOP, AT, NUMBERING, DOCUMENT, PART_FIELDS = range(7)
+"""Of a part: the address of its episode's sheet, its ids [FIRST, STOP), where they go, which row of `numbers` says what
+the episode's tracks are called, and the number of its document."""
 LATENT_KIND = 5
 _END = 2**62
 
@@ -260,52 +268,88 @@ def list_units(tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, out: n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _copy(address: int, n: int, size: int, level: np.ndarray, table: np.ndarray, out: np.ndarray) -> bool:
+def _copy(address: int, n: int, size: int, level: np.ndarray, out: np.ndarray) -> bool:
     """ids of n codes of one piece of a column; whether one of them is not below the cardinality."""
-    most, linear, at = level[CARDINALITY] - 1, level[LINEAR], level[TABLE]
+    most, linear = level[CARDINALITY] - 1, level[LINEAR]
     top = np.int64(0)
     if size == 1:
         a = carray(_pointer(address), (n,), np.uint8)
         for j in range(n):
             top = max(top, np.int64(a[j]))
             out[j] = linear + np.int64(a[j])
-        if top <= most and linear < 0:
-            for j in range(n):
-                out[j] = table[at + a[j]]
     elif size == 2:
         b = carray(_pointer(address), (n,), np.uint16)
         for j in range(n):
             top = max(top, np.int64(b[j]))
             out[j] = linear + np.int64(b[j])
-        if top <= most and linear < 0:
-            for j in range(n):
-                out[j] = table[at + b[j]]
     else:
         c = carray(_pointer(address), (n,), np.uint32)
         for j in range(n):
             top = max(top, np.int64(c[j]))
             out[j] = linear + np.int64(c[j])
-        if top <= most and linear < 0:
-            for j in range(n):
-                out[j] = table[at + np.int64(c[j])]
+    if linear < 0 and top <= most:  # -1: what stands there is the code less one
+        table = carray(_pointer(level[TABLE]), (most + 1,), np.int64)
+        for j in range(n):
+            out[j] = table[out[j] + 1]
     return top > most
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def write(
-    tracks: np.ndarray, levels: np.ndarray, chunks: np.ndarray, table: np.ndarray, facts: np.ndarray,
-    point: np.ndarray, start: int, stop: int, numbers: np.ndarray, roles: np.ndarray,
-    ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray, role: np.ndarray, time_ns: np.ndarray,
-    mask: np.ndarray, latents: np.ndarray,
-) -> tuple[int, int, int]:  # fmt: skip
-    """The ids [start, stop) of an episode into arrays of that length, from the checkpoint `point` at or before start.
+    parts: np.ndarray, numbers: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray,
+    role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, document: np.ndarray, latents: np.ndarray,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """The ids of all parts (P, PART_FIELDS) into flat columns.
 
-    numbers, roles: of each track, what owner and role say of its ids. mask: whether an id is to be predicted. latents:
-    (M, 2) int64, track and row of the vector of each placeholder. Returns how many of these, and the level of a code
-    that is not below its cardinality (-1: none) and where its run begins.
+    numbers: uint8 (Q, 256), what `owner` says of the tracks of an episode. mask: whether an id is to be predicted.
+    latents: (M, 3) int64, part, track and row of the vector of each placeholder; M 0 if there are none. Returns how
+    many of these, and where a code is not below its cardinality: the part (-1: nowhere), the level and its run's start.
     """
+    found = 0
+    for number in range(len(parts)):
+        part = parts[number]
+        if part[FIRST] >= part[STOP]:
+            continue
+        at = part[SHEET]
+        facts = carray(_pointer(at), (FACTS,), np.int64)
+        at += 8 * FACTS
+        tracks = carray(_pointer(at), (facts[SIZE_TRACKS], TRACK_FIELDS), np.int64)
+        at += 8 * tracks.size
+        levels = carray(_pointer(at), (facts[SIZE_LEVELS], LEVEL_FIELDS), np.int64)
+        at += 8 * levels.size
+        chunks = carray(_pointer(at), (facts[SIZE_CHUNKS],), np.int64)
+        at += 8 * chunks.size
+        width = HEAD + 3 * facts[SIZE_TRACKS] + facts[SIZE_LEVELS]
+        points = carray(_pointer(at), (facts[SIZE_POINTS], width), np.int64)
+        low, high = 0, len(points) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if points[middle, PLACE] <= part[FIRST]:
+                low = middle
+            else:
+                high = middle - 1
+        a, b = part[AT], part[AT] + part[STOP] - part[FIRST]
+        document[a:b] = part[DOCUMENT]
+        made, bad, bad_at = _write(
+            tracks, levels, chunks, facts, points[low], part[FIRST], part[STOP], numbers[part[NUMBERING]],
+            ids[a:b], kind[a:b], level[a:b], owner[a:b], role[a:b], time_ns[a:b], mask[a:b], latents[found:],
+        )  # fmt: skip
+        latents[found : found + made, 0] = number
+        found += made
+        if bad >= 0:
+            return found, number, bad, bad_at
+    return found, -1, 0, 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write(
+    tracks: np.ndarray, levels: np.ndarray, chunks: np.ndarray, facts: np.ndarray, point: np.ndarray, start: int,
+    stop: int, numbers: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray,
+    role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, latents: np.ndarray,
+) -> tuple[int, int, int]:  # fmt: skip
+    """The ids [start, stop) of an episode, from the checkpoint `point` at or before start."""
     count, bad, bad_at, found = len(tracks), -1, 0, 0
-    ids[:], kind[:], level[:], owner[:], role[:], mask[:] = 0, 0, 0, 255, roles[count], 1
+    ids[:], kind[:], level[:], owner[:], role[:], mask[:] = 0, 0, 0, 255, facts[NO_ROLE], 1
     if start == 0:
         ids[0], time_ns[0], mask[0] = facts[BOS], facts[BOS_NS], 0
     if stop == facts[TOTAL]:
@@ -330,7 +374,7 @@ def write(
         place = state[PLACE] - start
         lo, hi = max(place, 0), min(place + size, stop - start)
         if lo < hi:
-            owner[lo:hi], role[lo:hi], time_ns[lo:hi] = numbers[p], roles[p], when
+            owner[lo:hi], role[lo:hi], time_ns[lo:hi] = numbers[p], track[ROLE], when
             if mark:
                 if place >= lo:
                     ids[place] = track[BEGIN]
@@ -356,7 +400,7 @@ def write(
                         within = i - chunk * rows
                         many = min(b - a, rows - within)
                         address = chunks[levels[k, CHUNK] + chunk] + within * width
-                        if _copy(address, many, width, levels[k], table, ids[a : a + many]):
+                        if _copy(address, many, width, levels[k], ids[a : a + many]):
                             bad, bad_at = k, state[HEAD + 3 * count + k]
                         a, i = a + many, i + many
                 place += n
@@ -364,7 +408,7 @@ def write(
             a, b = max(place, lo), min(place + n, hi)
             for j in range(a, b):
                 ids[j], kind[j], mask[j] = facts[LATENT_ID], LATENT_KIND, 0
-                latents[found, 0], latents[found, 1] = p, state[HEAD + 2 * count + p] + j - place
+                latents[found, 1], latents[found, 2] = p, state[HEAD + 2 * count + p] + j - place
                 found += 1
         state[PLACE] += size
         _advance(tracks, levels, facts, state, p)

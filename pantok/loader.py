@@ -33,8 +33,10 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from pantok import loader_kernels as kernels
 from pantok.errors import OptionError, StoreError
-from pantok.layout import ROLES, Layout
+from pantok.layout import ROLES, Columns, Layout, write
+from pantok.layout_columns import Numbering
 from pantok.loader_source import Source
 from pantok.loader_splits import SPLITS, check_splits
 from pantok.loader_windows import SPAN, Curriculum, Order, Stage, Windows, whole_weights
@@ -117,16 +119,17 @@ class StreamDataset(IterableDataset):
         self._weights = None if pairs[0][1] is None else whole_weights([float(w) for _, w in pairs if w is not None])
         self.vocabulary = vocabulary or _common(self._sources)
         self._stages = tuple(curriculum) or (Stage(levels=self.layout.levels),)
-        self._layouts = [replace(self.layout, levels=stage.levels) for stage in self._stages]
+        layouts = [replace(self.layout, levels=stage.levels) for stage in self._stages]
+        self._numberings = [Numbering(layout, self.vocabulary) for layout in layouts]
         self._epoch = self._batch = self._turn = 0
 
     @cached_property
     def _curriculum(self) -> Curriculum:
         orders = []
-        for stage, layout in enumerate(self._layouts):
+        for stage, numbering in enumerate(self._numberings):
             windows = [
                 Windows(
-                    source.lengths(layout, self.vocabulary), self.length, self.seed, self._shuffle, span=self._span,
+                    source.lengths(numbering), self.length, self.seed, self._shuffle, span=self._span,
                     salt=(stage, number) if stage or number else (),
                 )
                 for number, source in enumerate(self._sources)
@@ -246,41 +249,74 @@ class StreamDataset(IterableDataset):
 
     def batch(self, epoch: int, windows: Sequence[int]) -> dict[str, Any]:
         """The windows of these numbers of an epoch, together. May be called from several threads at once."""
-        shape = (len(windows), self.length)
-        tensors = {name: torch.empty(shape, dtype=dtype, pin_memory=self._pin) for name, dtype in _COLUMNS.items()}
-        rows = {name: tensor.numpy() for name, tensor in tensors.items()}
-        columns = [rows[name] for name in ("ids", "kind", "level", "track", "role", "time_ns", "loss_mask")]
-        document, bounds, sources = rows["document"], [0], []
-        latents, tracks = dict[str, list[np.ndarray]](), dict[str, int]()
-        for row, window in enumerate(windows):
-            stage, drawn = self._curriculum.draw(epoch, window)
-            source, layout = self._sources[drawn.source], self._layouts[stage]
-            sources.append(drawn.source)
-            at = 0
-            parts = self._curriculum.orders[stage].sources[drawn.source].parts(drawn.epoch, drawn.window)
-            for number, part in enumerate(parts):
-                arranged = source.arranged(part.episode, layout, self.vocabulary)
-                end = at + part.stop - part.start
-                numbers = np.array([tracks.setdefault(name, len(tracks)) for name in arranged.tracks], np.uint8)
-                found = arranged.write(part.start, part.stop, [c[row, at:end] for c in columns], numbers)
-                document[row, at:end] = number
-                at = end
-                bounds.append(row * self.length + at)
-                for name, values in found.items():
-                    latents.setdefault(name, []).append(values)
-            if at < self.length:
+        rows, length = len(windows), self.length
+        # One piece of memory for all columns, the widest first so that each is aligned.
+        arena = torch.empty(rows * length * _WIDTH, dtype=torch.uint8, pin_memory=self._pin)
+        tensors, at = {}, 0
+        for name, dtype in _COLUMNS.items():
+            end = at + rows * length * dtype.itemsize
+            tensors[name] = arena[at:end].view(dtype).view(rows, length)
+            at = end
+        flat = {name: tensor.numpy().reshape(-1) for name, tensor in tensors.items()}
+        stage = self._curriculum.stage(epoch)
+        numbering = self._numberings[stage]
+        parts, sources = self._parts(stage, epoch, windows)
+        episodes = [self._sources[source].arranged(episode, numbering) for source, episode in parts[:, 3:].tolist()]
+        tracks, called, numbers = dict[str, int](), dict[tuple[str, ...], int](), list[np.ndarray]()
+        for arranged in episodes:
+            if arranged.tracks not in called:
+                called[arranged.tracks] = len(numbers)
+                row = np.full(256, 255, np.uint8)
+                row[: len(arranged.tracks)] = [tracks.setdefault(name, len(tracks)) for name in arranged.tracks]
+                numbers.append(row)
+        places, bounds = np.empty((len(parts), 6), np.int64), np.empty(len(parts) + rows + 1, np.int32)
+        places[:, 0] = [arranged.address for arranged in episodes]
+        places[:, 4] = [called[arranged.tracks] for arranged in episodes]
+        bounds = bounds[: kernels.lay_out(parts, length, places, bounds)]
+        found = write(episodes, places, np.array(numbers), Columns(*(flat[name] for name in _TAKEN)))
+        if int((parts[:, 2] - parts[:, 1]).sum()) < rows * length:
+            ends = places[:, 3] + places[:, 2] - places[:, 1]
+            for row_end in set(bounds.tolist()) - set(ends.tolist()) - {0}:
+                begin = int(bounds[np.searchsorted(bounds, row_end) - 1])
                 for name, value in self._padding.items():
-                    rows[name][row, at:] = value
-                bounds.append((row + 1) * self.length)
+                    flat[name][begin:row_end] = value
+        latents: dict[str, list[np.ndarray]] = {}
+        for part, track, values in found:
+            latents.setdefault(episodes[part].tracks[track], []).append(values)
         return {
             **tensors,
             "tracks": list(tracks),
-            "cu_seqlens": torch.tensor(bounds, dtype=torch.int32),
-            "latents": {name: torch.from_numpy(np.concatenate(parts)) for name, parts in latents.items()},
+            "cu_seqlens": torch.from_numpy(bounds),
+            "latents": {name: torch.from_numpy(np.concatenate(values)) for name, values in latents.items()},
             "epoch": torch.tensor(epoch),
-            "window": torch.tensor(list(windows), dtype=torch.int64),
-            "source": torch.tensor(sources, dtype=torch.int64),
+            "window": torch.from_numpy(np.array(windows, np.int64)),
+            "source": torch.from_numpy(np.array(sources, np.int64)),
         }
+
+    def _parts(self, stage: int, epoch: int, windows: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+        """(int64 (P, 5): row of the batch, first and last + 1 id, store, episode; the store of each window)."""
+        if len(self._sources) == 1:
+            _, first = self._curriculum.draw(epoch, 0)
+            parts = self._curriculum.orders[stage].sources[0].parts_of(first.epoch, windows)
+            whole = np.zeros((len(parts), 5), np.int64)
+            whole[:, :3], whole[:, 4] = parts[:, [0, 2, 3]], parts[:, 1]
+            return whole, [0] * len(windows)
+        drawn = [self._curriculum.draw(epoch, window)[1] for window in windows]
+        rows: dict[tuple[int, int], list[int]] = {}
+        for row, draw in enumerate(drawn):
+            rows.setdefault((draw.source, draw.epoch), []).append(row)
+        found = []
+        for (source, own_epoch), mine in rows.items():
+            order = self._curriculum.orders[stage].sources[source]
+            parts = order.parts_of(own_epoch, [drawn[row].window for row in mine])
+            whole = np.empty((len(parts), 5), np.int64)
+            whole[:, 0], whole[:, 1:3] = np.array(mine)[parts[:, 0]], parts[:, 2:4]
+            whole[:, 3], whole[:, 4] = source, parts[:, 1]
+            found.append(whole)
+        together = found[0] if len(found) == 1 else np.concatenate(found)
+        if len(found) > 1:
+            together = together[np.argsort(together[:, 0], kind="stable")]
+        return together, [draw.source for draw in drawn]
 
     @cached_property
     def _padding(self) -> dict[str, int]:
@@ -292,9 +328,11 @@ class StreamDataset(IterableDataset):
 
 
 _COLUMNS = {
-    "ids": torch.int64, "kind": torch.uint8, "level": torch.uint8, "track": torch.uint8, "role": torch.uint8,
-    "time_ns": torch.int64, "document": torch.int32, "loss_mask": torch.bool,
+    "ids": torch.int64, "time_ns": torch.int64, "document": torch.int32, "kind": torch.uint8, "level": torch.uint8,
+    "track": torch.uint8, "role": torch.uint8, "loss_mask": torch.bool,
 }  # fmt: skip
+_TAKEN = ("ids", "kind", "level", "track", "role", "time_ns", "loss_mask", "document")  # in the order of `Columns`
+_WIDTH = sum(dtype.itemsize for dtype in _COLUMNS.values())
 
 
 def _batch_size(length: int, windows: int | None, tokens: int | None) -> int:

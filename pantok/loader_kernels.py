@@ -49,3 +49,71 @@ def order(n: int, key: np.uint64) -> np.ndarray:
     for index in range(n):
         out[index] = place(index, n, key)
     return out
+
+
+@njit(cache=True, nogil=True)
+def parts(
+    indices: np.ndarray, length: int, span: int, key: np.uint64, shuffle: bool, row: np.ndarray, ends: np.ndarray,
+    lengths: np.ndarray, out: np.ndarray,
+) -> int:  # fmt: skip
+    """What windows are made of: rows of `out` (M, 4), window's number in `indices`, episode, first and last + 1 id.
+
+    row, ends: episodes in their order and where each ends; key: of the epoch's windows. Returns how many, or -1 if
+    `out` is too short.
+    """
+    total = ends[-1]
+    windows = -(-total // length)
+    made = 0
+    for number in range(len(indices)):
+        index = indices[number]
+        if shuffle:
+            block = index // span
+            size = min(span, windows - block * span)
+            index = block * span + place(index - block * span, size, mix(key + np.uint64(block)))
+        at = index * length
+        stop = min(at + length, total)
+        low, high = 0, len(ends) - 1
+        while low < high:  # the first that ends behind `at`
+            middle = (low + high) // 2
+            if ends[middle] > at:
+                high = middle
+            else:
+                low = middle + 1
+        while at < stop:
+            end = min(ends[low], stop)
+            if end > at:
+                if made == len(out):
+                    return -1
+                begin = ends[low] - lengths[row[low]]
+                out[made, 0], out[made, 1], out[made, 2], out[made, 3] = number, row[low], at - begin, end - begin
+                made += 1
+            at, low = end, low + 1
+    return made
+
+
+@njit(cache=True, nogil=True)
+def lay_out(parts: np.ndarray, length: int, places: np.ndarray, bounds: np.ndarray) -> int:
+    """Where parts go in a batch of rows of `length`.
+
+    parts (P, 5), in the order of the rows that they begin with, then first and last + 1 id. Fills columns 1, 2, 3 and 5
+    of places (see `layout.write`) and bounds, where each part and each row's padding ends; returns how many.
+    """
+    row, at, document, made = 0, 0, 0, 1
+    bounds[0] = 0
+    for number in range(len(parts)):
+        while row < parts[number, 0]:
+            if at < length:
+                bounds[made] = (row + 1) * length
+                made += 1
+            row, at, document = row + 1, 0, 0
+        size = parts[number, 2] - parts[number, 1]
+        places[number, 1], places[number, 2] = parts[number, 1], parts[number, 2]
+        places[number, 3], places[number, 5] = row * length + at, document
+        at += size
+        document += 1
+        bounds[made] = row * length + at
+        made += 1
+    if at < length:
+        bounds[made] = (row + 1) * length
+        made += 1
+    return made

@@ -17,7 +17,7 @@ import numpy as np
 from pantok.errors import StoreError
 from pantok.formats.store import Store
 from pantok.formats.store_columns import episode_columns, lengths
-from pantok.layout import Arranged, Layout
+from pantok.layout import Arranged
 from pantok.layout_columns import Numbering
 from pantok.loader_splits import group_of, split_of
 from pantok.vocabulary import Vocabulary
@@ -56,7 +56,6 @@ class Source:
                     path, f"has no episode in the split {wanted}", "give it a larger share, or name episodes yourself"
                 )
         self.episodes = names
-        self._numberings: dict[int, tuple[Layout, Numbering]] = {}
         self._open: OrderedDict[tuple[int, int], Arranged] = OrderedDict()
         self._bytes = 0
         self._lock = RLock()
@@ -70,34 +69,29 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open: each worker opens the store itself."""
         kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
-        return {**kept, "_store": None, "_numberings": {}, "_open": OrderedDict(), "_bytes": 0}
+        return {**kept, "_store": None, "_open": OrderedDict(), "_bytes": 0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=RLock())
 
-    def lengths(self, layout: Layout, vocabulary: Vocabulary) -> np.ndarray:
+    def lengths(self, numbering: Numbering) -> np.ndarray:
         """int64 (E,): ids of each episode's sequence."""
-        return lengths(self.store, self.episodes, self._numbering(layout, vocabulary))
+        return lengths(self.store, self.episodes, numbering)
 
-    def arranged(self, episode: int, layout: Layout, vocabulary: Vocabulary) -> Arranged:
+    def arranged(self, episode: int, numbering: Numbering) -> Arranged:
         """An episode, by its place in `episodes`."""
-        key = (id(layout), episode)
+        key = (id(numbering), episode)
+        found = self._open.get(key)
+        if found is not None and self._bytes < _OPEN_BYTES // 2:
+            return found  # there is room: no need to know which was wanted last
         with self._lock:
             found = self._open.get(key)
             if found is not None:
                 self._open.move_to_end(key)
                 return found
-            numbering = self._numbering(layout, vocabulary)
             columns = episode_columns(self.store, self.episodes[episode], numbering)
-            found = self._open[key] = Arranged(columns, layout, vocabulary, numbering)
+            found = self._open[key] = Arranged(columns, numbering.layout, numbering.vocabulary, numbering)
             self._bytes += found.nbytes
             while len(self._open) > 1 and (self._bytes > _OPEN_BYTES or len(self._open) > _OPEN_EPISODES):
                 self._bytes -= self._open.popitem(last=False)[1].nbytes
             return found
-
-    def _numbering(self, layout: Layout, vocabulary: Vocabulary) -> Numbering:
-        # Layouts hold mappings and cannot be keys; the layout is kept, so that its id stays its own.
-        found = self._numberings.get(id(layout))
-        if found is None:
-            found = self._numberings[id(layout)] = (layout, Numbering(layout, vocabulary))
-        return found[1]

@@ -61,7 +61,7 @@ class Windows:
         self._seed, self._shuffle, self._span, self._salt = seed, shuffle, span, tuple(salt)
         self.ids = int(self.lengths.sum())
         """Ids of an epoch."""
-        self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._orders: dict[int, tuple[np.ndarray, np.ndarray, np.uint64]] = {}
 
     def __len__(self) -> int:
         """Windows of an epoch."""
@@ -69,37 +69,30 @@ class Windows:
 
     def parts(self, epoch: int, index: int) -> list[Part]:
         """What window `index` of `epoch` holds, in order: `length` ids together, fewer at the epoch's end."""
-        order, ends = self._order(epoch)
-        start = self._place(epoch, index) * self._length
-        stop = min(start + self._length, self.ids)
-        parts, at = [], start
-        place = int(np.searchsorted(ends, start, "right"))
-        while at < stop:
-            episode, end = int(order[place]), int(ends[place])
-            begin = end - int(self.lengths[episode])
-            end = min(end, stop)
-            if end > at:
-                parts.append(Part(episode, at - begin, end - begin))
-            at, place = end, place + 1
-        return parts
+        return [Part(int(e), int(a), int(b)) for _, e, a, b in self.parts_of(epoch, [index])]
 
-    def _place(self, epoch: int, index: int) -> int:
-        """Where window `index` lies in the row of all."""
-        if not self._shuffle:
-            return index
-        block, within = divmod(index, self._span)
-        size = min(self._span, len(self) - block * self._span)
-        key = key_of(self._seed, epoch, 1, block, *self._salt)
-        return block * self._span + int(kernels.place(within, size, key))
+    def parts_of(self, epoch: int, indices: Sequence[int]) -> np.ndarray:
+        """The parts of several windows of an epoch, int64 (P, 4): number in `indices`, episode, first, last + 1."""
+        order, ends, key = self._order(epoch)
+        room = 4 * len(indices) + 16
+        while True:
+            out = np.empty((room, 4), np.int64)
+            made = kernels.parts(
+                np.asarray(indices, np.int64), self._length, self._span, key, self._shuffle, order, ends, self.lengths,
+                out,
+            )  # fmt: skip
+            if made >= 0:
+                return out[:made]
+            room *= 4
 
-    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(episodes in their order, where each ends in the row)."""
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.uint64]:
+        """(episodes in their order, where each ends in the row, the key of the order of windows)."""
         found = self._orders.get(epoch)
         if found is None:
             count = len(self.lengths)
             key = key_of(self._seed, epoch, 0, *self._salt)
             order = kernels.order(count, key) if self._shuffle else np.arange(count)
-            found = order, np.cumsum(self.lengths[order])
+            found = order, np.cumsum(self.lengths[order]), key_of(self._seed, epoch, 1, *self._salt)
             # A mixture, or batches made ahead, may stand on both sides of an epoch's end.
             self._orders = {k: v for k, v in self._orders.items() if abs(k - epoch) <= 1} | {epoch: found}
         return found
