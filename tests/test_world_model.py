@@ -20,10 +20,11 @@ from pantok.commands import cli
 from pantok.errors import OptionError
 from pantok.formats.runs import RunFolder
 from pantok.formats.store import Store
+from pantok.layout import ROLES
 from pantok.loader import StreamDataset
 from pantok.world_model.backbone import Backbone, BackboneConfig, Cache
 from pantok.world_model.config import PRESETS, TrainConfig
-from pantok.world_model.inputs import ROLES, Inputs, concatenated, inputs_of
+from pantok.world_model.inputs import Inputs, concatenated, inputs_of, level_keys, ordinals
 from pantok.world_model.measure import measure
 from pantok.world_model.model import WorldModel
 from pantok.world_model.trainer import Feed, Share, Trainer, learning_rate, steps_left
@@ -61,7 +62,7 @@ def model(data: StreamDataset) -> WorldModel:
 
 
 def inputs(data: StreamDataset, windows: list[int], epoch: int = 0) -> Inputs:
-    return inputs_of(data.batch(epoch, windows), {}, 0)
+    return inputs_of(data.batch(epoch, windows), level_keys(data.vocabulary), {}, 0)
 
 
 def times(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,14 +139,15 @@ def test_probabilities_sum_to_one(data: StreamDataset, model: WorldModel) -> Non
 def test_what_is_predicted(data: StreamDataset) -> None:
     total = list(range(len(data.windows)))
     given, batch = inputs(data, total), data.batch(0, total)
+    keys = level_keys(data.vocabulary)
     action = given.role == ROLES.index("action")
     assert action.any() and not given.predict[action].any()
     assert not given.predict[:, 0].any() and not given.predict[given.document < 0].any()
     first = given.index == 0
     assert torch.equal(given.predict, ~action & ~first & batch["loss_mask"])
-    cloning = inputs_of(batch, {}, 0, action_loss=True)
+    cloning = inputs_of(batch, keys, {}, 0, action_loss=True)
     assert cloning.predict[action & ~first].all()
-    hidden = inputs_of(batch, {}, 0, action_dropout=1.0, hidden_id=data.vocabulary.control("gap"))
+    hidden = inputs_of(batch, keys, {}, 0, action_dropout=1.0, hidden_id=data.vocabulary.control("gap"))
     assert (hidden.ids[action] == data.vocabulary.control("gap")).any()
     assert torch.equal(hidden.ids[~action], given.ids[~action])
     both = concatenated([given.rows(0, 1), given.rows(1, len(total))])
@@ -162,6 +164,11 @@ def words(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory, pantok) ->
     done = pantok("encode", folder, "--vocab", vocabulary, "-o", folder / "words.zarr")
     assert done.code == 0, done.err
     return StreamDataset(folder / "words.zarr", length=96, batch_size=4, rank=0, world=1)
+
+
+def test_ordinals() -> None:
+    keys = torch.tensor([[3, 3, 3, 5, 3, 3, 0, 0]])
+    assert ordinals(keys).tolist() == [[0, 1, 2, 0, 0, 1, 0, 1]]
 
 
 def test_training_learns(words: StreamDataset) -> None:

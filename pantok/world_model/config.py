@@ -27,6 +27,7 @@ class TrainConfig:
     action_loss: also predict actions (behaviour cloning). action_dropout: share of windows whose actions are hidden,
     so that the model also knows what happens on average. held_out: share of the episodes that are kept from training.
     latents: dimensions of the continuous vectors that are predicted, the first ones; 0 leaves latents out.
+    code_features: principal components of the codebooks that embeddings and outputs start from; 0 for none.
     flow: weight of the flow-matching loss beside the likelihood of the codes. ground: weight of the loss in the space
     of observations (paper, equation 8); align: what it moves: `none`, the head alone (`frozen`: hidden states are
     detached, the decoder only looks on), or everything (`joint`).
@@ -52,6 +53,7 @@ class TrainConfig:
     action_dropout: float = 0.1
     held_out: float = 0.15
     latents: int = 16
+    code_features: int = 16
     flow: float = 0.5
     ground: float = 0.5
     align: str = "joint"

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pantok.layout import KINDS
+from pantok.layout import KINDS, ROLES
+from pantok.vocabulary import Vocabulary
 
-ROLES = ("observation", "action", "reward", "text", "control")
-_PATTERNS = (("action*", "action"), ("reward*", "reward"), ("text*", "text"))
 LATENT = KINDS.index("latent")
+PLACES = 64
+"""Ordinals from here on are not told apart."""
 
 
-def role_of(track: str) -> str:
-    """The role of a track by its name."""
-    return next((role for pattern, role in _PATTERNS if fnmatchcase(track, pattern)), "observation")
+def level_keys(vocabulary: Vocabulary) -> Tensor:
+    """int64 (ids,): a number for each (modality, level), the same for all extents of a level; 0 for control ids."""
+    keys, known = torch.zeros(vocabulary.size, dtype=torch.int64), dict[tuple[str, str, int], int]()
+    for extent in vocabulary.extents:
+        if extent.kind != "control":
+            key = known.setdefault((extent.kind, extent.modality, extent.level), len(known) + 1)
+            keys[extent.start : extent.stop] = key
+    return keys
+
+
+def ordinals(key: Tensor) -> Tensor:
+    """int64 (B, L): how many elements of the same key stand right before each. key: int64 (B, L)."""
+    place = torch.arange(key.shape[1]).expand_as(key)
+    changes = torch.ones_like(key, dtype=torch.bool)
+    changes[:, 1:] = key[:, 1:] != key[:, :-1]
+    return place - torch.where(changes, place, 0).cummax(1).values
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +41,9 @@ class Inputs:
     """B windows of L elements.
 
     ids: int64 (B, L). role: int64 (B, L), index into ROLES. time_s: float64 (B, L), seconds from the first element of
-    the document within the window. index: int64 (B, L), place within the document. document: int64 (B, L), -1 padding.
+    the document within the window. ordinal: int64 (B, L), place within the codes of one level of a unit, at most
+    PLACES - 1: with the codes above, it says where in a picture a code stands. index: int64 (B, L), place within the
+    document. document: int64 (B, L), -1 padding.
     predict: bool (B, L), whether element i is to be predicted from the one before it. window: int64 (B,).
     latents: by modality, values float32 (M, D) and place int64 (M,) in the flattened (B L).
     """
@@ -36,6 +51,7 @@ class Inputs:
     ids: Tensor
     role: Tensor
     time_s: Tensor
+    ordinal: Tensor
     index: Tensor
     document: Tensor
     predict: Tensor
@@ -75,24 +91,23 @@ def concatenated(parts: Sequence[Inputs]) -> Inputs:
 
 
 def inputs_of(
-    batch: Mapping[str, Any], modalities: Mapping[str, str], dims: int, *, action_loss: bool = False,
+    batch: Mapping[str, Any], keys: Tensor, modalities: Mapping[str, str], dims: int, *, action_loss: bool = False,
     action_dropout: float = 0.0, hidden_id: int = 0, seed: int = 0,
 ) -> Inputs:  # fmt: skip
     """A batch of `pantok.loader.StreamDataset`.
 
-    modalities: modality of each track name that has latents. dims: how many of their dimensions are used.
+    keys: `level_keys` of the vocabulary. modalities: modality of each track name that has latents. dims: how many of
+    their dimensions are used.
     action_dropout: share of windows in which the codes of actions are replaced by `hidden_id`; which ones is a pure
     function of (seed, epoch, window).
     """
     ids, document = batch["ids"].clone(), batch["document"].long()
-    names = list(batch["tracks"])
-    roles = np.full(256, ROLES.index("control"))
-    roles[: len(names)] = [ROLES.index(role_of(name)) for name in names]
-    role = torch.from_numpy(roles)[batch["track"].long()]
+    names, role = list(batch["tracks"]), batch["role"].long()
     place = torch.arange(ids.shape[1]).expand_as(ids)
     opens = torch.ones_like(document, dtype=torch.bool)
     opens[:, 1:] = document[:, 1:] != document[:, :-1]
     first = torch.where(opens, place, 0).cummax(1).values
+    ordinal = ordinals((keys[ids] * 256 + batch["track"]) * 256 + document + 1).clamp_max(PLACES - 1)
     time_ns = batch["time_ns"]
     time_s = (time_ns - time_ns.gather(1, first)).double() / 1e9
     is_action = role == ROLES.index("action")
@@ -115,6 +130,6 @@ def inputs_of(
             taken, where = torch.cat([latents[modality][0], taken]), torch.cat([latents[modality][1], where])
         latents[modality] = (taken, where)
     return Inputs(
-        ids=ids, role=role, time_s=time_s, index=place - first, document=document, predict=predict,
+        ids=ids, role=role, time_s=time_s, ordinal=ordinal, index=place - first, document=document, predict=predict,
         window=batch["window"], latents=latents,
     )  # fmt: skip

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pantok.world_model.inputs import ROLES, Inputs
+from pantok.layout import ROLES
+from pantok.world_model.inputs import Inputs
 from pantok.world_model.model import WorldModel
 
 BITS = 1 / math.log(2)

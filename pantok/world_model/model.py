@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pantok.layout import ROLES
 from pantok.vocabulary import Vocabulary
 from pantok.world_model.backbone import Backbone, Cache
 from pantok.world_model.config import TrainConfig
-from pantok.world_model.inputs import ROLES, Inputs
+from pantok.world_model.features import FeatureTable, code_features
+from pantok.world_model.inputs import PLACES, Inputs, level_keys
 from pantok.world_model.switch import Kinds, Switch
 
 BITS = 1 / math.log(2)
@@ -67,6 +70,7 @@ class WorldModel(nn.Module):
     latent_modalities: modality of each track that has some, by name."""
 
     kind_of: Tensor
+    keys: Tensor
 
     def __init__(
         self, vocabulary: Vocabulary, config: TrainConfig, latent_dims: Mapping[str, int] | None = None,
@@ -78,19 +82,22 @@ class WorldModel(nn.Module):
         self.latent_dims, self.latent_modalities = dict(latent_dims or {}), dict(latent_modalities or {})
         width = config.backbone.width
         self.kinds = Kinds.of(vocabulary, self.latent_dims)
-        self.embed = nn.Embedding(vocabulary.size, width)
+        features = code_features(vocabulary, config.code_features) if config.code_features else {}
+        self.embed = FeatureTable(vocabulary.size, width, features, 0.02)
         self.role = nn.Embedding(len(ROLES), width)
-        nn.init.normal_(self.embed.weight, std=0.02)
+        self.place = nn.Embedding(PLACES, width)
+        nn.init.normal_(self.place.weight, std=0.02)
         nn.init.normal_(self.role.weight, std=0.02)
         self.latent_in = nn.ModuleDict({m: nn.Linear(d, width) for m, d in self.latent_dims.items()})
         self.backbone = Backbone(config.backbone)
-        self.switch = Switch(width, self.kinds)
+        self.switch = Switch(width, self.kinds, features)
         self.flows = nn.ModuleDict()
         if self.latent_dims:
             from pantok.world_model.flow import FlowHead
 
             self.flows.update({m: FlowHead(width, d) for m, d in self.latent_dims.items()})
         self.register_buffer("kind_of", self.kinds.table(), persistent=False)
+        self.register_buffer("keys", level_keys(vocabulary), persistent=False)
 
     def alike(self) -> WorldModel:
         """A model of the same make, with weights of its own."""
@@ -102,7 +109,7 @@ class WorldModel(nn.Module):
 
     def elements(self, inputs: Inputs) -> Tensor:
         """(B, L, width): what the backbone is given."""
-        x = self.embed(inputs.ids) + self.role(inputs.role)
+        x = F.embedding(inputs.ids, self.embed()) + self.role(inputs.role) + self.place(inputs.ordinal)
         if not inputs.latents:
             return x
         flat = x.reshape(-1, x.shape[-1])

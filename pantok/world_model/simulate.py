@@ -7,9 +7,10 @@ ends it. The result is a TokenStream like any other, which the tokenizers decode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from pantok.errors import OptionError
 from pantok.experience import Clock
-from pantok.layout import KINDS, Arranged, Layout
+from pantok.layout import KINDS, ROLES, Arranged, Layout
 from pantok.stream import Latents, LevelCodes, TokenStream, TrackTokens
 from pantok.world_model.backbone import Cache
-from pantok.world_model.inputs import ROLES, Inputs
+from pantok.world_model.inputs import PLACES, Inputs
 from pantok.world_model.model import WorldModel
 
 _LATENT = KINDS.index("latent")
@@ -50,6 +51,16 @@ class Step:
     time_ns: int
     drawn: int
     given: int
+
+
+@dataclass(eq=False)
+class _Element:
+    number: int
+    role: int
+    track: int
+    time_ns: int
+    latent: np.ndarray | None = None
+    ordinal: int = 0
 
 
 @dataclass(eq=False)
@@ -99,8 +110,8 @@ class Simulation:
         self.tracks = tuple(Arranged(self._like, layout, self._vocabulary).tracks)
         self._made = {name: _Made([{} for _ in self._like.tracks[name].levels]) for name in self.tracks}
         self._longest = self._longest_units(arranged, stream)
-        self._elements: list[tuple[int, int, int, np.ndarray | None]] = []
-        self._kind_of = model.kind_of.cpu().numpy()
+        self._elements: list[_Element] = []
+        self._keys = model.keys.tolist()
 
     @property
     def steps(self) -> int:
@@ -174,67 +185,75 @@ class Simulation:
     def _read_past(self) -> None:
         past = self._past
         latents = {name: iter(values) for name, values in past.latents.items()}
-        roles = [ROLES.index(self._layout.role(name)) for name in past.tracks]
         for i in range(len(past)):
-            owner = int(past.track[i])
             value = None
             if past.kind[i] == _LATENT:
-                value = np.asarray(next(latents[past.tracks[owner]]), np.float32)
-            role = roles[owner] if owner < len(roles) else ROLES.index("control")
-            self._elements.append((int(past.ids[i]), role, int(past.time_ns[i]), value))
+                value = np.asarray(next(latents[past.tracks[int(past.track[i])]]), np.float32)
+            self._append(int(past.ids[i]), int(past.role[i]), int(past.track[i]), int(past.time_ns[i]), value)
         if self._words is not None and len(self._words):
             begin = self._vocabulary.control("text_begin")
             for number in (begin, *self._words.tolist()):
-                self._elements.append((int(number), ROLES.index("text"), self._start, None))
+                self._append(int(number), ROLES.index("text"), 254, self._start)
         if not self._elements:
-            self._elements.append((self._vocabulary.control("bos"), ROLES.index("control"), self._start, None))
+            self._append(self._vocabulary.control("bos"), ROLES.index("control"), 255, self._start)
         self._restart(self._capacity - self._capacity // 4)
+
+    def _append(self, number: int, role: int, track: int, time_ns: int, latent: np.ndarray | None = None) -> _Element:
+        element = _Element(number, role, track, time_ns, latent)
+        if self._elements:
+            last = self._elements[-1]
+            element.ordinal = last.ordinal + 1 if self._same(last, element) else 0
+        self._elements.append(element)
+        return element
+
+    def _same(self, before: _Element, element: _Element) -> bool:
+        """Whether both are codes of one level of a unit."""
+        return before.track == element.track and self._keys[before.number] == self._keys[element.number]
 
     def _restart(self, keep: int) -> None:
         """Runs the last `keep` elements through the backbone into a new cache: memory stays constant."""
         self._elements = self._elements[-keep:]
-        self._first_ns = self._elements[0][2]
+        # As in training: where a window begins, nothing before it is known.
+        self._elements[0].ordinal = 0
+        for before, element in pairwise(self._elements):
+            element.ordinal = before.ordinal + 1 if self._same(before, element) else 0
+        self._first_ns = self._elements[0].time_ns
         self._cache = Cache(self._model.config.backbone, 1, self._capacity, self._model.embed.weight)
         self._hidden = self._run(self._elements, 0)
 
-    def _feed(self, number: int, role: str, time_ns: int, value: np.ndarray | None = None) -> None:
-        element = (number, ROLES.index(role), time_ns, value)
-        self._elements.append(element)
+    def _feed(self, number: int, role: str, time_ns: int, track: int = 255, latent: np.ndarray | None = None) -> None:
+        element = self._append(number, ROLES.index(role), track, time_ns, latent)
         if self._cache.length == self._capacity:
             self._restart(self._capacity // 2)
         else:
             self._hidden = self._run([element], self._cache.length)
 
-    def _run(self, elements: list[tuple[int, int, int, np.ndarray | None]], at: int) -> Tensor:
+    def _run(self, elements: Sequence[_Element], at: int) -> Tensor:
         """The hidden vector (1, width) after the last element."""
         count = len(elements)
-        row = torch.tensor([[e[:3] for e in elements]], dtype=torch.int64)
-        latents: dict[str, tuple[Tensor, Tensor]] = {}
+        row = torch.tensor([[(e.number, e.role, e.time_ns, e.ordinal) for e in elements]], dtype=torch.int64)
+        found: dict[str, list[tuple[int, np.ndarray]]] = {}
         for place, element in enumerate(elements):
-            if element[3] is not None:
-                modality = next(m for m, d in self._model.latent_dims.items() if self._modality_of(element, place, m))
-                value = torch.from_numpy(element[3][: self._model.latent_dims[modality]])[None]
-                old = latents.get(modality)
-                where = torch.tensor([place])
-                latents[modality] = (value, where) if old is None else (
-                    torch.cat([old[0], value]), torch.cat([old[1], where])
-                )  # fmt: skip
+            if element.latent is not None:
+                found.setdefault(self._modality_of(element), []).append((place, element.latent))
+        latents = {}
+        for modality, many in found.items():
+            values = np.stack([v[: self._model.latent_dims[modality]] for _, v in many])
+            latents[modality] = (torch.from_numpy(values), torch.tensor([p for p, _ in many]))
         inputs = Inputs(
             ids=row[..., 0], role=row[..., 1], time_s=(row[..., 2] - self._first_ns).double() / 1e9,
-            index=torch.arange(at, at + count)[None], document=torch.zeros(1, count, dtype=torch.int64),
-            predict=torch.zeros(1, count, dtype=torch.bool), window=torch.zeros(1, dtype=torch.int64), latents=latents,
+            ordinal=row[..., 3].clamp_max(PLACES - 1), index=torch.arange(at, at + count)[None],
+            document=torch.zeros(1, count, dtype=torch.int64), predict=torch.zeros(1, count, dtype=torch.bool),
+            window=torch.zeros(1, dtype=torch.int64), latents=latents,
         ).to(self._device)  # fmt: skip
         return self._model.hidden(inputs, self._cache)[:, -1]
 
-    def _modality_of(self, element: tuple[int, int, int, np.ndarray | None], place: int, modality: str) -> bool:
-        """Whether a latent is of the modality: told by its width, which differs, else by the one that there is."""
-        assert element[3] is not None
-        widths = {m: t.latents.values.shape[1] for t in self._stream.tracks.values() for m in [t.modality] if t.latents}
-        return widths.get(modality) == len(element[3]) or len(self._model.latent_dims) == 1
+    def _modality_of(self, element: _Element) -> str:
+        return self._like.tracks[self.tracks[element.track]].modality
 
     def _marker(self, unit: _Unit, track: TrackTokens, role: str) -> None:
         if self._layout.marks != "none":
-            self._feed(self._vocabulary.control(f"{track.modality}_begin"), role, unit.time_ns)
+            self._feed(self._vocabulary.control(f"{track.modality}_begin"), role, unit.time_ns, unit.track)
 
     def _act(self, unit: _Unit, track: TrackTokens, role: str) -> int:
         """Feeds the codes of an action's unit: those given, else those recorded, else the last ones again."""
@@ -250,9 +269,9 @@ class Simulation:
             if not len(codes):
                 continue
             if self._vocabulary.levels(track.modality)[k].role == "digit":
-                self._feed(self._vocabulary.control(f"level_{k}"), role, unit.time_ns)
+                self._feed(self._vocabulary.control(f"level_{k}"), role, unit.time_ns, unit.track)
             for number in self._vocabulary.ids(track.modality, k, codes).tolist():
-                self._feed(number, role, unit.time_ns)
+                self._feed(number, role, unit.time_ns, unit.track)
                 fed += 1
             self._made[track.name].levels[k][unit.tick] = codes.tolist()
         return fed
@@ -278,7 +297,7 @@ class Simulation:
             where, k, code = vocabulary.locate(number)
             assert (where, k) == (modality, level), (where, k, modality, level)
             made.levels[level].setdefault(unit.tick, []).append(code)
-            self._feed(number, role, unit.time_ns)
+            self._feed(number, role, unit.time_ns, unit.track)
             drawn += 1
         latent = f"latent.{modality}"
         if self._layout.latents and latent in names and track.latents is not None:
@@ -287,7 +306,7 @@ class Simulation:
                 value = self._model.draw_latent(modality, self._hidden, self._config.flow_steps, self._generator)
                 whole = np.zeros(track.latents.values.shape[1], np.float32)
                 whole[: value.shape[1]] = value[0].cpu().numpy()
-                self._feed(vocabulary.control("latent"), role, unit.time_ns, whole)
+                self._feed(vocabulary.control("latent"), role, unit.time_ns, unit.track, whole)
                 made.latents.setdefault(unit.tick, []).append(whole)
         return drawn
 

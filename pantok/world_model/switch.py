@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pantok.vocabulary import Vocabulary
+from pantok.world_model.features import FeatureTable
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class Kinds:
 class Switch(nn.Module):
     """Hidden vectors to the probability of a kind and of a code within it; every kind keeps at least floor / K."""
 
-    def __init__(self, width: int, kinds: Kinds, floor: float = 0.01) -> None:
+    def __init__(
+        self, width: int, kinds: Kinds, features: dict[tuple[int, int], np.ndarray] | None = None, floor: float = 0.01
+    ) -> None:
         super().__init__()
         self.kinds, self.floor = kinds, floor
         self.gate = nn.Linear(width, len(kinds.names))
-        self.weight = nn.Parameter(torch.randn(kinds.size, width) * 0.02)
+        self.table = FeatureTable(kinds.size, width, features or {}, 0.02)
         self.bias = nn.Parameter(torch.zeros(kinds.size))
 
     def start_at(self, ids: Tensor, kinds: Tensor) -> None:
@@ -72,16 +76,16 @@ class Switch(nn.Module):
     def logits(self, hidden: Tensor, kind: int) -> tuple[Tensor, int]:
         """(N, codes) of a discrete kind, and the id of its first code."""
         start, stop = self.kinds.starts[kind], self.kinds.stops[kind]
-        return F.linear(hidden, self.weight[start:stop], self.bias[start:stop]), start
+        return F.linear(hidden, self.table()[start:stop], self.bias[start:stop]), start
 
     def log_prob(self, hidden: Tensor, ids: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
         """Nats (N,) of the kind, and of the id within it (0 for a latent)."""
         gate = self.log_gate(hidden).gather(1, kinds[:, None])[:, 0]
-        code = torch.zeros_like(gate)
+        code, table = torch.zeros_like(gate), self.table()
         for kind in kinds.unique().tolist():
             start, stop = self.kinds.starts[kind], self.kinds.stops[kind]
             if stop - start > 1:
                 rows = torch.nonzero(kinds == kind)[:, 0]
-                logits = F.linear(hidden[rows], self.weight[start:stop], self.bias[start:stop]).float()
+                logits = F.linear(hidden[rows], table[start:stop], self.bias[start:stop]).float()
                 code = code.index_put((rows,), -F.cross_entropy(logits, ids[rows] - start, reduction="none"))
         return gate, code

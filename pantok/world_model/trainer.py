@@ -39,6 +39,7 @@ class Feed:
     def __init__(self, data: StreamDataset, model: WorldModel, config: TrainConfig, share: Share) -> None:
         self.data, self._config, self._share = data, config, share
         self._modalities, self._hidden = model.latent_modalities, data.vocabulary.control("gap")
+        self._keys = model.keys.cpu()
         self._total = len(data.windows)
         self._pool = ThreadPoolExecutor(1)
         self._next: tuple[int, Any] | None = None
@@ -64,10 +65,10 @@ class Feed:
 
     def inputs(self, epoch: int, windows: Sequence[int], training: bool = False) -> Inputs:
         config = self._config
+        dropout = config.action_dropout if training and not config.action_loss else 0.0
         return inputs_of(
-            self.data.batch(epoch, windows), self._modalities, config.latents, action_loss=config.action_loss,
-            action_dropout=config.action_dropout if training and not config.action_loss else 0.0,
-            hidden_id=self._hidden, seed=config.seed,
+            self.data.batch(epoch, windows), self._keys, self._modalities, config.latents, seed=config.seed,
+            action_loss=config.action_loss, action_dropout=dropout, hidden_id=self._hidden,
         )  # fmt: skip
 
 
