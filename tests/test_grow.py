@@ -104,7 +104,7 @@ def of_speech() -> AudioTokenizer:
 
 @pytest.fixture(scope="module")
 def grown(of_speech):
-    return grow(of_speech.state(), [sound("music/guitar.flac", 5.0)], GrowConfig(most=64))
+    return grow(of_speech.state(), [sound("music/guitar.flac", 5.0)], GrowConfig(most=64, far=0.75))
 
 
 def error_db(tokenizer: AudioTokenizer, track: Track) -> tuple[float, int]:

@@ -23,6 +23,7 @@ from pantok.vocabulary import TokenizerState
 
 _FOLDS = 5  # every fifth segment is held out
 _LEAST_GROWTH = 64
+_PRIOR = 4.0  # vectors of usual error that count beside those that a code was learned from
 _SEGMENT_TICKS = 25  # 2 s
 
 
@@ -138,10 +139,11 @@ def _with_shapes(
     book = np.asarray(tried.tensors[growth.level], np.float32)
     codes, _ = nearest_living(grid, book, lives_of(tried)[growth.level])
     gap = ((left - book[codes]) ** 2).sum(1)
+    new = codes >= size
     seen = np.bincount(codes, minlength=len(book))[size:]
-    energy = np.bincount(codes, gap, len(book))[size:] / np.maximum(seen, 1)
-    usual = float(gap.mean())
-    energy = np.where(seen > 0, energy, usual)
+    usual = float(gap[new].mean()) if new.any() else float(gap.mean())
+    # Vectors that a code was learned from lie nearer to it than others will.
+    energy = (np.bincount(codes, gap, len(book))[size:] + _PRIOR * usual) / (seen + _PRIOR)
     share = OCTAVE * np.log2(np.maximum(energy / (UNIT_BINS * SHAPE_UNIT**2), 1e-9))
     over = np.clip(np.rint(share), LEAST_LEFT, MOST_LEFT)
     return codebooks.appended(state, level, growth.rows, growth.threshold, {next(iter(beside)): over})
