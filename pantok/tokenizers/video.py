@@ -23,14 +23,17 @@ from pantok import pixels
 from pantok.config import from_mapping, to_mapping
 from pantok.errors import InputError, OptionError, TokenError, VocabularyError
 from pantok.experience import Block, Clock, Track
+from pantok.quantizers.gated import lives_of, tensors_of
 from pantok.quantizers.threads import one_thread_of_blas
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
+from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
-from pantok.tokenizers.video_choose import GREY, Chooser, Drawn, residual
+from pantok.tokenizers.video_choose import GREY, Chooser, Drawn, Ends, residual
+from pantok.tokenizers.video_control import Control, VideoOptions, lambda_of
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
-from pantok.tokenizers.video_measure import SPARE, measured, pruned, psnr_of, usage
+from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
 from pantok.tokenizers.video_tick import LEVELS, TICK, Books, draw, levels_of, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
@@ -73,41 +76,6 @@ class VideoConfig:
                 raise OptionError(
                     f"video {name}", f"{getattr(self, name)} is out of range", f"choose {least} to {most}"
                 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """How a track is encoded.
-
-    quality: at each step up a bit has to take away half as much error. 5 gives film about 0.07 bits a pixel.
-    target_psnr: decibels of RGB that every tick should reach.
-    bits_per_second: rate that is not exceeded over any two seconds.
-    key_seconds: a tick that needs no other comes at least this often.
-    latents: also give the coefficients of each 32x32 block, before quantisation.
-    """
-
-    quality: float = 5.0
-    target_psnr: float | None = None
-    bits_per_second: float | None = None
-    key_seconds: float = 4.0
-    latents: bool = False
-
-    def __post_init__(self) -> None:
-        if not -5 <= self.quality <= 15:
-            raise OptionError("video quality", f"{self.quality} is out of range", "choose -5 to 15")
-        if self.target_psnr is not None and self.bits_per_second is not None:
-            raise OptionError("video", "target_psnr and bits_per_second exclude each other", "give one of them")
-        if self.target_psnr is not None and not 10 <= self.target_psnr <= 60:
-            raise OptionError("video target_psnr", f"{self.target_psnr} dB is out of range", "choose 10 to 60")
-        if self.bits_per_second is not None and not self.bits_per_second > 0:
-            raise OptionError("video bits_per_second", f"{self.bits_per_second} is not a rate", "choose more than 0")
-        if not self.key_seconds > 0:
-            raise OptionError("video key_seconds", f"{self.key_seconds} is not a duration", "choose more than 0")
-
-
-def lambda_of(quality: float) -> float:
-    """Squared error of a grey level that a bit must take away: 2^(11.5 - quality), on a grid of 1/1024."""
-    return round(2.0 ** (11.5 - quality) * 1024) / 1024
 
 
 class VideoTokenizer(Tokenizer):
@@ -190,6 +158,7 @@ class VideoTokenizer(Tokenizer):
             for stage, (codes, starts) in enumerate(zip(book.codes, book.starts, strict=True)):
                 tensors[f"{name}.{stage}"] = codes
                 tensors[f"{name}.{stage}.starts"] = starts.astype(np.int32)
+        tensors |= tensors_of(living.by_level(self.books.by_name))
         config = {"format": FORMAT, **to_mapping(self.config)}
         return TokenizerState("video", config, self._levels, tensors, metrics=self.metrics)
 
@@ -206,7 +175,8 @@ class VideoTokenizer(Tokenizer):
             for name, stages in zip(Books.NAMES, Books.STAGES, strict=True):
                 codes = tuple(np.asarray(state.tensors[f"{name}.{k}"], np.int16) for k in range(stages))
                 starts = tuple(np.asarray(state.tensors[f"{name}.{k}.starts"], np.int64) for k in range(stages))
-                made[name] = Book(np.asarray(state.tensors[f"{name}.basis"], np.int16), codes, starts)
+                basis = np.asarray(state.tensors[f"{name}.basis"], np.int16)
+                made[name] = Book(basis, codes, starts, living.of_book(lives_of(state), name))
             for name in ("patterns", "inner_patterns"):
                 made[name] = np.asarray(state.tensors[name], np.int64)
         except KeyError as missing:
@@ -234,7 +204,7 @@ class VideoEncoder(Encoder):
         self._latents: list[np.ndarray] = []
         self._past: Reference | None = None
         self._before = np.zeros((0, 2), np.int64)
-        self._control = _Control(options, rate, self._grid, np.log2(self._sizes))
+        self._control = Control(options, rate, self._grid, np.log2(self._sizes))
 
     @one_thread_of_blas()
     def push(self, block: Block) -> None:
@@ -291,18 +261,21 @@ class VideoEncoder(Encoder):
 
     def _overlapped(self, ticks: Sequence[np.ndarray]) -> None:
         """Ticks at a fixed trade: frames between are coded on a second thread, beside the end of the next tick."""
-        waiting: deque[Future[Drawn]] = deque()
+        waiting: deque[_Fill] = deque()
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as beside:
             for frames in ticks:
                 sites = self._begun(frames)
                 ends = self._chooser.ends(sites, self._past, self._before, self._control.lam)
                 self._past, self._before = ends.end, ends.plan.vectors[1:]
-                waiting.append(beside.submit(self._chooser.fill, ends))
+                waiting.append(_Fill(self._chooser, ends, beside))
                 self._embed(sites)
                 if len(waiting) > 2:
-                    self._keep(pack(waiting.popleft().result().plan))
-            for drawn in waiting:
-                self._keep(pack(drawn.result().plan))
+                    waiting[-1].help()
+                    self._keep(pack(waiting.popleft().drawn().plan))
+            for fill in reversed(waiting):
+                fill.help()
+            for fill in waiting:
+                self._keep(pack(fill.drawn().plan))
 
     def _tick(self, frames: np.ndarray) -> None:
         sites = self._begun(frames)
@@ -334,67 +307,17 @@ class VideoEncoder(Encoder):
             self._counts[level].append(len(part))
 
 
-class _Control:
-    """Chooses lambda for each tick: fixed, or by trial until the tick meets its target. Causal and in fixed steps."""
+class _Fill:
+    """The frames between of one tick, coded by `beside` or by whoever asks for help before it has begun."""
 
-    TRIES = 6
+    def __init__(self, chooser: Chooser, ends: Ends, beside: ThreadPoolExecutor) -> None:
+        self._chooser, self._ends = chooser, ends
+        self._future: Future[Drawn] = beside.submit(chooser.fill, ends)
+        self._mine: Drawn | None = None
 
-    def __init__(self, options: VideoOptions, rate: float, grid: Grid, bits: np.ndarray) -> None:
-        self._options, self._bits, self._grid = options, bits, grid
-        self._quality, self._tries = options.quality, 0
-        self._raised = False
-        # Bits that may be spent now: what came in, at most two seconds of it.
-        per_second = options.bits_per_second or 0.0
-        self._income = int(per_second * TICK / rate)
-        self._most = int(2 * per_second)
-        self._purse = self._most
+    def help(self) -> None:
+        if self._mine is None and self._future.cancel():
+            self._mine = self._chooser.fill(self._ends)
 
-    @property
-    def steady(self) -> bool:
-        """Whether lambda never moves."""
-        return self._options.target_psnr is None and self._options.bits_per_second is None
-
-    @property
-    def lam(self) -> float:
-        return lambda_of(self._quality)
-
-    def accepts(self, codes: Sequence[np.ndarray], sites: np.ndarray, drawn: Drawn) -> bool:
-        """Whether the tick stands; else `lam` has moved and the tick is to be coded again."""
-        if self.steady:
-            return True
-        if self._options.target_psnr is not None:
-            return self._accepts_error(sites, drawn)
-        return self._accepts_bits(codes)
-
-    def _accepts_error(self, sites: np.ndarray, drawn: Drawn) -> bool:
-        gap = residual(sites, drawn.sites)[:, self._grid.inside]
-        total = np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum()
-        psnr = psnr_of(total / (gap.shape[0] * gap.shape[1] * 64))
-        assert self._options.target_psnr is not None
-        short = self._options.target_psnr - psnr
-        self._tries += 1
-        if self._tries < self.TRIES:
-            if short > 0 and self._quality < 15:
-                self._quality, self._raised = min(15.0, self._quality + max(0.5, np.ceil(short) / 2)), True
-                return False
-            if short < -1 and self._quality > -5 and not self._raised:
-                self._quality = max(-5.0, self._quality + np.ceil(short))
-                return False
-        self._tries, self._raised = 0, False
-        if short < -0.3:
-            self._quality = max(-5.0, self._quality - 0.25)
-        return True
-
-    def _accepts_bits(self, codes: Sequence[np.ndarray]) -> bool:
-        spent = int(np.ceil(sum(len(c) * b for c, b in zip(codes, self._bits, strict=True))))
-        self._tries += 1
-        left = min(self._purse + self._income, self._most) - spent
-        if left < 0 and self._tries < 4 * self.TRIES and self._quality > -5:
-            self._quality = max(-5.0, self._quality - (0.5 if spent < 2 * self._income else 1.0))
-            return False
-        self._purse, self._tries = left, 0
-        if left > self._most * 3 // 4:
-            self._quality = min(15.0, self._quality + 0.25)
-        elif left < self._most // 2 and spent > self._income:
-            self._quality = max(-5.0, self._quality - 0.25)
-        return True
+    def drawn(self) -> Drawn:
+        return self._mine if self._mine is not None else self._future.result()

@@ -44,7 +44,8 @@ Tap = Callable[[str, np.ndarray], None]
 GREY = np.full(1, 128, np.uint8)
 KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
 """Lambda of keys, of the last frames of other ticks and of the frames between, relative to the one given."""
-HOPE = 3.0
+HOPE, SITE_HOPE = 3.0, 3.5
+"""Squared error, in the bits of a code, that a quad or a block, and a site, has to have for a code to be looked for."""
 _NEVER = -1e12
 _WORTH = 40.0
 """Bits that the detail of a 16x16 quad costs at the error where a further bit pays about lambda; shapes `_worth`."""
@@ -75,7 +76,7 @@ class Chooser:
 
     def __init__(self, grid: Grid, books: Books, tap: Tap | None = None) -> None:
         self.grid, self.books, self.tap = grid, books, tap
-        self.bits = np.log2(books.cardinalities())
+        self.bits = np.log2(books.born())  # what a code was worth stays so, however the books grow
 
     def code(self, frames: np.ndarray, past: Reference | None, before: np.ndarray, lam: float) -> Drawn:
         """frames: sites uint8 (count, N, 96). past: None on a key tick. before: last tick's displacements."""
@@ -276,15 +277,13 @@ class Chooser:
         stages = len(book.codes)
         gains = np.full((len(energy), stages + 1), _NEVER)
         gains[:, 0] = 0
-        active = np.flatnonzero((energy > HOPE * self.bits[level] * lam) & self.grid.inside)
+        active = np.flatnonzero((energy > SITE_HOPE * self.bits[level] * lam) & self.grid.inside)
         if not len(active):
             return gains
-        wanted = np.zeros((len(active), book.width), np.float32)
-        kernels.gaps(target, base, active, wanted)
         if self.tap:
-            self.tap(name, wanted)
+            self.tap(name, np.pad(gaps_of(target, base, active), ((0, 0), (0, book.width - SITE * len(target)))))
         cost = self.bits[level : level + stages] * lam
-        found, saved = book.deepen(book.project(wanted), cost)
+        found, saved = book.deepen(book.project_gaps(target, base, active), cost)
         total = np.zeros(len(active))
         for stage in range(stages):
             tried = found[stage] >= 0

@@ -16,7 +16,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from pantok.quantizers.gated import Life
 from pantok.quantizers.kmeans import kmeans, nearest
+from pantok.tokenizers import video_living as living
 from pantok.tokenizers import video_search_kernels as kernels
 from pantok.tokenizers.video_grid import SITE, WEIGHTS
 
@@ -33,18 +35,21 @@ class Book:
 
     basis: int16 (D, V), rows nearly orthogonal and of norm `scale`; V = 96 times the sites of a vector.
     codes: for each stage int16 (K, D), in units of `unit` grey levels; neighbours stand together, in clusters.
-    starts: for each stage int64 (C + 1,): where each cluster begins, and K.
+    starts: for each stage int64 (C + 1,): where each cluster begins, and K (as it was born, if the book has grown).
+    lives: for each stage, of a book that has grown or lost codes since; else empty. See `video_living`.
     """
 
     basis: np.ndarray
     codes: tuple[np.ndarray, ...]
     starts: tuple[np.ndarray, ...]
+    lives: tuple[Life, ...] = ()
 
     def __post_init__(self) -> None:
         longest = self.reach * max(float(np.linalg.norm(row.astype(np.float64))) for row in self.basis)
         assert longest < EXACT, (longest, self.basis.shape)
         for stage, (book, starts) in enumerate(zip(self.codes, self.starts, strict=True)):
-            assert starts[0] == 0 and starts[-1] == len(book) and (np.diff(starts) > 0).all(), (stage, starts)
+            size = self.lives[stage].born(len(book)) if self.lives else len(book)
+            assert starts[0] == 0 and starts[-1] == size and (np.diff(starts) > 0).all(), (stage, starts)
             norms = np.linalg.norm(book.astype(np.float64), axis=1)
             # Coefficients are cut to `clip` along the way, see `project`.
             assert (self.clip * norms + norms**2 / 2 + 1).max() < EXACT, (stage, norms.max(), self.clip)
@@ -73,6 +78,11 @@ class Book:
     @cached_property
     def _forward(self) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.basis.T.astype(np.float32)))
+
+    @cached_property
+    def _first(self) -> tuple[Book, tuple[np.ndarray, ...]]:
+        codes, starts, numbers = living.first_codes(self)
+        return Book(self.basis, codes, starts), numbers
 
     @cached_property
     def _stages(self) -> tuple[np.ndarray, ...]:
@@ -124,6 +134,14 @@ class Book:
         out[:, -1] = 1.0
         return out.numpy()
 
+    def project_gaps(self, target: np.ndarray, base: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`project` of the weighted differences of the sites `rows` int64 (m,) of target and base, uint8 (f, N, 96);
+        frames that are missing do not differ."""
+        out = np.empty((len(rows), len(self.basis) + 1), np.float32)
+        gain = np.float32(1.0 / (self.scale * self.unit))
+        kernels.project(target, base, rows, self._forward.numpy()[: len(target) * SITE], gain, out)
+        return out
+
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A near code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""
         found, saved = self._run(slice(stage, stage + 1), coefficients, np.zeros(1))
@@ -137,6 +155,9 @@ class Book:
         return self._run(slice(None), coefficients, cost)
 
     def _run(self, stages: slice, coefficients: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.lives:
+            which = range(*stages.indices(len(self.codes)))
+            return living.deepen(self, *self._first, which, coefficients, cost)
         parts = tuple(np.ascontiguousarray(part[stages]) for part in self._stages)
         found = np.full((len(parts[0]), len(coefficients)), -1, np.int64)
         saved = np.zeros(found.shape)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numba import int32, njit
 
+from pantok.tokenizers.video_kernels import gaps
+
 PROBES = 4
 """Clusters that are looked into."""
 LEAD, HOPE, DEBT = 24, 3.2, 0.5
@@ -22,6 +24,28 @@ LEAD, HOPE, DEBT = 24, 3.2, 0.5
 before it fell short of what they had to take away by more than DEBT times that, they have to hold twice as much."""
 _ROWS = 256  # vectors of one matrix product: what it makes stays in a core's cache
 _SHIFT, _WIDE = 6, 64  # a score and a place among _WIDE share 32 bits
+
+
+@njit(cache=True, nogil=True)
+def project(
+    target: np.ndarray, base: np.ndarray, rows: np.ndarray, forward: np.ndarray, gain: float, out: np.ndarray
+) -> None:
+    """Coefficients of the differences of the sites `rows` int64 (m,) of target and base, uint8 (f, N, 96): `out`
+    float32 (m, D + 1), and a last column of ones.
+
+    forward: float32 (f * 96, D). gain: a power of two, float32. A few rows at a time, which stay in a core's cache.
+    """
+    some, dims = 64, forward.shape[1]
+    wanted = np.empty((some, forward.shape[0]), np.float32)
+    for first in range(0, len(rows), some):
+        here = rows[first : first + some]
+        gaps(target, base, here, wanted)
+        product = np.dot(wanted[: len(here)], forward)
+        for i in range(len(here)):
+            line, goal = product[i], out[first + i]
+            for d in range(dims):
+                goal[d] = np.rint(line[d] * gain)
+            goal[dims] = np.float32(1)
 
 
 @njit(cache=True, nogil=True)
