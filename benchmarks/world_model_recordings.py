@@ -1,12 +1,12 @@
 """Recordings with actions for the world model's benchmarks: a game with its sound, and a body seen from outside.
 
     pip install --target sim --no-deps ale-py==0.12.1 mujoco==3.9.0 absl-py glfw etils pyopengl
-    PYTHONPATH=sim python benchmarks/world_model_recordings.py pong -o pong/ --episodes 16 --seconds 40
-    PYTHONPATH=sim python benchmarks/world_model_recordings.py mujoco -o arm/ --episodes 16 --seconds 40
+    PYTHONPATH=sim python benchmarks/world_model_recordings.py pong -o pong/ --episodes 24 --seconds 32
+    PYTHONPATH=sim python benchmarks/world_model_recordings.py mujoco -o arm/ --episodes 24 --seconds 32
 
-`pong` is Atari Pong out of ale-py's own wheel: 15 pictures a second of 64x64, the sound that the machine made (30,720
+`pong` is Atari Pong out of ale-py's own wheel: 20 pictures a second of 64x64, the sound that the machine made (30,720
 samples a second, written at 16,000), the move that was held, the points that it brought. `mujoco` is an arm of two
-joints that may hit a puck in a box, from above: 15 pictures a second of 64x64, joint angles and speeds, the torques
+joints that may hit a puck in a box, from above: 20 pictures a second of 64x64, joint angles and speeds, the torques
 that were held. Both are played by chance that holds on for a while, so that actions tell what comes; the player of
 Pong also follows the ball now and then, so that there are rallies. A row is what was so before its action; its reward
 is what the action brought. Same seed, same recordings. MUJOCO_GL=egl or osmesa renders without a GPU.
@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-FPS = 15
+FPS = 20
 SIDE = 64
 
 
@@ -212,7 +212,7 @@ def record_mujoco(folder: Path, episode: int, seconds: float, seed: int) -> str:
             }
         )  # fmt: skip
         data.ctrl[:] = torque
-        for _ in range(20):  # 20 steps of 1/300 s are a frame
+        for _ in range(15):  # 15 steps of 1/300 s are a frame
             mujoco.mj_step(model, data)
         puck = model.body("puck").id
         touched += any(puck in model.geom_bodyid[data.contact.geom[i]] for i in range(data.ncon))

@@ -1,0 +1,324 @@
+"""What a world model is measured against: at each step a short vector of what was seen, heard and felt, in closed form.
+
+What is unusual: nothing is learned by gradient, and everything can be undone. An observation belongs to the state that
+says it: a step holds the ticks that begin in it, as in the sequence of ids (`pantok.layout`), and its observation is
+what these ticks decode to. So the vector of step k is g(s_k), a function of the ids up to the end of the step and of
+none after it; predictors that see vectors and models that see ids know the same. Pictures are principal components
+whose inverse is kept, in one unit for all of them, so that squared errors of vectors are squared errors of pixels.
+
+    video    the last frame of the step, RGB, resized by area to `lines` lines: up to `dims` principal components
+    audio    for each channel the power in `bands` bands, in dB
+    numeric  for each channel its last value and its mean; what is not a number is as before
+    text     nothing
+
+    space = ObservationSpace.fit(streams, vocabulary, layout)
+    seen = space.vectors(stream)            # steps x width, with what was there and when
+    space.frames(seen.values, "video")      # and back: uint8 pictures
+
+A track that says nothing in a step is as it was before, and marked as not present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pantok.config import from_mapping, to_mapping
+from pantok.errors import InputError, OptionError
+from pantok.layout import Layout
+from pantok.stream import TokenStream, TrackTokens
+from pantok.tokenizers import Tokenizer, load
+from pantok.vocabulary import Vocabulary
+from pantok.world_model import senses
+from pantok.world_model.components import Thinned, components
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationConfig:
+    """lines: of the small picture. dims: most principal components of a picture. samples: most steps of a track that
+    they are learned from. bands: of a channel of sound, from `low_hz` to half its sample rate, evenly on the mel scale.
+    """
+
+    lines: int = 32
+    dims: int = 128
+    samples: int = 1500
+    bands: int = 24
+    low_hz: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("lines", 4, 512), ("dims", 1, 1024), ("samples", 8, 20_000), ("bands", 1, 256)):
+            if not low <= getattr(self, name) <= high:
+                raise OptionError(f"observations {name}", f"{getattr(self, name)} is out of range", f"{low} to {high}")
+        if not 0 < self.low_hz < 1e5:
+            raise OptionError("observations low_hz", f"{self.low_hz} is out of range", "above 0")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The grid of an episode. first_ns: where step 0 begins; width_ns: of a step; count: of steps."""
+
+    first_ns: int
+    width_ns: int
+    count: int
+
+    @classmethod
+    def of(cls, stream: TokenStream, layout: Layout) -> Steps:
+        """As the sequence of `stream` under `layout` is cut: a tick is in the step that its first sample is in."""
+        kept = [t for t in stream.tracks.values() if layout.keeps(t.name) and t.clock.count]
+        width = round(layout.step_s * 1e9)
+        if not kept:
+            return cls(0, width, 0)
+        first = min(int(t.clock.at(np.array(0))) for t in kept)
+        late = [t for t in kept if not layout.is_early(t.name)] or kept
+        return cls(first, width, max(int((_begins(t)[-1] - first) // width) + 1 for t in late))
+
+    def of_ticks(self, track: TrackTokens) -> np.ndarray:
+        """int64 (ticks,): the step of each tick."""
+        return (_begins(track) - self.first_ns) // self.width_ns
+
+    @property
+    def times_ns(self) -> np.ndarray:
+        """int64 (count,): when each step begins."""
+        return self.first_ns + np.arange(self.count, dtype=np.int64) * self.width_ns
+
+
+def _begins(track: TrackTokens) -> np.ndarray:
+    """int64 (ticks,), nanoseconds: the first sample of each tick."""
+    return track.clock.at(np.arange(0, track.clock.count, track.tick))
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """The observations of an episode, S steps.
+
+    values: float32 (S, width), all tracks side by side, in units of the space. present: bool (S, tracks). times_ns:
+    int64 (S,), when each step begins. pictures: for each track of video that is there uint8 (S, lines, columns, 3), the small
+    pictures themselves, not their components; empty where they were not asked for.
+    """
+
+    id: str
+    values: np.ndarray
+    present: np.ndarray
+    times_ns: np.ndarray
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TrackSpace:
+    """One track's part of the vector. centre, scale: float32 (D,). basis: float32 (D, pixels), orthonormal rows, video
+    only. shape: of a small picture (lines, columns), video only. edges_hz: float64 (bands + 1,), audio only."""
+
+    name: str
+    modality: str
+    centre: np.ndarray
+    scale: np.ndarray
+    basis: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    shape: tuple[int, int] = (0, 0)
+    edges_hz: np.ndarray | None = None
+
+    @property
+    def width(self) -> int:
+        return len(self.centre)
+
+    def standard(self, raw: np.ndarray) -> np.ndarray:
+        """float32 (n, D) of raw features: components of the picture, dB, or values."""
+        if self.basis is not None and self.mean is not None:
+            raw = (raw - self.mean) @ self.basis.T
+        return ((raw - self.centre) / self.scale).astype(np.float32)
+
+    def raw(self, values: np.ndarray) -> np.ndarray:
+        """float32 (n, features): the inverse of `standard`, where it has one; of pictures the nearest there is."""
+        raw = np.asarray(values, np.float32) * self.scale + self.centre
+        return raw if self.basis is None or self.mean is None else raw @ self.basis + self.mean
+
+
+class ObservationSpace:
+    """See the module. Make one with `fit` or `from_arrays`."""
+
+    def __init__(
+        self, config: ObservationConfig, layout: Layout, vocabulary: Vocabulary, tracks: Sequence[TrackSpace]
+    ) -> None:
+        self.config, self.layout, self.vocabulary, self.tracks = config, layout, vocabulary, tuple(tracks)
+        self._tokenizers: dict[str, Tokenizer] = {}
+
+    # ------------------------------------------------------------------ the vector
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where each track's part of the vector is."""
+        ends = np.cumsum([t.width for t in self.tracks]).tolist()
+        return {t.name: slice(e - t.width, e) for t, e in zip(self.tracks, ends, strict=True)}
+
+    @property
+    def width(self) -> int:
+        return sum(t.width for t in self.tracks)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.tracks)
+
+    def track(self, name: str) -> TrackSpace:
+        """Raises OptionError."""
+        if name not in self.names:
+            raise OptionError(f"track {name}", "is not among the observations", f"known: {', '.join(self.names)}")
+        return self.tracks[self.names.index(name)]
+
+    @cached_property
+    def of_track(self) -> np.ndarray:
+        """int64 (width,): the number of the track that each dimension is of."""
+        return np.repeat(np.arange(len(self.tracks)), [t.width for t in self.tracks])
+
+    # ------------------------------------------------------------------ fit
+    @classmethod
+    def fit(
+        cls, streams: Iterable[TokenStream], vocabulary: Vocabulary, layout: Layout | None = None,
+        config: ObservationConfig | None = None,
+    ) -> ObservationSpace:  # fmt: skip
+        """One pass over the episodes, in memory bounded by `config.samples`. Raises InputError if there is nothing to
+        observe."""
+        config, layout = config or ObservationConfig(), layout or Layout.preset("default")
+        space = cls(config, layout, vocabulary, ())
+        held: dict[str, Thinned] = {}
+        open_: dict[str, TrackSpace] = {}
+        for stream in streams:
+            steps = Steps.of(stream, layout)
+            for track in space._observed(stream):
+                part = open_.get(track.name) or space._opened(track)
+                open_[track.name] = part
+                rows = held.setdefault(track.name, Thinned(config.samples))
+                for _, raw in space._raw(track, part, steps):
+                    rows.add(raw[None])
+        if not open_:
+            raise InputError("observations", "no episode has a track that can be observed", "video, sound or numbers")
+        order = sorted(open_, key=lambda name: (layout.place(name), name))
+        parts = [_closed(open_[name], held[name].rows(), config) for name in order if len(held[name].rows())]
+        return cls(config, layout, vocabulary, parts)
+
+    def _observed(self, stream: TokenStream) -> Iterator[TrackTokens]:
+        for track in stream.tracks.values():
+            if track.modality != "text" and self.layout.keeps(track.name) and track.clock.count:
+                yield track
+
+    def _opened(self, track: TrackTokens) -> TrackSpace:
+        """What is known of a track before its samples are."""
+        none = np.zeros(0, np.float32)
+        if track.modality == "video":
+            height, width = int(track.header["height"]), int(track.header["width"])
+            lines = min(self.config.lines, height)
+            return TrackSpace(track.name, "video", none, none, shape=(lines, max(1, round(width * lines / height))))
+        if track.modality == "audio":
+            top = senses.sample_rate(track) / 2
+            mel = np.linspace(senses.mel(min(self.config.low_hz, top / 2)), senses.mel(top), self.config.bands + 1)
+            return TrackSpace(track.name, "audio", none, none, edges_hz=700 * (10 ** (mel / 2595) - 1))
+        return TrackSpace(track.name, "numeric", none, none)
+
+    # ------------------------------------------------------------------ an episode
+    def vectors(self, stream: TokenStream, *, pictures: bool = False) -> Observations:
+        """The observations of an episode; holds one tick of it at a time besides them."""
+        steps = Steps.of(stream, self.layout)
+        values = np.zeros((steps.count, self.width), np.float32)
+        present = np.zeros((steps.count, len(self.tracks)), bool)
+        shown: dict[str, np.ndarray] = {}
+        for number, part in enumerate(self.tracks):
+            track = stream.tracks.get(part.name)
+            small = np.zeros((steps.count, *part.shape, 3), np.uint8) if part.modality == "video" else None
+            at = np.full(steps.count, -1)
+            if track is not None and track.clock.count and track.modality == part.modality:
+                for step, raw in self._raw(track, part, steps):
+                    if not 0 <= step < steps.count:
+                        continue
+                    values[step, self.slices[part.name]] = part.standard(raw[None])[0]
+                    present[step, number] = True
+                    at[step] = step
+                    if small is not None:
+                        small[step] = np.rint(raw).clip(0, 255).reshape(small.shape[1:])
+            # What is not said is as it was before; before everything else it is what comes first.
+            before = np.maximum.accumulate(at) if steps.count else at
+            if present[:, number].any():
+                before = np.where(before < 0, int(np.argmax(present[:, number])), before)
+                values[:, self.slices[part.name]] = values[before, self.slices[part.name]]
+                if small is not None:
+                    small = small[before]
+            if small is not None and pictures and present[:, number].any():
+                shown[part.name] = small
+        return Observations(stream.id, values, present, steps.times_ns, shown)
+
+    def frames(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
+        """uint8 (S, lines, columns, 3): the pictures that vectors say. values: (S, width), or (S, D) of the one track.
+        name: of the track, the first one of video if None. Raises OptionError."""
+        return np.rint(self.pictured(values, name)).clip(0, 255).astype(np.uint8)
+
+    def pictured(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
+        """`frames` before they are rounded and cut to what can be shown: float32."""
+        if name is None:
+            name = next((t.name for t in self.tracks if t.modality == "video"), "video")
+        part = self.track(name)
+        if part.modality != "video":
+            raise OptionError(f"track {name}", "is no video", "frames are of video")
+        values = np.asarray(values, np.float32)
+        mine = values[:, self.slices[name]] if values.shape[1] == self.width else values
+        return part.raw(mine).reshape(-1, *part.shape, 3)
+
+    def _raw(self, track: TrackTokens, part: TrackSpace, steps: Steps) -> Iterator[tuple[int, np.ndarray]]:
+        """(step, float32 features) of each step in which a tick of the track begins, in order."""
+        tokenizer, step = self._tokenizer(track.modality), steps.of_ticks(track)
+        if part.modality == "video":
+            return senses.seen(track, tokenizer, part.shape, step)
+        if part.edges_hz is not None:
+            return senses.heard(track, tokenizer, part.edges_hz, step)
+        return senses.felt(track, tokenizer, step)
+
+    def _tokenizer(self, modality: str) -> Tokenizer:
+        if modality not in self._tokenizers:
+            self._tokenizers[modality] = load(self.vocabulary.states[modality])
+        return self._tokenizers[modality]
+
+    # ------------------------------------------------------------------ keep
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, JSON facts) that `from_arrays` takes."""
+        arrays, facts = {}, []
+        for number, part in enumerate(self.tracks):
+            for name in ("centre", "scale", "basis", "mean", "edges_hz"):
+                if getattr(part, name) is not None:
+                    arrays[f"{number}.{name}"] = getattr(part, name)
+            facts.append({"name": part.name, "modality": part.modality, "shape": list(part.shape)})
+        return arrays, {"format": FORMAT, "config": to_mapping(self.config), "tracks": facts}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], vocabulary: Vocabulary, layout: Layout
+    ) -> ObservationSpace:
+        """Raises InputError for a format that this version does not know."""
+        if facts.get("format") != FORMAT:
+            raise InputError("observations", f"format {facts.get('format')} is not known", "train again")
+        tracks = [
+            TrackSpace(
+                fact["name"], fact["modality"], arrays[f"{k}.centre"], arrays[f"{k}.scale"], arrays.get(f"{k}.basis"),
+                arrays.get(f"{k}.mean"), (int(fact["shape"][0]), int(fact["shape"][1])), arrays.get(f"{k}.edges_hz"),
+            )
+            for k, fact in enumerate(facts["tracks"])
+        ]  # fmt: skip
+        return cls(from_mapping(ObservationConfig, dict(facts["config"]), "observations"), layout, vocabulary, tracks)
+
+
+def _closed(part: TrackSpace, rows: np.ndarray, config: ObservationConfig) -> TrackSpace:
+    """The track's part of the space, from a sample of its raw features (n, features)."""
+    if part.modality == "video":
+        mean, basis, variance = components(rows, config.dims)
+        # One unit for all components: errors of vectors are errors of pixels.
+        unit = np.float32(max(np.sqrt(variance.mean()), 1e-3))
+        zero = np.zeros(len(basis), np.float32)
+        return TrackSpace(
+            part.name, part.modality, zero, np.full(len(basis), unit, np.float32), basis, mean, part.shape
+        )
+    least = 1.0 if part.modality == "audio" else 1e-6
+    spread = rows.std(0)
+    spread = np.maximum(spread, max(least, 1e-3 * float(spread.max(initial=0.0))) if len(spread) else least)
+    centre = rows.mean(0).astype(np.float32)
+    return TrackSpace(part.name, part.modality, centre, spread.astype(np.float32), edges_hz=part.edges_hz)
