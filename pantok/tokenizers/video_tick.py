@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from pantok.tokenizers import video_kernels as kernels
+from pantok.tokenizers import video_living as living
 from pantok.tokenizers.video_exact import FRACTION, Book
 from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
 from pantok.tokenizers.video_motion import PALETTE
@@ -223,11 +224,17 @@ class Books:
         object.__setattr__(self, "by_name", {n: getattr(self, n) for n in self.NAMES})
 
     def cardinalities(self) -> tuple[int, ...]:
+        return self._sizes({name: tuple(map(len, book.codes)) for name, book in self.by_name.items()})
+
+    def born(self) -> tuple[int, ...]:
+        """The cardinalities that the levels had at first, before any grew."""
+        return self._sizes({name: living.born(book) for name, book in self.by_name.items()})
+
+    def _sizes(self, of: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
         sizes = dict(CARDINALITY)
-        sizes[COARSE], sizes[FRESH], sizes[MOVED] = (len(b.codes[0]) for b in (self.coarse, self.fresh, self.moved))
+        sizes[COARSE], sizes[FRESH], sizes[MOVED] = of["coarse"][0], of["fresh"][0], of["moved"][0]
         sizes[PATTERN], sizes[BETWEEN_PATTERN] = len(self.patterns), len(self.inner_patterns)
-        sizes |= {FINE + k: len(c) for k, c in enumerate(self.fine.codes)}
-        sizes |= {INNER + k: len(c) for k, c in enumerate(self.inner.codes)}
+        sizes |= {FINE + k: n for k, n in enumerate(of["fine"])} | {INNER + k: n for k, n in enumerate(of["inner"])}
         return tuple(sizes[k] for k in range(LEVELS))
 
 

@@ -1,0 +1,105 @@
+"""The search of a book of video that has grown or lost codes since it was learned.
+
+What is unusual: the book as it was born is searched as ever, in its clusters; what came later is looked at only for
+vectors that this leaves further off than the block's threshold, so that what was well described keeps its codes to the
+last one. Squared distances are whole numbers, so that the threshold is no matter of rounding.
+
+Letters: n vectors, D coefficients, S stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pantok.quantizers.gated import Life, nearest_living
+from pantok.tokenizers import video_search_kernels as kernels
+
+if TYPE_CHECKING:
+    from pantok.tokenizers.video_exact import Book
+
+LEVELS: Mapping[str, tuple[str, ...]] = {
+    "coarse": ("coarse",),
+    "fresh": ("fresh",),
+    "moved": ("moved",),
+    "fine": ("fine1", "fine2", "fine3", "fine4"),
+    "inner": ("between1", "between2", "between3"),
+}
+"""The level of each stage of each book."""
+
+
+def of_book(lives: Mapping[str, Life], name: str) -> tuple[Life, ...]:
+    """Lives of the stages of a book; none at all if nothing has happened to it."""
+    mine = tuple(lives.get(level, Life()) for level in LEVELS[name])
+    return mine if any(mine) else ()
+
+
+def by_level(books: Mapping[str, Book]) -> dict[str, Life]:
+    """The reverse of `of_book`."""
+    return {
+        level: life
+        for name, book in books.items()
+        for level, life in zip(LEVELS[name], book.lives, strict=False)
+        if life
+    }
+
+
+def born(book: Book) -> tuple[int, ...]:
+    """How many codes each stage had at first."""
+    lives = book.lives or (Life(),) * len(book.codes)
+    return tuple(life.born(len(codes)) for life, codes in zip(lives, book.codes, strict=True))
+
+
+def first_codes(book: Book) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """For each stage the codes as they were born, those that are retired left out: vectors, starts, their numbers."""
+    codes, starts, numbers = [], [], []
+    for table, begins, life in zip(book.codes, book.starts, book.lives, strict=True):
+        _, kept = next(iter(life.parts(len(table))))
+        codes.append(table[kept])
+        starts.append(np.unique(np.searchsorted(kept, begins)))
+        numbers.append(kept)
+    return tuple(codes), tuple(starts), tuple(numbers)
+
+
+def deepen(
+    book: Book, first: Book, numbers: tuple[np.ndarray, ...], stages: range, coefficients: np.ndarray, cost: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `video_search_kernels.deepen`, with what came later.
+
+    first, numbers: the book of `first_codes` and its codes' numbers. coefficients: float32 (n, D + 1). cost float64
+    (S,). Returns codes int64 (S, n), -1 where not tried, and the squared error that each takes away, float64 (S, n).
+    """
+    dims, unit2 = len(book.basis), float(book.unit**2)
+    found = np.full((len(stages), len(coefficients)), -1, np.int64)
+    saved = np.zeros(found.shape)
+    x, active, gained = coefficients.copy(), np.arange(len(coefficients)), np.zeros(len(coefficients))
+    table, centres, starts, _ = first._stages
+    for number, stage in enumerate(stages):
+        lead = x[:, : min(dims, kernels.LEAD)].astype(np.float64)
+        energy, least = unit2 * (lead * lead).sum(1), kernels.HOPE * cost[number]
+        tried = (energy >= least) & ((gained >= -kernels.DEBT * cost[number]) | (energy >= 2 * least))
+        x, active, gained = x[tried], active[tried], gained[tried]
+        if not len(x):
+            break
+        near, score = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
+        kernels.nearest(x, table[stage], centres[stage], starts[stage], near, score)
+        mine, left = numbers[stage][near], x[:, :dims].astype(np.float64)
+        norm = (left * left).sum(1)
+        distance = norm + 2.0 * score
+        codes = book.codes[stage]
+        for threshold, among in list(book.lives[stage].parts(len(codes)))[1:]:
+            far = np.flatnonzero(distance > threshold)
+            if len(far) and len(among):
+                there, gap = nearest_living(x[far, :dims], codes[among].astype(np.float32), None)
+                there = among[there]
+                apart = left[far] - codes[there]
+                gap = (apart * apart).sum(1)
+                better = gap < distance[far]
+                mine[far[better]], distance[far[better]] = there[better], gap[better]
+        taken = unit2 * (norm - distance)
+        found[number, active], saved[number, active] = mine, taken
+        gained = gained + taken - cost[number]
+        x[:, :dims] -= codes[mine]
+    return found, saved
