@@ -39,8 +39,8 @@ def episode_columns(store: Store, episode: str, numbering: Numbering, codes: boo
     Raises StoreError for what is missing or damaged, OptionError for a level that a track does not have.
     """
     info = store.episodes[episode]
-    segment = store.segment(info.segment)
-    line = segment.episodes[info.row]
+    segment, row = store.find(info)
+    line = segment.line(row)
     tracks = [
         _track(segment, facts, numbering, codes) for facts in line["tracks"] if numbering.layout.keeps(facts["track"])
     ]
@@ -131,6 +131,7 @@ def _save(path: Path, entries: np.ndarray) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 np.save(file, entries)
+            os.chmod(name, path.parent.stat().st_mode & 0o666)  # who may read the store may read it
             os.replace(name, path)
         except OSError:
             os.unlink(name)

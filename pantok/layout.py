@@ -180,15 +180,13 @@ def write(
     """
     from pantok import layout_kernels
 
-    first, stop, at = places[:, 1], places[:, 2], places[:, 3]
-    assert (first >= 0).all() and (at >= 0).all() and int((at + stop - first).max()) <= len(columns.ids), places
-    assert all(stop[k] <= len(part) for k, part in enumerate(parts)), places
     many = any(part.has_latents for part in parts)
-    rows = np.empty((int((stop - first).sum()) if many else 0, 3), np.int64)
+    rows = np.empty((int((places[:, 2] - places[:, 1]).sum()) if many else 0, 3), np.int64)
     found, bad, level, begin = layout_kernels.write(
         places, numbers, columns.ids, columns.kind, columns.level, columns.track, columns.role, columns.time_ns,
         columns.mask, columns.document, rows,
     )  # fmt: skip
+    assert level >= 0, (places[bad], len(parts[bad]), len(columns.ids))
     if bad >= 0:
         parts[bad].complain(level, begin)
     if not found:

@@ -43,6 +43,11 @@ SHEET, FIRST, STOP, AT, NUMBERING, DOCUMENT, PART_FIELDS = range(7)
 """Of a part: the address of its episode's sheet, its ids [FIRST, STOP), where they go, which row of `numbers` says what
 the episode's tracks are called, and the number of its document."""
 LATENT_KIND = 5
+_SURVEY = "int64(int64[:,::1], int64[:,::1], int64[::1], int64, int64[:,::1], int64[::1])"
+_WRITE = (
+    "UniTuple(int64, 4)(int64[:,::1], uint8[:,::1], int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], "
+    "int64[::1], boolean[::1], int32[::1], int64[:,::1])"
+)
 _END = 2**62
 
 
@@ -203,7 +208,8 @@ def _open(
     return tick
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+# What Python calls has its types said, so that importing this loads it, and the first batch does not wait for that.
+@njit(_SURVEY, cache=True, nogil=True, error_model="numpy")
 def survey(
     tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, spacing: int, points: np.ndarray, totals: np.ndarray
 ) -> int:
@@ -295,53 +301,6 @@ def _copy(address: int, n: int, size: int, level: np.ndarray, out: np.ndarray) -
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def write(
-    parts: np.ndarray, numbers: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray,
-    role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, document: np.ndarray, latents: np.ndarray,
-) -> tuple[int, int, int, int]:  # fmt: skip
-    """The ids of all parts (P, PART_FIELDS) into flat columns.
-
-    numbers: uint8 (Q, 256), what `owner` says of the tracks of an episode. mask: whether an id is to be predicted.
-    latents: (M, 3) int64, part, track and row of the vector of each placeholder; M 0 if there are none. Returns how
-    many of these, and where a code is not below its cardinality: the part (-1: nowhere), the level and its run's start.
-    """
-    found = 0
-    for number in range(len(parts)):
-        part = parts[number]
-        if part[FIRST] >= part[STOP]:
-            continue
-        at = part[SHEET]
-        facts = carray(_pointer(at), (FACTS,), np.int64)
-        at += 8 * FACTS
-        tracks = carray(_pointer(at), (facts[SIZE_TRACKS], TRACK_FIELDS), np.int64)
-        at += 8 * tracks.size
-        levels = carray(_pointer(at), (facts[SIZE_LEVELS], LEVEL_FIELDS), np.int64)
-        at += 8 * levels.size
-        chunks = carray(_pointer(at), (facts[SIZE_CHUNKS],), np.int64)
-        at += 8 * chunks.size
-        width = HEAD + 3 * facts[SIZE_TRACKS] + facts[SIZE_LEVELS]
-        points = carray(_pointer(at), (facts[SIZE_POINTS], width), np.int64)
-        low, high = 0, len(points) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if points[middle, PLACE] <= part[FIRST]:
-                low = middle
-            else:
-                high = middle - 1
-        a, b = part[AT], part[AT] + part[STOP] - part[FIRST]
-        document[a:b] = part[DOCUMENT]
-        made, bad, bad_at = _write(
-            tracks, levels, chunks, facts, points[low], part[FIRST], part[STOP], numbers[part[NUMBERING]],
-            ids[a:b], kind[a:b], level[a:b], owner[a:b], role[a:b], time_ns[a:b], mask[a:b], latents[found:],
-        )  # fmt: skip
-        latents[found : found + made, 0] = number
-        found += made
-        if bad >= 0:
-            return found, number, bad, bad_at
-    return found, -1, 0, 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _write(
     tracks: np.ndarray, levels: np.ndarray, chunks: np.ndarray, facts: np.ndarray, point: np.ndarray, start: int,
     stop: int, numbers: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray,
@@ -413,3 +372,53 @@ def _write(
         state[PLACE] += size
         _advance(tracks, levels, facts, state, p)
     return found, bad, bad_at
+
+
+@njit(_WRITE, cache=True, nogil=True, error_model="numpy")
+def write(
+    parts: np.ndarray, numbers: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray,
+    role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, document: np.ndarray, latents: np.ndarray,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """The ids of all parts (P, PART_FIELDS) into flat columns.
+
+    numbers: uint8 (Q, 256), what `owner` says of the tracks of an episode. mask: whether an id is to be predicted.
+    latents: (M, 3) int64, part, track and row of the vector of each placeholder; M 0 if there are none. Returns how
+    many of these, and where a code is not below its cardinality: the part (-1: nowhere), the level (-1: the part
+    does not fit) and its run's start.
+    """
+    found = 0
+    for number in range(len(parts)):
+        part = parts[number]
+        if part[FIRST] >= part[STOP]:
+            continue
+        at = part[SHEET]
+        facts = carray(_pointer(at), (FACTS,), np.int64)
+        at += 8 * FACTS
+        tracks = carray(_pointer(at), (facts[SIZE_TRACKS], TRACK_FIELDS), np.int64)
+        at += 8 * tracks.size
+        levels = carray(_pointer(at), (facts[SIZE_LEVELS], LEVEL_FIELDS), np.int64)
+        at += 8 * levels.size
+        chunks = carray(_pointer(at), (facts[SIZE_CHUNKS],), np.int64)
+        at += 8 * chunks.size
+        width = HEAD + 3 * facts[SIZE_TRACKS] + facts[SIZE_LEVELS]
+        points = carray(_pointer(at), (facts[SIZE_POINTS], width), np.int64)
+        low, high = 0, len(points) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if points[middle, PLACE] <= part[FIRST]:
+                low = middle
+            else:
+                high = middle - 1
+        a, b = part[AT], part[AT] + part[STOP] - part[FIRST]
+        if part[FIRST] < 0 or part[STOP] > facts[TOTAL] or a < 0 or b > len(ids):
+            return found, number, -1, 0
+        document[a:b] = part[DOCUMENT]
+        made, bad, bad_at = _write(
+            tracks, levels, chunks, facts, points[low], part[FIRST], part[STOP], numbers[part[NUMBERING]],
+            ids[a:b], kind[a:b], level[a:b], owner[a:b], role[a:b], time_ns[a:b], mask[a:b], latents[found:],
+        )  # fmt: skip
+        latents[found : found + made, 0] = number
+        found += made
+        if bad >= 0:
+            return found, number, bad, bad_at
+    return found, -1, 0, 0

@@ -122,6 +122,7 @@ class StreamDataset(IterableDataset):
         layouts = [replace(self.layout, levels=stage.levels) for stage in self._stages]
         self._numberings = [Numbering(layout, self.vocabulary) for layout in layouts]
         self._epoch = self._batch = self._turn = 0
+        self._known: dict[tuple[tuple[str, ...], ...], tuple[list[str], np.ndarray, dict[tuple[str, ...], int]]] = {}
 
     @cached_property
     def _curriculum(self) -> Curriculum:
@@ -251,29 +252,24 @@ class StreamDataset(IterableDataset):
         """The windows of these numbers of an epoch, together. May be called from several threads at once."""
         rows, length = len(windows), self.length
         # One piece of memory for all columns, the widest first so that each is aligned.
-        arena = torch.empty(rows * length * _WIDTH, dtype=torch.uint8, pin_memory=self._pin)
-        tensors, at = {}, 0
+        size = rows * length
+        arena = torch.empty(size * _WIDTH, dtype=torch.uint8, pin_memory=True).numpy() if self._pin else None
+        arena = np.empty(size * _WIDTH, np.uint8) if arena is None else arena
+        flat, at = {}, 0
         for name, dtype in _COLUMNS.items():
-            end = at + rows * length * dtype.itemsize
-            tensors[name] = arena[at:end].view(dtype).view(rows, length)
-            at = end
-        flat = {name: tensor.numpy().reshape(-1) for name, tensor in tensors.items()}
+            flat[name] = arena[at : at + size * dtype.itemsize].view(dtype)
+            at += size * dtype.itemsize
         stage = self._curriculum.stage(epoch)
         numbering = self._numberings[stage]
         parts, sources = self._parts(stage, epoch, windows)
         episodes = [self._sources[source].arranged(episode, numbering) for source, episode in parts[:, 3:].tolist()]
-        tracks, called, numbers = dict[str, int](), dict[tuple[str, ...], int](), list[np.ndarray]()
-        for arranged in episodes:
-            if arranged.tracks not in called:
-                called[arranged.tracks] = len(numbers)
-                row = np.full(256, 255, np.uint8)
-                row[: len(arranged.tracks)] = [tracks.setdefault(name, len(tracks)) for name in arranged.tracks]
-                numbers.append(row)
+        kinds = tuple(dict.fromkeys([arranged.tracks for arranged in episodes]))
+        tracks, numbers, called = self._called(kinds)
         places, bounds = np.empty((len(parts), 6), np.int64), np.empty(len(parts) + rows + 1, np.int32)
         places[:, 0] = [arranged.address for arranged in episodes]
         places[:, 4] = [called[arranged.tracks] for arranged in episodes]
         bounds = bounds[: kernels.lay_out(parts, length, places, bounds)]
-        found = write(episodes, places, np.array(numbers), Columns(*(flat[name] for name in _TAKEN)))
+        found = write(episodes, places, numbers, Columns(*(flat[name] for name in _TAKEN)))
         if int((parts[:, 2] - parts[:, 1]).sum()) < rows * length:
             ends = places[:, 3] + places[:, 2] - places[:, 1]
             for row_end in set(bounds.tolist()) - set(ends.tolist()) - {0}:
@@ -284,7 +280,7 @@ class StreamDataset(IterableDataset):
         for part, track, values in found:
             latents.setdefault(episodes[part].tracks[track], []).append(values)
         return {
-            **tensors,
+            **{name: torch.from_numpy(column.reshape(rows, length)) for name, column in flat.items()},
             "tracks": list(tracks),
             "cu_seqlens": torch.from_numpy(bounds),
             "latents": {name: torch.from_numpy(np.concatenate(values)) for name, values in latents.items()},
@@ -292,6 +288,21 @@ class StreamDataset(IterableDataset):
             "window": torch.from_numpy(np.array(windows, np.int64)),
             "source": torch.from_numpy(np.array(sources, np.int64)),
         }
+
+    def _called(self, kinds: tuple[tuple[str, ...], ...]) -> tuple[list[str], np.ndarray, dict[tuple[str, ...], int]]:
+        """For episodes of these tracks: names of a batch's tracks, what it calls those of each kind (uint8 (Q, 256)),
+        and the row of each kind."""
+        found = self._known.get(kinds)
+        if found is None:
+            tracks = {name: 0 for kind in kinds for name in kind}
+            tracks = {name: number for number, name in enumerate(tracks)}
+            numbers = np.full((len(kinds), 256), 255, np.uint8)
+            for row, kind in enumerate(kinds):
+                numbers[row, : len(kind)] = [tracks[name] for name in kind]
+            if len(self._known) >= 1024:
+                self._known.clear()
+            found = self._known[kinds] = list(tracks), numbers, {kind: row for row, kind in enumerate(kinds)}
+        return found
 
     def _parts(self, stage: int, epoch: int, windows: Sequence[int]) -> tuple[np.ndarray, list[int]]:
         """(int64 (P, 5): row of the batch, first and last + 1 id, store, episode; the store of each window)."""
@@ -328,8 +339,11 @@ class StreamDataset(IterableDataset):
 
 
 _COLUMNS = {
-    "ids": torch.int64, "time_ns": torch.int64, "document": torch.int32, "kind": torch.uint8, "level": torch.uint8,
-    "track": torch.uint8, "role": torch.uint8, "loss_mask": torch.bool,
+    name: np.dtype(dtype)
+    for name, dtype in (
+        ("ids", np.int64), ("time_ns", np.int64), ("document", np.int32), ("kind", np.uint8), ("level", np.uint8),
+        ("track", np.uint8), ("role", np.uint8), ("loss_mask", np.bool_),
+    )
 }  # fmt: skip
 _TAKEN = ("ids", "kind", "level", "track", "role", "time_ns", "loss_mask", "document")  # in the order of `Columns`
 _WIDTH = sum(dtype.itemsize for dtype in _COLUMNS.values())

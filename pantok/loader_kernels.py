@@ -42,7 +42,8 @@ def place(index: int, n: int, key: np.uint64) -> int:
             return int(word)
 
 
-@njit(cache=True, nogil=True)
+# Types are said, so that importing this loads what is compiled, and the first batch does not wait for that.
+@njit("int64[::1](int64, uint64)", cache=True, nogil=True)
 def order(n: int, key: np.uint64) -> np.ndarray:
     """int64 (n,): the whole order."""
     out = np.empty(n, np.int64)
@@ -51,7 +52,10 @@ def order(n: int, key: np.uint64) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(
+    "int64(int64[::1], int64, int64, uint64, boolean, int64[::1], int64[::1], int64[::1], int64[:,::1])",
+    cache=True, nogil=True,
+)  # fmt: skip
 def parts(
     indices: np.ndarray, length: int, span: int, key: np.uint64, shuffle: bool, row: np.ndarray, ends: np.ndarray,
     lengths: np.ndarray, out: np.ndarray,
@@ -91,7 +95,7 @@ def parts(
     return made
 
 
-@njit(cache=True, nogil=True)
+@njit("int64(int64[:,::1], int64, int64[:,::1], int32[::1])", cache=True, nogil=True)
 def lay_out(parts: np.ndarray, length: int, places: np.ndarray, bounds: np.ndarray) -> int:
     """Where parts go in a batch of rows of `length`.
 
