@@ -26,6 +26,7 @@ COMMANDS = {
     "decode": ("decode", "Turn token streams back into video, sound, motion and text."),
     "info": ("info", "Show what a store, a vocabulary or a recording holds."),
     "verify": ("verify", "Check every byte and every promise of a store."),
+    "store": ("store", "Pack a store for transport, compact its segments."),
     "stream": ("stream", "Write ids to standard output, for a training job."),
     "export": ("export", "Write a store as the files that another trainer reads."),
     "train-wm": ("train_wm", "Train a world model on a store."),

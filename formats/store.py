@@ -15,9 +15,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -28,38 +27,18 @@ from pantok.errors import StoreError, VocabularyError
 from pantok.experience import Source
 from pantok.formats.store_disk import StageLock, publish, reason, staged, sweep_stages
 from pantok.formats.store_facts import canonical, checked, episode_digest, episode_key
-from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest
+from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest, SegmentInfo
 from pantok.formats.store_root import may_replace, read_root, write_empty
-from pantok.formats.store_segment import Segment, is_intact, manifest_entry, segment_name, write_segment
+from pantok.formats.store_segment import Segment, is_intact, is_merged, manifest_entry, segment_name, write_segment
+from pantok.formats.store_sizes import StoreSize, TrackSize, store_sizes
 from pantok.formats.store_verify import Problem, verify_store
 from pantok.formats.vocab import load_vocabulary
-from pantok.stream import TokenStream, smallest_dtype
+from pantok.stream import TokenStream
 from pantok.vocabulary import Vocabulary
 
+__all__ = ["SegmentWriter", "Store", "StoreSize", "TrackSize"]
+
 _CACHED_SEGMENTS = 64
-
-
-@dataclass(frozen=True)
-class TrackSize:
-    """Totals of one track over all episodes. codes, code_bytes: by level."""
-
-    name: str
-    modality: str
-    episodes: int
-    duration_ns: int
-    samples: int
-    ticks: int
-    codes: tuple[int, ...]
-    code_bytes: tuple[int, ...]
-    latent_bytes: int
-
-
-@dataclass(frozen=True)
-class StoreSize:
-    """bytes: of all objects of the live segments, metadata and checksums included."""
-
-    tracks: tuple[TrackSize, ...]
-    bytes: int
 
 
 class Store:
@@ -196,17 +175,41 @@ class Store:
         streams = [checked(stream, self.vocabulary) for stream in streams]
         digests = [episode_digest(stream) for stream in streams]
         name = segment_name(streams, digests)
-        folder = self.path / "segments"
-        placed = False
         try:
             self._sweep_once()
             self.refresh()
             live = self._manifest.episodes
-            if all(s.id in live and live[s.id].segment == name for s in streams) and is_intact(folder / name):
-                return name
+            folder = self.path / "segments" / name
+            if not all(s.id in live and live[s.id].segment == name for s in streams) or not is_intact(folder):
+                self.put(name, streams, digests)
+        except (StoreError, VocabularyError):
+            raise
+        except OSError as error:
+            raise StoreError(
+                self.path,
+                f"episode {streams[0].id} cannot be written: {reason(error)}",
+                "what was committed stays; mend the cause and run again",
+            ) from error
+        return name
+
+    def put(
+        self,
+        name: str,
+        streams: Sequence[TokenStream],
+        digests: Sequence[str],
+        packed: bool = False,
+        still: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Stages, places and lists a segment of `checked` streams; whether it is listed. Raises OSError.
+
+        packed: compressed. still: for what lies in the store already; see `Manifest.commit`.
+        """
+        folder, merged = self.path / "segments", still is not None
+        placed = listed = False
+        try:
             with ExitStack() as held:
                 stage = held.enter_context(staged(folder, name))
-                entry = write_segment(stage, streams, digests, self.vocabulary)
+                entry = write_segment(stage, streams, digests, self.vocabulary, packed, merged)
                 while True:
                     try:
                         publish(stage, folder / name, replace=False)
@@ -218,19 +221,15 @@ class Store:
                             held.callback(lock.close)
                             entry = manifest_entry(folder / name)
                             break
-                self._manifest.commit(add=[entry])
-        except (StoreError, VocabularyError):
-            raise
-        except OSError as error:
-            if placed:
-                shutil.rmtree(folder / name, ignore_errors=True)
-            raise StoreError(
-                self.path,
-                f"episode {streams[0].id} cannot be written: {reason(error)}",
-                "what was committed stays; mend the cause and run again",
-            ) from error
+                listed = self._manifest.commit(add=[entry], still=still or (lambda: True)) > 0
+        finally:
+            if placed and not listed:
+                with suppress(StoreError):
+                    self._manifest.refresh()  # the disk may have refused after the commit was made
+                if name not in self._manifest.known:
+                    shutil.rmtree(folder / name, ignore_errors=True)
         self._segments.pop(name, None)
-        return name
+        return listed
 
     def remove(self, episodes: Collection[str]) -> None:
         """Takes episodes out of the store, in one commit; `sweep` frees their space. Raises StoreError if unknown."""
@@ -254,7 +253,28 @@ class Store:
                 raise StoreError(
                     self.path, f"episode {episode} has no track {track}", f"it has {', '.join(info.tracks)}"
                 )
-        return self.segment(info.segment).stream(info.row, tracks, levels, check)
+        while True:
+            segment, row = self.find(info)
+            try:
+                return segment.stream(row, tracks, levels, check)
+            except StoreError:
+                if segment.is_there():
+                    raise
+
+    def find(self, episode: EpisodeInfo) -> tuple[Segment, int]:
+        """The segment and row of an episode, also if it has been moved since (`compact`). Raises StoreError."""
+        known = self._segments.get(episode.segment)
+        if known is not None and known.is_there():
+            return known, episode.row
+        self._segments.pop(episode.segment, None)
+        try:
+            return self.segment(episode.segment), episode.row
+        except StoreError:
+            self.refresh()
+            now = self._manifest.episodes.get(episode.id)
+            if now is None or now.digest != episode.digest or now.segment == episode.segment:
+                raise
+            return self.segment(now.segment), now.row
 
     def segment(self, name: str) -> Segment:
         """A committed segment, for readers of whole columns."""
@@ -271,29 +291,20 @@ class Store:
 
     def sizes(self) -> StoreSize:
         """Bytes by track and level, from the manifest alone."""
-        found: dict[str, list[Any]] = {}
-        for episode in self.episodes.values():
-            for name, track in episode.tracks.items():
-                found.setdefault(name, []).append(track)
-        sizes = []
-        for name, tracks in sorted(found.items()):
-            items = [smallest_dtype(lv.cardinality).itemsize for lv in self.vocabulary.levels(tracks[0].modality)]
-            codes = tuple(sum(n) for n in zip(*(t.codes for t in tracks), strict=True))
-            duration_ns, samples, ticks = (
-                sum(getattr(t, w) for t in tracks) for w in ("duration_ns", "samples", "ticks")
-            )
-            latents = sum(2 * t.latents[0] * t.latents[1] for t in tracks if t.latents)
-            code_bytes = tuple(n * size for n, size in zip(codes, items, strict=True))
-            sizes.append(
-                TrackSize(
-                    name, tracks[0].modality, len(tracks), duration_ns, samples, ticks, codes, code_bytes, latents
-                )
-            )
-        return StoreSize(tuple(sizes), sum(s.bytes for s in self._manifest.segments.values()))
+        return store_sizes(self._manifest, self.vocabulary)
 
     def verify(self) -> Iterator[Problem]:
         """Every byte compared with its checksum, every code with its level: see `store_verify`."""
         return verify_store(self.path)
+
+    def known(self, segment: str) -> SegmentInfo:
+        """What the manifest says of a committed segment."""
+        return self._manifest.known[segment]
+
+    def prepare(self) -> None:
+        """What a writer does before its first write: clears up after killed ones, and takes note of all commits."""
+        self._sweep_once()
+        self.refresh()
 
     def sweep(self) -> list[str]:
         """Removes what no reader of the newest commit needs: replaced and removed segments, and what killed writers
@@ -347,7 +358,7 @@ class Store:
                 if name in self._manifest.known or not (folder / name).is_dir():
                     continue
                 taken = self._manifest.episodes
-                if is_intact(folder / name, self.vocabulary_id):
+                if is_intact(folder / name, self.vocabulary_id) and not is_merged(folder / name):
                     entry = manifest_entry(folder / name)
                     if not any(row[0] in taken for row in entry["episodes"]):
                         self._manifest.commit(add=[entry])

@@ -14,10 +14,7 @@ Every array is cut along its first axis only. Shape suffixes: N rows, C rows of 
 from __future__ import annotations
 
 import json
-import mmap
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +22,16 @@ import numpy as np
 
 from pantok.errors import StoreError
 from pantok.formats.store_disk import crc32c, reason, write_file
+from pantok.formats.store_shard import REMEDY as _REMEDY
+from pantok.formats.store_shard import Fault, Shard, pack, packing
 
 CHUNK_BYTES = 1 << 20
 """An inner chunk is at most this large: what one checksum covers, and what a reader over a network fetches."""
 CHUNKS_A_SHARD = 64
 """A shard is at most 64 MiB."""
-MAP_FROM_BYTES = 1 << 18
-"""Smaller files are read instead of mapped: quicker, and many episodes stay below the kernel's 65,530 maps."""
 _ABSENT = np.uint64(2**64 - 1)
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
-_REMEDY = "`pantok verify` names all that is damaged; `pantok encode --force` mends those episodes"
-
 Objects = dict[str, list[Any]]
 """{path within the segment: [bytes, crc32c in hexadecimal]}"""
 
@@ -66,12 +61,12 @@ def group_json(**attributes: Any) -> bytes:
     return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def array_json(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+def array_json(shape: tuple[int, ...], dtype: np.dtype, packed: bool = False) -> bytes:
     chunk_rows, chunks = grid(shape[0], _row_bytes(shape, dtype))
     fill = fill_value(dtype)
     sharding = {
         "chunk_shape": [chunk_rows, *shape[1:]],
-        "codecs": [_BYTES, _CRC],
+        "codecs": [_BYTES, packing(dtype), _CRC] if packed else [_BYTES, _CRC],
         "index_codecs": [_BYTES, _CRC],
         "index_location": "end",
     }
@@ -99,45 +94,40 @@ def write_object(root: Path, name: str, objects: Objects, *parts: bytes | memory
     objects[name] = [size, f"{crc:08x}"]
 
 
-def write_array(root: Path, name: str, objects: Objects, parts: list[np.ndarray]) -> None:
-    """Writes the array `name` below `root`: `parts`, all of one dtype and width, one after another along axis 0."""
+def write_array(root: Path, name: str, objects: Objects, parts: list[np.ndarray], packed: bool = False) -> None:
+    """Writes the array `name` below `root`: `parts`, all of one dtype and width, one after another along axis 0.
+
+    packed: compress each chunk (`store_shard.packing`); then it cannot be mapped.
+    """
     values = parts[0] if len(parts) == 1 else np.concatenate(parts)
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     assert values.ndim and all(p.dtype == values.dtype for p in parts), [p.dtype for p in parts]
     row_bytes = _row_bytes(values.shape, values.dtype)
     chunk_rows, chunks = grid(len(values), row_bytes)
     (root / name).mkdir(parents=True)
-    write_object(root, f"{name}/zarr.json", objects, array_json(values.shape, values.dtype))
+    write_object(root, f"{name}/zarr.json", objects, array_json(values.shape, values.dtype, packed))
     for shard, first in enumerate(range(0, len(values), chunk_rows * chunks)):
         index = np.full((chunks, 2), _ABSENT, "<u8")
         pieces: list[bytes | memoryview] = []
+        end = 0
         for k, lo in enumerate(range(first, min(first + chunk_rows * chunks, len(values)), chunk_rows)):
             chunk = values[lo : lo + chunk_rows]
             if len(chunk) < chunk_rows:
                 padded = np.full((chunk_rows, *values.shape[1:]), fill_value(values.dtype), values.dtype)
                 padded[: len(chunk)] = chunk
                 chunk = padded
-            data = chunk.reshape(-1).view(np.uint8).data
+            data = pack(chunk) if packed else chunk.reshape(-1).view(np.uint8).data
             pieces += [data, crc32c(data).to_bytes(4, "little")]
-            index[k] = k * (len(data) + 4), len(data) + 4
+            index[k] = end, len(data) + 4
+            end += len(data) + 4
         tail = index.tobytes()
         pieces += [tail, crc32c(tail).to_bytes(4, "little")]
         key = ".".join(["c", str(shard)] + ["0"] * (values.ndim - 1))
         write_object(root, f"{name}/{key}", objects, *pieces)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Rows [first, last) of an array that cannot be trusted, and why. `file` is the object that holds them."""
-
-    file: Path
-    problem: str
-    first: int
-    last: int
-
-
 class MappedArray:
-    """An array of a store, read through memory maps of its shard files; through the zarr library if they are packed.
+    """An array of a store, read through memory maps of its shard files; packed ones chunk by chunk.
 
     Raises StoreError, at once or on reading, for what is missing or damaged; nothing is ever read as fill value.
     """
@@ -162,15 +152,18 @@ class MappedArray:
         self._row_bytes = _row_bytes(self.shape, self.dtype)
         names = [[c.get("name") for c in inner.get(k, [])] for k in ("codecs", "index_codecs")]
         tail = list(self.shape[1:])
-        self.is_hot = (
+        ours = (
             codec.get("name") == "sharding_indexed"
-            and names == [["bytes", "crc32c"]] * 2
+            and names[1] == ["bytes", "crc32c"]
             and inner.get("index_location", "end") == "end"
             and inner["chunk_shape"][1:] == tail
             and meta["chunk_grid"]["configuration"]["chunk_shape"][1:] == tail
             and meta["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
         )
-        self._shards: dict[int, _Shard] = {}
+        self.is_hot = ours and names[0] == ["bytes", "crc32c"]
+        """Whether it can be mapped."""
+        self.is_packed = ours and names[0] == ["bytes", "blosc", "crc32c"]
+        self._shards: dict[int, Shard] = {}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -179,12 +172,15 @@ class MappedArray:
     def shards(self) -> int:
         return -(-len(self) // self._shard_rows)
 
-    def shard(self, number: int) -> _Shard:
+    def shard(self, number: int) -> Shard:
         if number not in self._shards:
             key = ".".join(["c", str(number)] + ["0"] * (len(self.shape) - 1))
             first = number * self._shard_rows
             rows = min(self._shard_rows, len(self) - first)
-            self._shards[number] = _Shard(self, self.path / key, first, rows)
+            slots = self._shard_rows // self._chunk_rows
+            self._shards[number] = Shard(
+                self.path / key, first, rows, (self._chunk_rows, *self.shape[1:]), self.dtype, slots, self.is_packed
+            )
         return self._shards[number]
 
     def views(self) -> Iterator[np.ndarray]:
@@ -210,9 +206,9 @@ class MappedArray:
                 return shard.view[chunk, row : row + last - first]
         if first == last:
             return np.zeros((0, *self.shape[1:]), self.dtype)
-        if not self.is_hot:
-            return self._read_packed(first, last)
-        if check:
+        if not (self.is_hot or self.is_packed):
+            return self._read_foreign(first, last)
+        if check and self.is_hot:  # packed chunks are always compared
             for fault in self.faults(first, last):
                 raise StoreError(fault.file, f"{fault.problem}: rows {fault.first} to {fault.last - 1}", _REMEDY)
         lo, hi = first // self._shard_rows, -(-last // self._shard_rows)
@@ -246,8 +242,8 @@ class MappedArray:
                 continue
             yield from shard.faults(max(first, start) - start, min(last, stop) - start)
 
-    def _read_packed(self, first: int, last: int) -> np.ndarray:
-        """A compressed store: the zarr library decodes, after a look that no object is missing."""
+    def _read_foreign(self, first: int, last: int) -> np.ndarray:
+        """Written with other codecs: the zarr library decodes, after a look that no object is missing."""
         import zarr
 
         for number in range(first // self._shard_rows, -(-last // self._shard_rows)):
@@ -260,85 +256,13 @@ class MappedArray:
             raise StoreError(self.path, f"cannot be decoded: {error}", _REMEDY) from error
 
 
-class _Shard:
-    """One shard file: its index checked, its chunks as views."""
-
-    def __init__(self, array: MappedArray, file: Path, first: int, rows: int) -> None:
-        self.array, self.file, self.first, self.rows = array, file, first, rows
-        slots = array._shard_rows // array._chunk_rows
-        self._chunk_bytes = array._chunk_rows * array._row_bytes
-        self._buffer = _contents(file)
-        size = len(self._buffer)
-        tail = 16 * slots + 4
-        index_bytes = self._buffer[max(size - tail, 0) : max(size - 4, 0)]
-        stored = bytes(self._buffer[max(size - 4, 0) :])
-        if size < tail or crc32c(index_bytes) != int.from_bytes(stored, "little"):
-            raise StoreError(file, f"is cut short or its index is damaged ({size} bytes)", _REMEDY)
-        index = np.frombuffer(index_bytes, "<u8").reshape(slots, 2)
-        chunks = -(-rows // array._chunk_rows)
-        whole = self._chunk_bytes + 4
-        self._offsets = index[:chunks, 0]
-        held = index[:chunks]
-        fits = (held[:, 1] == whole) & (held[:, 0] <= max(size - tail - whole, 0))
-        if not fits.all():
-            at = int(np.argmin(fits))
-            raise StoreError(file, f"lacks its chunk {at}", _REMEDY)
-        self.view: np.ndarray | None = None
-        if np.array_equal(self._offsets, np.arange(chunks, dtype=np.uint64) * np.uint64(whole)):
-            self.view = self._strided(0, chunks)
-
-    def _strided(self, offset: int, chunks: int) -> np.ndarray:
-        array = self.array
-        shape = (chunks, array._chunk_rows, *array.shape[1:])
-        strides = (self._chunk_bytes + 4, *_c_strides(shape[1:], array.dtype.itemsize))
-        return np.ndarray(shape, array.dtype, self._buffer, offset, strides)
-
-    def pieces(self, first: int, last: int) -> list[np.ndarray]:
-        """Views of the rows [first, last) of this shard, one for each chunk."""
-        rows = self.array._chunk_rows
-        out = []
-        for k in range(first // rows, -(-last // rows)):
-            chunk = self._strided(int(self._offsets[k]), 1)[0] if self.view is None else self.view[k]
-            out.append(chunk[max(first - k * rows, 0) : min(last - k * rows, rows)])
-        return out
-
-    def faults(self, first: int, last: int) -> Iterator[Fault]:
-        rows = self.array._chunk_rows
-        for k in range(first // rows, -(-last // rows)):
-            at = int(self._offsets[k])
-            stop = at + self._chunk_bytes
-            stored = int.from_bytes(bytes(self._buffer[stop : stop + 4]), "little")
-            if crc32c(self._buffer[at:stop]) != stored:
-                lo, hi = self.first + k * rows, self.first + min((k + 1) * rows, self.rows)
-                yield Fault(self.file, f"the checksum of its chunk {k} differs", lo, hi)
-
-
 def map_codes(path: Path) -> list[np.ndarray]:
     """For each shard of the array at `path` a read-only strided (chunks, C) view of the file, checksums skipped."""
     return list(MappedArray(path).views())
 
 
-def _contents(file: Path) -> memoryview:
-    try:
-        with open(file, "rb") as handle:
-            if os.fstat(handle.fileno()).st_size < MAP_FROM_BYTES:
-                return memoryview(handle.read())
-            return memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
-    except FileNotFoundError as error:
-        raise StoreError(file, "is missing", _REMEDY) from error
-    except OSError as error:
-        raise StoreError(file, f"cannot be read: {reason(error)}", "check its permissions") from error
-
-
 def _row_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-
-
-def _c_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    strides = [itemsize]
-    for n in reversed(shape[1:]):
-        strides.insert(0, strides[0] * n)
-    return tuple(strides)
 
 
 def _json(value: dict[str, Any]) -> bytes:

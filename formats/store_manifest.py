@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -80,11 +80,15 @@ class EpisodeInfo:
 
 @dataclass(frozen=True, eq=False)
 class SegmentInfo:
-    """A committed segment. commit_sha256: of its COMMIT.json. bytes: of all its objects."""
+    """A committed segment.
+
+    commit_sha256: of its COMMIT.json. bytes: of all its objects. episodes: its rows, live or not.
+    """
 
     name: str
     bytes: int
     commit_sha256: str
+    episodes: int = 0
 
 
 class Manifest:
@@ -157,7 +161,7 @@ class Manifest:
             self.episodes.pop(episode, None)
         for segment in commit["add"]:
             name = segment["segment"]
-            self.known[name] = SegmentInfo(name, segment["bytes"], segment["commit_sha256"])
+            self.known[name] = SegmentInfo(name, segment["bytes"], segment["commit_sha256"], len(segment["episodes"]))
             for row, (id, key, digest, start_ns, duration_ns, sources, tracks) in enumerate(segment["episodes"]):
                 self.episodes[id] = EpisodeInfo(
                     id, key, digest, name, row, start_ns, duration_ns, sources, tracks
@@ -169,11 +173,21 @@ class Manifest:
         while (self.folder / commit_name(self.number + 1)).exists():
             self.apply(self.read(commit_name(self.number + 1)))
 
-    def commit(self, add: Iterable[Mapping[str, Any]] = (), remove: Iterable[str] = ()) -> int:
-        """Appends a commit and applies it, after all that others have appended meanwhile; its number."""
+    def commit(
+        self,
+        add: Iterable[Mapping[str, Any]] = (),
+        remove: Iterable[str] = (),
+        still: Callable[[], bool] = lambda: True,
+    ) -> int:
+        """Appends a commit and applies it, after all that others have appended meanwhile; its number.
+
+        still: asked of the state that the commit would follow on; where it says no, nothing is done: 0.
+        """
         body = {"add": list(add), "remove": list(remove)}
         while True:
             self.refresh()
+            if not still():
+                return 0
             number = self.number + 1
             commit = {"format": FORMAT, "number": number, "unix_time": int(time.time()), **body}
             if put_if_absent(self.folder / commit_name(number), seal(commit)):

@@ -48,10 +48,17 @@ def segment_name(streams: Sequence[TokenStream], digests: Sequence[str]) -> str:
 
 
 def write_segment(
-    folder: Path, streams: Sequence[TokenStream], digests: Sequence[str], vocabulary: Vocabulary
+    folder: Path,
+    streams: Sequence[TokenStream],
+    digests: Sequence[str],
+    vocabulary: Vocabulary,
+    packed: bool = False,
+    merged: bool = False,
 ) -> dict[str, Any]:
     """Writes the segment of `checked` streams into the empty directory `folder`, COMMIT.json last, all on the disk.
 
+    packed: compress the columns of tracks. merged: note that its episodes lay in the store already, so that no later
+    writer lists it if this one is killed before it does.
     The segment's entry in the manifest.
     """
     assert streams and len({s.id for s in streams}) == len(streams), [s.id for s in streams]
@@ -73,7 +80,7 @@ def write_segment(
     for track in dict.fromkeys(name for stream in streams for name in stream.tracks):
         rows = [row for row, stream in enumerate(streams) if track in stream.tracks]
         mine = [streams[row].tracks[track] for row in rows]
-        for row, facts in zip(rows, _write_track(folder, track, mine, vocabulary, objects), strict=True):
+        for row, facts in zip(rows, _write_track(folder, track, mine, vocabulary, objects, packed), strict=True):
             lines[row]["tracks"].append(facts)
     text = b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
     write_array(folder, "episodes", objects, [np.frombuffer(text, np.uint8)])
@@ -83,6 +90,8 @@ def write_segment(
         "episodes": [_listed(stream, digest) for stream, digest in zip(streams, digests, strict=True)],
     }
     commit = {"format": FORMAT, "kind": "segment", "vocabulary_id": vocabulary.id, "entry": entry, "objects": objects}
+    if merged:
+        commit["merged"] = True
     data = seal(commit)
     write_file(folder / COMMIT, data)
     return {**entry, "commit_sha256": hashlib.sha256(data).hexdigest()}
@@ -125,6 +134,11 @@ def is_intact(folder: Path, vocabulary_id: str | None = None) -> bool:
     return commit["entry"]["segment"] == folder.name
 
 
+def is_merged(folder: Path) -> bool:
+    """Whether a finished segment repeats episodes that lay in the store when it was made. Raises StoreError."""
+    return bool(read_commit(folder)[0].get("merged"))
+
+
 def _listed(stream: TokenStream, digest: str) -> list[Any]:
     tracks = {}
     for name, t in stream.tracks.items():
@@ -137,7 +151,7 @@ def _listed(stream: TokenStream, digest: str) -> list[Any]:
 
 
 def _write_track(
-    root: Path, name: str, tracks: Sequence[TrackTokens], vocabulary: Vocabulary, objects: Objects
+    root: Path, name: str, tracks: Sequence[TrackTokens], vocabulary: Vocabulary, objects: Objects, packed: bool
 ) -> list[dict[str, Any]]:
     """Writes the arrays of one track; for each episode that has it, what its JSON line says of it."""
     folder = f"tracks/{folder_name(name)}"
@@ -156,14 +170,14 @@ def _write_track(
 
     levels = []
     for k, level in enumerate(vocabulary.levels(modality)):
-        write_array(root, f"{folder}/codes_{k:02d}", objects, [t.levels[k].codes for t in tracks])
+        write_array(root, f"{folder}/codes_{k:02d}", objects, [t.levels[k].codes for t in tracks], packed)
         spread = per_tick([t.levels[k].splits for t in tracks])
         levels.append({"name": level.name, "role": level.role, "cardinality": level.cardinality, **spread})
     latents = [t.latents.values for t in tracks if t.latents is not None]
     continuous = None
     if latents:
         assert len({x.shape[1] for x in latents}) == 1, name
-        write_array(root, f"{folder}/latents", objects, latents)
+        write_array(root, f"{folder}/latents", objects, latents, packed)
         none = [np.zeros(t.ticks + 1, np.int64) for t in tracks]
         spread = per_tick([n if t.latents is None else t.latents.splits for t, n in zip(tracks, none, strict=True)])
         continuous = {"width": latents[0].shape[1], **spread}
@@ -171,10 +185,10 @@ def _write_track(
     write_object(root, f"{folder}/zarr.json", objects, group_json(pantok=about))
     if columns:
         table = np.stack(columns, axis=1)
-        write_array(root, f"{folder}/counts", objects, [table.astype(smallest_dtype(int(table.max()) + 1))])
+        write_array(root, f"{folder}/counts", objects, [table.astype(smallest_dtype(int(table.max()) + 1))], packed)
     irregular = [t.clock.irregular_ns for t in tracks if t.clock.irregular_ns is not None]
     if irregular:
-        write_array(root, f"{folder}/times_ns", objects, irregular)
+        write_array(root, f"{folder}/times_ns", objects, irregular, packed)
     facts: list[dict[str, Any]] = []
     at: dict[Any, int] = {}
 
@@ -214,10 +228,22 @@ class Segment:
         self._arrays: dict[str, MappedArray] = {}
         self._about: dict[str, dict[str, Any]] = {}
 
+    def is_there(self) -> bool:
+        """Whether it has not been swept since."""
+        return (self.folder / COMMIT).exists()
+
     @cached_property
     def episodes(self) -> list[dict[str, Any]]:
         """The JSON line of each episode, in order of rows."""
-        return [json.loads(line) for line in self.array("episodes").read().tobytes().splitlines()]
+        return [json.loads(line) for line in self._lines]
+
+    def line(self, row: int) -> dict[str, Any]:
+        """The JSON line of the episode in `row`; no other is parsed."""
+        return json.loads(self._lines[row])
+
+    @cached_property
+    def _lines(self) -> list[bytes]:
+        return self.array("episodes").read().tobytes().splitlines()
 
     def array(self, name: str) -> MappedArray:
         """An array of the segment, as `tracks/video.front/codes_00`."""
@@ -261,7 +287,7 @@ class Segment:
         self, row: int, tracks: Collection[str] | None = None, levels: int | None = None, check: bool = True
     ) -> TokenStream:
         """The episode in `row`. `tracks`, `levels`: as `Store.read`."""
-        line = self.episodes[row]
+        line = self.line(row)
         read = {
             facts["track"]: self._track(facts, levels, check)
             for facts in line["tracks"]

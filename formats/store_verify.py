@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pantok.errors import PantokError, StoreError, TokenError, VocabularyError
-from pantok.formats.store_array import Fault, MappedArray
+from pantok.formats.store_array import MappedArray
 from pantok.formats.store_disk import StageLock, crc32c_of_file
 from pantok.formats.store_facts import episode_digest, episode_key
 from pantok.formats.store_manifest import (
@@ -32,6 +32,7 @@ from pantok.formats.store_manifest import (
 )
 from pantok.formats.store_root import CACHE, read_root
 from pantok.formats.store_segment import COMMIT, Segment, is_intact
+from pantok.formats.store_shard import Fault
 from pantok.formats.vocab import load_vocabulary
 from pantok.stream import TokenStream
 from pantok.vocabulary import Vocabulary

@@ -1,0 +1,134 @@
+"""`pantok store`: pack a store for transport, compact its segments."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pantok.commands import common
+from pantok.errors import OptionError
+
+
+@click.group("store")
+def command() -> None:
+    """Pack a store for transport, and compact what many writers left.
+
+    \b
+    Example:
+      pantok store pack home.zarr -o home.packed.zarr
+      pantok store compact home.zarr
+    """
+
+
+_store = click.argument("store", type=click.Path(path_type=Path))
+_bytes = click.option(
+    "--segment-bytes", default="256M", show_default=True, metavar="SIZE", help="How large segments may become."
+)
+_episodes = click.option(
+    "--segment-episodes", type=int, default=10_000, show_default=True, help="Episodes of a segment at most."
+)
+
+
+def size_bytes(text: str) -> int:
+    """`256M`, `1.5G`, `4096` as bytes (powers of 1,024). Raises OptionError."""
+    scale = {"k": 10, "m": 20, "g": 30, "t": 40}.get(text[-1:].lower(), 0)
+    try:
+        return int(float(text[:-1] if scale else text) * (1 << scale))
+    except (ValueError, OverflowError):
+        raise OptionError("--segment-bytes", f"cannot be {text!r}", "such as 256M or 1.5G") from None
+
+
+@command.command("pack")
+@_store
+@common.output("The store to write.")
+@click.option("--plain", is_flag=True, help="Do not compress: the copy can be mapped by training jobs.")
+@_bytes
+@_episodes
+@common.force
+@common.as_json
+@common.quiet
+def pack(
+    store: Path, output: Path, plain: bool, segment_bytes: str, segment_episodes: int, force: bool, as_json: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Write a copy of a store in few files, compressed for transport.
+
+    The copy is a store like any other: it opens, reads, verifies and trains, with the same digest. Reading it costs
+    unpacking; `--plain` turns a packed store back into one that is mapped.
+    """
+    from pantok.formats.store import Store
+    from pantok.formats.store_merge import MergeConfig
+    from pantok.formats.store_merge import pack as pack_store
+
+    run = common.Run(quiet, as_json)
+    config = MergeConfig(bytes=size_bytes(segment_bytes), episodes=segment_episodes)
+    if output.absolute() == store.absolute():
+        raise OptionError(output, "is the store itself", "-o names another place")
+    opened = Store.open(store)
+    with run.progress() as bar:
+        task = bar.add_task("pack", total=None, note="")
+        done = pack_store(
+            opened, output, config, not plain, force, lambda n, all_: bar.update(task, completed=n, total=all_)
+        )
+    before, after = common.tree_bytes(store), common.tree_bytes(output)
+    run.say(
+        f"{output}: {common.counted(done.episodes, 'episode')} in {common.counted(done.segments_after, 'segment')}, "
+        f"{common.human_bytes(after)} of {common.human_bytes(before)}."
+    )
+    run.end(_document(store, done, output=str(output), bytes_before=before, bytes_after=after, digest=opened.digest()))
+
+
+@command.command("compact")
+@_store
+@click.option("--packed", is_flag=True, help="Compress the merged segments.")
+@click.option("--keep", is_flag=True, help="Leave the old segments in place; a later compact or encode removes them.")
+@_bytes
+@_episodes
+@common.dry_run
+@common.as_json
+@common.quiet
+def compact(
+    store: Path, packed: bool, keep: bool, segment_bytes: str, segment_episodes: int, dry_run: bool, as_json: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Merge many small segments into few large ones, and free what was replaced or removed.
+
+    Readers and writers may go on meanwhile; killed at any moment it loses nothing, and run again it goes on. No digest
+    changes.
+    """
+    from pantok.formats.store import Store
+    from pantok.formats.store_merge import MergeConfig, Merged, plan
+    from pantok.formats.store_merge import compact as compact_store
+
+    run = common.Run(quiet, as_json)
+    config = MergeConfig(bytes=size_bytes(segment_bytes), episodes=segment_episodes)
+    opened = Store.open(store)
+    if dry_run:
+        groups, before = plan(opened, config)
+        moved = sum(map(len, groups))
+        emptied = {e.segment for group in groups for e in group}
+        done = Merged(moved, before, before - len(emptied) + len(groups))
+        run.say(_words(store, done, "would be merged"))
+        run.end(_document(store, done, dry_run=True))
+    with run.progress() as bar:
+        task = bar.add_task("compact", total=None, note="")
+        done = compact_store(
+            opened, config, packed, not keep, lambda n, all_: bar.update(task, completed=n, total=all_)
+        )
+    run.say(_words(store, done, "merged"))
+    run.end(_document(store, done, digest=opened.digest()))
+
+
+def _words(store: Path, done: Any, what: str) -> str:
+    kept = f"; {common.counted(done.kept, 'episode')} changed meanwhile and stay where they are" if done.kept else ""
+    return (
+        f"{store}: {common.counted(done.episodes, 'episode')} {what}, "
+        f"{common.counted(done.segments_before, 'segment')} before, {done.segments_after} after{kept}."
+    )
+
+
+def _document(store: Path, done: Any, **more: Any) -> dict[str, Any]:
+    return {"store": str(store), **asdict(done), **more}
