@@ -98,8 +98,8 @@ class Observations:
     """The observations of an episode, S steps.
 
     values: float32 (S, width), all tracks side by side, in units of the space. present: bool (S, tracks). times_ns:
-    int64 (S,), when each step begins. pictures: for each track of video that is there uint8 (S, lines, columns, 3), the small
-    pictures themselves, not their components; empty where they were not asked for.
+    int64 (S,), when each step begins. pictures: for each track of video that is there uint8 (S, lines, columns, 3), the
+    small pictures themselves, not their components; empty where they were not asked for.
     """
 
     id: str
