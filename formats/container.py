@@ -57,6 +57,7 @@ class Damage:
     dropped: int = 0
     leaps: int = 0
     gaps: int = 0
+    unsound: int = 0
     broken: bool = False
     cut: str = ""
 
@@ -67,6 +68,7 @@ class Damage:
             (self.dropped, "frames whose time does not advance were dropped"),
             (self.leaps, "leaps of the clock were closed"),
             (self.gaps, "gaps or overlaps in the sound were filled or cut"),
+            (self.unsound, "samples are NaN or infinite and became silence"),
         ]
         told = [f"{count} {what}" for count, what in parts if count]
         if self.cut:

@@ -19,6 +19,7 @@ from pantok.errors import InputError
 from pantok.experience import NS, Block, Track
 from pantok.formats.container import FAULTS, Damage, announce, first_frame, frames_of, opened, steady
 from pantok.formats.files import Problems
+from pantok.formats.soundfiles import silence_what_is_no_sound
 
 _GAP_NS = 30_000_000  # what stamps may be off before it counts as a gap: mkv rounds to whole ms, mp3 by a frame
 _FRAME = 4096  # samples in the longest frame of the codecs that fill up their last
@@ -129,6 +130,8 @@ def _placed(
                 resampler = None
                 damage.lost += 1
                 continue
+        for values in parts:
+            damage.unsound += silence_what_is_no_sound(values)
         if following is None and stamped and len(parts) == 1:
             parts = [parts[0][: _length(frame, rate_hz)]]
         begin = (at_ns * rate_hz * 2 + NS) // (2 * NS)
@@ -163,7 +166,7 @@ def _silence(begin: int, count: int, rate_hz: int, channels: int, dtype: np.dtyp
 
 
 def _samples(frame: Any, channels: int, dtype: np.dtype) -> np.ndarray:
-    """The samples of a frame as (n, channels) of int16, or float32 with full scale 1."""
+    """The samples of a frame as (n, channels) of int16, or float32 with full scale 1; memory of its own."""
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, channels)
     if values.dtype == dtype:

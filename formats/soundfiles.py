@@ -23,8 +23,8 @@ _WHOLE = {"PCM_16", "PCM_S8", "PCM_U8", "ALAW", "ULAW"}
 def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda line: None) -> Track:
     """int16 (n, channels) where the file holds 16 bits or less, else float32. Raises InputError.
 
-    A file that ends, or is damaged, before the end that its header promises gives what comes before; `problems` is
-    told.
+    A file that ends, or is damaged, before the end that its header promises gives what comes before, and NaN and
+    infinities become silence; `problems` is told.
     """
     check_readable(path)
     with open(path, "rb") as file:
@@ -46,10 +46,11 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
     problems = once(problems)
 
     def blocks() -> Iterator[Block]:
-        done = 0
+        done = bad = 0
         try:
             with soundfile.SoundFile(str(path)) as file:
                 while len(values := file.read(rate, dtype=dtype, always_2d=True)):
+                    bad += silence_what_is_no_sound(values)
                     yield Block(values)
                     done += len(values)
         except OSError as error:
@@ -57,6 +58,8 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
         except soundfile.LibsndfileError as error:
             if not done:
                 raise InputError(path, f"cannot be read: {_plain(error)}", "copy or export it again") from error
+        if bad:
+            problems(f"{path}: {bad} samples are NaN or infinite (they are silence now; record or export it again)")
         if done < promised:
             problems(
                 f"{path}: ends at {done / rate:.1f} s of the {promised / rate:.1f} s that its header promises "
@@ -71,6 +74,15 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
 
 def _plain(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".").lower()
+
+
+def silence_what_is_no_sound(values: np.ndarray) -> int:
+    """Sets NaN and infinities to zero, in place; returns how many there were."""
+    if values.dtype.kind != "f":
+        return 0
+    bad = ~np.isfinite(values)
+    values[bad] = 0
+    return int(bad.sum())
 
 
 def write_wav(path: Path, blocks: Iterator[Block], rate_hz: int, channels: int, dtype: str) -> None:

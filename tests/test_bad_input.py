@@ -121,7 +121,7 @@ def bad_recordings(folder: Path) -> dict[str, str]:
     for name, value in (("nan.wav", np.nan), ("inf.wav", np.inf)):
         wave[500] = value
         soundfile.write(folder / name, wave, 16_000, "FLOAT")
-        expected[name] = "sample 500: is NaN or infinite"
+        expected[name] = "1 samples are NaN or infinite (they are silence now"
     np.savez(folder / "pickled.npz", hz=10, x=np.array([{}], object))
     expected["pickled.npz"] = "holds pickled objects"
     (folder / "gone.csv").symlink_to("nowhere.csv")
@@ -151,7 +151,7 @@ def test_every_bad_file_is_one_line_and_the_others_go_on(home: Home, pantok, tmp
     done = pantok("encode", folder, "--vocab", home.vocabulary, "-o", tmp_path / "a.zarr", "--json")
     assert done.code == 4, done.err
     told = json.loads(done.out)
-    assert told["encoded"] == ["good", "odd", "part-flac", "part-mkv", "ragged", "tone", "words"]
+    assert told["encoded"] == ["good", "inf", "nan", "odd", "part-flac", "part-mkv", "ragged", "tone", "words"]
     for name, problem in expected.items():
         lines = [line for line in done.err.splitlines() if f"/{name}" in line]
         assert len(lines) == 1, (name, lines)

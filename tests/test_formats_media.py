@@ -394,6 +394,21 @@ def test_sound_files(tmp_path: Path, name: str, subtype: str, dtype: str) -> Non
     assert [len(b) for b in track.blocks()] == [22_050, 30_000 - 22_050]
 
 
+def test_what_is_no_sound_becomes_silence_and_is_said_once(tmp_path: Path) -> None:
+    values = np.sin(np.arange(40_000) / 20).astype(np.float32)[:, None].repeat(2, 1)
+    values[500:510], values[20_000, 1] = np.nan, -np.inf
+    path = tmp_path / "a.wav"
+    soundfile.write(path, values, 16_000, "FLOAT")
+    expected = np.where(np.isfinite(values), values, 0)
+    said: list[str] = []
+    for track in (read_soundfile(path, problems=said.append), *read_container(path, problems=said.append)):
+        for _ in range(2):
+            assert np.array_equal(np.concatenate([b.values for b in track.blocks()]), expected)
+    assert len(said) == 2 and all(
+        line.startswith(str(path)) and "21 samples are NaN or infinite" in line for line in said
+    )
+
+
 @pytest.mark.parametrize("suffix", ["flac", "wav", "ogg"])
 def test_sound_that_is_cut_off_gives_what_is_left(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
