@@ -150,16 +150,15 @@ class Chooser:
             best[blocks[better]] = total[better]
             best_kind[blocks[better]] = choice[blocks[better]]
         # Every displacement is tried on the quads that are badly predicted.
-        kind, own = owner.ravel().copy(), own.ravel()
-        hard = np.flatnonzero(own > _WORTH * lam / 2)
+        pick, left = owner.ravel().copy(), own.ravel()
+        hard = np.flatnonzero(left > _WORTH * lam / 2)
         if len(hard):
             there = np.stack([along(vectors, number) for number, _ in marks])
             pictures = np.stack([sites for _, sites in marks])
-            kind[hard], least = past.best_moves(pictures, there, hard, kind[hard], own[hard] / scale)
-            own[hard] = least * scale
-        worth, kind = self._worth(own, lam).reshape(-1, 4), kind.reshape(-1, 4)
-        plan.split = worth.sum(1) + 24 * lam < best
-        plan.kind = np.where(plan.split[:, None], kind, best_kind[:, None])
+            pick[hard], least = past.best_moves(pictures, there, hard, pick[hard], left[hard] / scale)
+            left[hard] = least * scale
+        plan.split = self._worth(left, lam).reshape(-1, 4).sum(1) + 24 * lam < best
+        plan.kind = np.where(plan.split[:, None], pick.reshape(-1, 4), best_kind[:, None])
 
     def _worth(self, error: np.ndarray, lam: float) -> np.ndarray:
         """What an error before detail will cost in the end: itself while small, then as its root (a code halves it)."""

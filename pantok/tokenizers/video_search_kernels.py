@@ -49,7 +49,7 @@ def project(
 
 
 @njit(cache=True, nogil=True)
-def _least_key(scores: np.ndarray, numbers: np.ndarray, shift: int) -> int:
+def _least_key(scores: np.ndarray, numbers: np.ndarray, shift: int) -> np.int32:
     """The least of whole `scores` float32 (m,) and its place, the first on a tie, as score << shift | place.
 
     numbers: int32 0, 1, 2 ... below 1 << shift, at least m of them. One pass, eight at a time.
