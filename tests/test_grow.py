@@ -172,3 +172,58 @@ def test_the_command(pantok, vocabulary, tmp_path):
     assert new.reads(old) and new.size > old.size
     assert tokenizers.load(new.states["audio"]).levels == new.levels("audio")
     assert pantok("vocab", "diff", vocabulary, out).code == 0
+
+
+def a_book(seed: int, sizes: tuple[int, ...] = (90, 80, 70)):
+    """A book of three stages on vectors of 8 coefficients, as `video_exact` makes it."""
+    from pantok.tokenizers.video_exact import make_book
+
+    rng = np.random.default_rng(seed)
+    directions = np.linalg.qr(rng.normal(size=(96, 8)))[0].T
+    return make_book(directions, [rng.normal(size=(n, 8)) * 300 / (k + 1) for k, n in enumerate(sizes)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 200_000))
+def test_video_codes_of_what_was_well_described_stay(seed, threshold):
+    """Stage after stage: as long as no stage was off by more than its threshold the codes are the old ones."""
+    old = a_book(seed % 7)
+    rng = np.random.default_rng(seed)
+    more = tuple(np.rint(rng.normal(size=(20, 8)) * 200).astype(np.int16) for _ in old.codes)
+    codes = tuple(np.concatenate([c, m]) for c, m in zip(old.codes, more, strict=True))
+    lives = tuple(Life().grown(len(c), threshold) for c in old.codes)
+    new = replace(old, codes=codes, lives=lives)
+    x = np.concatenate([np.rint(rng.normal(size=(300, 8)) * 250), np.ones((300, 1))], 1).astype(np.float32)
+    cost = np.full(3, 500.0)
+    before, saved = old.deepen(x, cost)
+    after, more_saved = new.deepen(x, cost)
+    left = x[:, :8].astype(np.float64)
+    same = np.ones(300, bool)
+    for stage in range(3):
+        tried = before[stage] >= 0
+        left = left - np.where(tried[:, None], old.codes[stage][before[stage]], 0)
+        same &= ~tried | ((left**2).sum(1) <= threshold)
+        assert np.array_equal(before[stage][same], after[stage][same])
+        assert np.array_equal(saved[stage][same], more_saved[stage][same])
+    assert (more_saved[0] >= saved[0]).all()
+
+
+def test_a_living_search_without_news_is_the_plain_one():
+    old = a_book(1)
+    rng = np.random.default_rng(3)
+    x = np.concatenate([np.rint(rng.normal(size=(500, 8)) * 250), np.ones((500, 1))], 1).astype(np.float32)
+    gone = np.array([5, 17], np.uint32)
+    for lives, same in (
+        (tuple(Life().grown(len(c), 1 << 40) for c in old.codes), True),
+        (tuple(Life().without(gone, gone + 1) for c in old.codes), False),
+    ):
+        codes = tuple(np.concatenate([c, c[:3]]) for c in old.codes) if same else old.codes
+        living = replace(old, codes=codes, lives=lives)
+        for cost in (np.zeros(3), np.full(3, 4000.0)):
+            found, taken = living.deepen(x, cost)
+            plain, saved = old.deepen(x, cost)
+            if same:
+                assert np.array_equal(found, plain) and np.array_equal(taken, saved)
+            else:
+                assert np.isin(plain, gone).any() and not np.isin(found, gone).any()
+        assert np.array_equal(living.pixels[0][: len(old.codes[0])], old.pixels[0])

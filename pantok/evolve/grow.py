@@ -26,10 +26,11 @@ from pantok.quantizers.kmeans import kmeans
 from pantok.tokenizers.base import Report, silent
 from pantok.vocabulary import TokenizerState
 
-GROWS = ("audio",)
+GROWS = ("video", "audio")
 """Modalities whose books can grow."""
 LEAST = 16
 """Codes of the smallest block that is tried; each that pays is tried twice as large."""
+_LEAST_GROWTH = 64
 MOST_VECTORS = 30_000  # of a k-means
 _PER_CODE = 8  # vectors that a code must have been learned from
 _ITERATIONS = 10
@@ -43,19 +44,21 @@ class GrowConfig:
         everywhere; nearer to 1, more of what was encoded before stays as it is.
     most: new codes of a level at most; None for as many again as it has, 64 at least.
     seconds: of sound to learn from, spread over the recordings; a fifth of it is held out.
+    megabytes: of frames to learn from, spread over the recordings; a fourth of them is held out.
     """
 
     far: float = 0.5
     most: int | None = None
     seconds: float = 240.0
+    megabytes: int = 160
 
     def __post_init__(self) -> None:
         if not 0 <= self.far < 1:
             raise OptionError("grow far", f"{self.far} is out of range", "choose 0 to 0.95")
         if self.most is not None and not 0 <= self.most <= 60_000:
             raise OptionError("grow most", f"{self.most} is out of range", "choose 0 to 60000")
-        if not self.seconds > 0:
-            raise OptionError("grow seconds", f"{self.seconds} is not positive", "choose 60 to 600")
+        if not self.seconds > 0 or not self.megabytes > 0:
+            raise OptionError("grow seconds and megabytes", "have to be positive", "choose 60 to 600")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,11 @@ def grown_book(
         threshold=threshold,
         rows=rows,
     )
+
+
+def most_of(config: GrowConfig, codes: int) -> int:
+    """How many codes a level of `codes` may get."""
+    return max(codes, _LEAST_GROWTH) if config.most is None else config.most
 
 
 def _db(more: float, less: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pantok.errors import InputError
 from pantok.evolve import codebooks
-from pantok.evolve.grow import GrowConfig, LevelGrowth, grown_book
+from pantok.evolve.grow import GrowConfig, LevelGrowth, grown_book, most_of
 from pantok.experience import Track
 from pantok.quantizers.gated import Life, lives_of, nearest_living
 from pantok.tokenizers import audio_fit as fit
@@ -22,7 +22,6 @@ from pantok.tokenizers.base import Report
 from pantok.vocabulary import TokenizerState
 
 _FOLDS = 5  # every fifth segment is held out
-_LEAST_GROWTH = 64
 _PRIOR = 4.0  # vectors of usual error that count beside those that a code was learned from
 _SEGMENT_TICKS = 25  # 2 s
 
@@ -41,10 +40,6 @@ def grow_audio(
     state, growths = _loudness(state, parts, config, seed, report)
     state, more = _shapes(state, parts, config, seed, report)
     return state, growths + more
-
-
-def _most(config: GrowConfig, codes: int) -> int:
-    return max(codes, _LEAST_GROWTH) if config.most is None else config.most
 
 
 def _loudness(
@@ -76,7 +71,7 @@ def _loudness(
         bound = LOUDEST if part.group == "tick" else 2 * LOUDEST
         growth = grown_book(
             part.name, targets[0], targets[1], book, life,
-            price=None, most=_most(config, len(book)), far=config.far if len(book) > 64 else 0.0, seed=seed + number,
+            price=None, most=most_of(config, len(book)), far=config.far if len(book) > 64 else 0.0, seed=seed + number,
             spread=partial(_whole, bound),
         )  # fmt: skip
         growths.append(growth)
@@ -112,7 +107,7 @@ def _shapes(
         grids = [np.clip(np.rint(v), -WIDEST, WIDEST).astype(np.float32) for v, _ in vectors]
         growth = grown_book(
             name, grids[0], grids[1], book, life,
-            price=None, most=_most(config, len(book)), far=config.far, seed=seed + 50 + stage, spread=_short,
+            price=None, most=most_of(config, len(book)), far=config.far, seed=seed + 50 + stage, spread=_short,
         )  # fmt: skip
         growths.append(growth)
         if growth.added:

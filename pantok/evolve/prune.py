@@ -21,7 +21,6 @@ from pantok.vocabulary import TokenizerState, Vocabulary
 
 Counts = Mapping[tuple[str, int], np.ndarray]
 """By modality and level: int64 (K,), how often each code is used."""
-_HONOURED = ("audio",)  # whose encoders look at lives
 _ENOUGH = 4  # codes seen for each code there is, below which the store says too little about what is rare
 
 
@@ -52,8 +51,6 @@ def prune(vocabulary: Vocabulary, counts: Counts, *, below: float = 0.05) -> tup
     """
     states, report = dict(vocabulary.states), []
     for (modality, level), uses in sorted(counts.items()):
-        if modality not in _HONOURED:
-            continue
         state, facts = pruned_level(states[modality], level, np.asarray(uses, np.int64), below)
         if facts is not None:
             states[modality] = state

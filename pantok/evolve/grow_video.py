@@ -1,0 +1,111 @@
+"""Growth of the books of video: what the encoder looks up in a closed loop over the new recordings, stage after stage.
+
+What is unusual: the transforms stay. Books were learned in the principal directions of what was seen first; new codes
+are vectors in the same directions, so that every old code means what it meant. What these directions cannot say of the
+new kind, no growth adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from pantok.errors import InputError
+from pantok.evolve import codebooks
+from pantok.evolve.grow import GrowConfig, LevelGrowth, grown_book, most_of
+from pantok.experience import Track
+from pantok.quantizers.gated import Life
+from pantok.quantizers.threads import one_thread_of_blas
+from pantok.tokenizers import video_living as living
+from pantok.tokenizers.base import Report
+from pantok.tokenizers.video import VideoTokenizer
+from pantok.tokenizers.video_control import VideoOptions, lambda_of
+from pantok.tokenizers.video_exact import EXACT, Book
+from pantok.tokenizers.video_fit import Pool, Run, code_run, sample_runs, trades
+from pantok.tokenizers.video_tick import Books
+from pantok.vocabulary import TokenizerState
+
+_FOLDS = 4  # every fourth run is held out
+_ROUNDS = 2  # codes of the second are learned from what the first left over
+_HOPE = 3.2 * 10  # squared error over lambda that a stage has to find: that of a code of ten bits
+
+
+@one_thread_of_blas()
+def grow_video(
+    state: TokenizerState, tracks: Sequence[Track], config: GrowConfig, seed: int, report: Report
+) -> tuple[TokenizerState, list[LevelGrowth]]:
+    """See `grow.grow`. Raises InputError if the recordings hold no frames."""
+    runs = sample_runs(tracks, config.megabytes * 1_000_000, report)
+    if not runs:
+        raise InputError("recordings", "hold no frames to learn from")
+    held = runs[_FOLDS - 1 :: _FOLDS] or runs[-1:]
+    learned = [r for k, r in enumerate(runs) if k % _FOLDS != _FOLDS - 1] or runs
+    before = state
+    growths: list[LevelGrowth] = []
+    for turn in range(_ROUNDS):
+        pools = [_collected(VideoTokenizer.from_state(state).books, part, report) for part in (learned, held)]
+        # Each round begins anew from the vocabulary as it was: what is looked up depends on what was drawn before.
+        state, growths = _grown(before, pools, config, seed + 100 * turn, report)
+        if state is before:
+            break
+    return state, growths
+
+
+def _collected(books: Books, runs: Sequence[Run], report: Report) -> Pool:
+    """What is looked up when the runs are coded, at finer and coarser trades too."""
+    lam = lambda_of(VideoOptions().quality)
+    pool = Pool(dict(zip(Books.NAMES, (5_000, 20_000, 20_000, 40_000, 40_000), strict=True)))
+    for n, (run, trade) in enumerate(zip(runs, trades(lam), strict=False)):
+        for _ in code_run(run, books, trade, pool.tap):
+            pass
+        report("coding", (n + 1) / len(runs))
+    return pool
+
+
+def _grown(
+    state: TokenizerState, pools: Sequence[Pool], config: GrowConfig, seed: int, report: Report
+) -> tuple[TokenizerState, list[LevelGrowth]]:
+    """Stage after stage of each book, each on what those before it, grown already, leave over."""
+    lam, growths = lambda_of(VideoOptions().quality), []
+    books = VideoTokenizer.from_state(state).books
+    for number, name in enumerate(Books.NAMES):
+        report(f"codes of {name}", number / len(Books.NAMES))
+        book = books.by_name[name]
+        rows = [pool.rows(name, book.width) for pool in pools]
+        left = [book.project(r.astype(np.float32))[:, :-1] if len(r) else np.zeros((0, len(book.basis))) for r in rows]
+        for stage, level in enumerate(living.LEVELS[name]):
+            book = VideoTokenizer.from_state(state).books.by_name[name]
+            left = [x[(x * x).sum(1) * book.unit**2 > _HOPE * lam] if len(x) else x for x in left]
+            codes = book.codes[stage].astype(np.float32)
+            life = book.lives[stage] if book.lives else Life()
+            growth = grown_book(
+                level, left[0].astype(np.float32), left[1].astype(np.float32), codes, life,
+                price=None, most=most_of(config, len(codes)), far=config.far, seed=seed + 10 * number + stage,
+                spread=partial(_legal, book),
+            )  # fmt: skip
+            growths.append(growth)
+            if growth.added:
+                state = codebooks.appended(state, codebooks.level_of(state, level), growth.rows, growth.threshold)
+                book = VideoTokenizer.from_state(state).books.by_name[name]
+            left = [_left_over(book, stage, x) for x in left]
+    return state, growths
+
+
+def _left_over(book: Book, stage: int, left: np.ndarray) -> np.ndarray:
+    if not len(left):
+        return left
+    x = np.concatenate([left, np.ones((len(left), 1))], 1).astype(np.float32)
+    codes, _ = book.search(stage, x)
+    found = codes >= 0
+    out = left.copy()
+    out[found] -= book.codes[stage][codes[found]]
+    return out
+
+
+def _legal(book: Book, rows: np.ndarray) -> np.ndarray:
+    """Whole numbers, no longer than the search can bear (`video_exact.make_book`)."""
+    longest = np.sqrt(book.clip**2 + 2.0 * (EXACT - 64)) - book.clip
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.rint(rows * np.minimum(1.0, (longest - np.sqrt(rows.shape[1])) / np.maximum(norms, 1e-9)))
