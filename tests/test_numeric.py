@@ -143,6 +143,24 @@ def test_codes_do_not_depend_on_the_blocks(fitted: NumericTokenizer) -> None:
         assert same(encoder.finish(), whole)
 
 
+def test_a_long_track_does_not_depend_on_the_blocks(fitted: NumericTokenizer) -> None:
+    # Of a channel of more than ten groups some tell which grid and order pay.
+    rows = 11 * fitted.config.tick * fitted.config.key_ticks + 123
+    values = smooth(rows, 2, seed=5)
+    values[4100, 0] = np.nan
+    whole = fitted.encode(track_of(values))
+    assert any(channel["parts"] > 1 for channel in whole.header["channels"])
+    for size in (37, 400, 4001):
+        encoder = fitted.encoder(track_of(values))
+        for i in range(0, rows, size):
+            encoder.push(Block(values[i : i + size]))
+        assert same(encoder.finish(), whole)
+    decoded = fitted.decoded(whole)
+    for start, stop in ((3990, 4010), (4399, 4400), (rows - 1, rows)):
+        part = fitted.decoded(whole, start=start, stop=stop)
+        assert np.array_equal(part, decoded[start:stop], equal_nan=True)
+
+
 def test_a_range_is_a_slice_of_the_whole(fitted: NumericTokenizer) -> None:
     values = smooth(1234)
     tokens = fitted.encode(track_of(values), NumericOptions(max_error=1e-5))

@@ -78,6 +78,17 @@ class Channel:
         return np.clip(np.clip(whole, low - 1, high) * self.stride, limits.min, limits.max).astype(dtype)
 
 
+def half_range(values: np.ndarray) -> float:
+    """Half of largest minus smallest of the finite values; of a constant its size, 1 if that is 0."""
+    kept = values.astype(np.float64)
+    kept = kept[np.isfinite(kept)]
+    if not len(kept):
+        return 1.0
+    low, high = float(kept.min()), float(kept.max())
+    half = high / 2 - low / 2
+    return half if 0 < half < float("inf") else (abs(high) or 1.0)
+
+
 def sums(residuals: np.ndarray, order: int) -> np.ndarray:
     """Inverse of `differences` within one group."""
     with np.errstate(over="ignore"):
@@ -134,8 +145,6 @@ def plan_channels(
 def _floats(
     column: np.ndarray, name: str, known: float | None, bound: float | None, relative: float, digits: int, base: int
 ) -> tuple[Channel, np.ndarray, np.ndarray, np.ndarray]:
-    from pantok.tokenizers.numeric import half_range
-
     coarse = relative * (known or half_range(column))
     wanted = coarse if bound is None else bound
     kind = "step" if _is_step(column) else "smooth"
