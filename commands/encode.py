@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pantok.commands import common
-from pantok.commands.workers import Done, Job, encode_episode, encode_in_processes
+from pantok.commands.workers import Done, Job, encode_episode, encode_in_processes, workers_for
 from pantok.errors import OptionError
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 @common.sources
 @click.option("--vocab", "vocabulary_path", type=click.Path(path_type=Path), help="The vocabulary to encode with.")
 @common.output("The store to write, a directory such as home.zarr; one that exists is added to.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes; same store with any.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes; by default as many as there are cores and episodes. Same store.",
+)
 @click.option(
     "--bits-per-second", "rates", multiple=True, metavar="KIND=RATE", help="Rate, e.g. video=300k, audio=9.2k."
 )
@@ -42,7 +46,7 @@ def command(
     sources: tuple[Path, ...],
     vocabulary_path: Path | None,
     output: Path,
-    workers: int,
+    workers: int | None,
     rates: tuple[str, ...],
     target_psnr: float | None,
     bounds: tuple[str, ...],
@@ -62,7 +66,7 @@ def command(
 
     \b
     Example:
-      pantok encode recordings/ --vocab home.vocab -o home.zarr --workers 2
+      pantok encode recordings/ --vocab home.vocab -o home.zarr
     """
     from pantok.formats.store import Store
 
@@ -88,7 +92,7 @@ def command(
     Store.create_or_open(output, vocabulary).sweep()
     job = Job(str(output), reading, settings, force)
     began = time.monotonic()
-    done = _encode(run, job, found, workers)
+    done = _encode(run, job, found, workers or workers_for(found))
     seconds = time.monotonic() - began
     _summary(run, sources, output, done, seconds)
 

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pantok.errors import InputError, StoreError, TokenError
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from pantok.encode import Codec
     from pantok.formats.folder import EpisodeFiles, ReadOptions
     from pantok.formats.store import Store
+
+
+_WORTH_SHARING = 2 << 20
+"""Bytes of recordings that take as long to encode as a process takes to start: some seconds of video."""
+_MOST = 8  # of a process that encodes an hour of video a gigabyte is asked
 
 
 @dataclass(frozen=True)
@@ -108,11 +114,37 @@ def encode_episode(job: Job, files: EpisodeFiles, tick: Callable[[str, float], N
     return done
 
 
+def workers_for(found: Sequence[EpisodeFiles]) -> int:
+    """Processes that pay: at most a core and an episode each, and one where there is too little to share.
+
+    A process takes seconds to start; the size of the files tells how much there is to do beside the largest episode.
+    """
+    sizes = sorted(sum(_size(path) for path in files.paths) for files in found)
+    if sum(sizes[:-1]) < _WORTH_SHARING:
+        return 1
+    return min(len(found), cores(), _MOST)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # said when it is read
+        return 0
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not every system has it
+        return os.cpu_count() or 1
+
+
 def encode_in_processes(
     job: Job, found: Sequence[EpisodeFiles], workers: int, finished: Callable[[Done], None]
 ) -> None:
     """All episodes by `workers` processes; `finished` is called here, in the order in which they end."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, cores() // workers)
     context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(threads,)) as pool:
         futures = [pool.submit(encode_episode, job, files) for files in found]

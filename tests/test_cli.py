@@ -16,6 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from pantok.commands.cli import COMMANDS
+from pantok.commands.workers import workers_for
+from pantok.formats.folder import EpisodeFiles
 from pantok.formats.store import Store
 
 
@@ -128,6 +130,28 @@ def test_a_second_run_encodes_nothing_and_workers_change_nothing(
     done = pantok("encode", recordings, "--vocab", vocabulary, "-o", other, "--workers", "2")
     assert done.code == 0, done.err
     assert Store.open(other).digest() == Store.open(store).digest()
+
+
+def test_processes_are_as_many_as_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def episodes(*sizes: int) -> list[EpisodeFiles]:
+        found = []
+        for number, size in enumerate(sizes):
+            path = tmp_path / f"{number}.mp4"
+            with open(path, "wb") as file:
+                file.truncate(size)
+            found.append(EpisodeFiles(str(number), (path,)))
+        return found
+
+    monkeypatch.setattr("pantok.commands.workers.cores", lambda: 4)
+    large = 3 << 20
+    assert workers_for(episodes()) == 1
+    assert workers_for(episodes(large)) == 1
+    assert workers_for(episodes(large, 1000)) == 1, "nothing to share"
+    assert workers_for(episodes(large, large)) == 2
+    assert workers_for(episodes(*[large] * 9)) == 4
+    monkeypatch.setattr("pantok.commands.workers.cores", lambda: 64)
+    assert workers_for(episodes(*[large] * 9)) == 8, "memory is bounded too"
+    assert workers_for([EpisodeFiles("gone", (tmp_path / "gone.mp4",))]) == 1
 
 
 def test_killed_and_run_again(recordings: Path, vocabulary: Path, store: Path, pantok, tmp_path: Path) -> None:
