@@ -52,6 +52,14 @@ class Job:
 @click.option("--levels", help="Prefixes of levels to measure, e.g. 1,2,4.  [default: all, 8 at most]")
 @click.option("--reference/--no-reference", default=True, help="Beside x264 and Opus at the nearest rate.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with curves, pictures and spectrograms.")
+@click.option(
+    "--on", type=click.Path(path_type=Path), help="For a run: the store to measure on.  [default: its own]"
+)
+@click.option(
+    "--points", type=click.IntRange(min=0), default=12, show_default=True, help="For a run: futures."
+)
+@click.option("--horizon", type=float, default=1.0, show_default=True, help="For a run: seconds of each.")
+@click.option("--checkpoint", default="best", show_default=True, help="For a run: best, last, or step-00000400.")
 @common.force
 @common.as_json
 @common.quiet
@@ -63,11 +71,15 @@ def command(
     levels: str | None,
     reference: bool,
     html: Path | None,
+    on: Path | None,
+    points: int,
+    horizon: float,
+    checkpoint: str,
     force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure rate and quality of a store, beside reference codecs.
+    """Measure rate and quality of a store, beside reference codecs; or what a world model foresees.
 
     Rates and the use of codebooks are those of the whole store. Quality is that of the first --limit seconds of each
     track, decoded from every prefix of levels and compared with the recording, which must still be there.
@@ -75,8 +87,11 @@ def command(
     \b
     Example:
       pantok eval home.zarr --html report.html
+      pantok eval run/ --on held_out.zarr --html run.html
     """
+    from pantok.commands import evaluate_run
     from pantok.encode import Codec
+    from pantok.formats.runs import RunFolder
     from pantok.formats.store import Store
 
     run = common.Run(quiet, as_json)
@@ -84,6 +99,11 @@ def command(
         raise OptionError("--limit", f"cannot be {limit:g}", "seconds, or 0 for all")
     if html is not None:
         _may_write(html, force)
+    if RunFolder(store).exists:
+        if horizon <= 0:
+            raise OptionError("--horizon", f"cannot be {horizon:g}", "seconds, such as 1")
+        asked = evaluate_run.Asked(checkpoint=checkpoint, points=points, horizon_s=horizon, html=html)
+        evaluate_run.evaluate(run, store, on, episodes, asked)
     opened = Store.open(store)
     job = Job(
         run,

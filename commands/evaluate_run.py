@@ -1,0 +1,186 @@
+"""`pantok eval RUN --on STORE`: what a world model knows of recordings that it has not seen."""
+
+from __future__ import annotations
+
+import lzma
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pantok.commands import common
+from pantok.errors import VocabularyError
+
+if TYPE_CHECKING:
+    from pantok.world_model.foresight import Foreseen
+
+COLUMNS = ["what is predicted", "share of ids", "bits an id", "bits a second"]
+SHOWN = 6
+"""Points whose frames go into the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """windows: to measure bits on. points: to simulate from, over horizon_s seconds. html: a page to write."""
+
+    checkpoint: str = "best"
+    windows: int = 64
+    points: int = 12
+    horizon_s: float = 1.0
+    seed: int = 0
+    html: Path | None = None
+
+
+def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[str, ...], asked: Asked) -> None:
+    """Raises OptionError, StoreError, VocabularyError."""
+    from pantok.commands.simulate import load_model
+    from pantok.encode import Codec
+    from pantok.formats.runs import RunFolder
+    from pantok.formats.store import Store
+    from pantok.loader import StreamDataset
+    from pantok.world_model.foresight import action_information, foresee, points
+    from pantok.world_model.inputs import inputs_of
+    from pantok.world_model.measure import measure
+    from pantok.world_model.simulate import SimulateConfig
+
+    stored = RunFolder(folder).config
+    if store is None:
+        store = Path(stored["store"])
+        run.say(f"On what was held out of {store}; --on names another store.")
+        wanted = tuple(stored["held_out"])
+    else:
+        wanted = ()
+    opened = Store.open(store)
+    if opened.vocabulary_id != stored["vocabulary_id"]:
+        raise VocabularyError(
+            store, f"is of vocabulary {opened.vocabulary_id[:12]}, the run is of {stored['vocabulary_id'][:12]}",
+            "encode the recordings under the run's vocabulary",
+        )  # fmt: skip
+    if episodes:
+        wanted = tuple(common.choose(opened.episodes, episodes, "--episode"))
+    names = wanted or tuple(opened.episodes)
+    model, layout = load_model(folder, asked.checkpoint, "cpu")
+    config = model.config
+    data = StreamDataset(
+        store, layout, length=config.length, batch_size=8, episodes=names, shuffle=False, rank=0, world=1
+    )
+    total = len(data.windows)
+    count = min(asked.windows, total)
+    chosen = sorted({round(k * (total - 1) / max(1, count - 1)) for k in range(count)})
+    groups = [chosen[k : k + 8] for k in range(0, count, 8)]
+    batches = [inputs_of(data.batch(0, g), model.keys, model.latent_modalities, config.latents) for g in groups]
+    streams = {name: opened.read(name) for name in names}
+    seconds = sum(_seconds(s) for s in streams.values())
+    with run.progress() as bar:
+        task = bar.add_task("bits", total=1 + asked.points, note="")
+        found = measure(model, batches)
+        rate = data.windows.ids / max(1e-9, seconds) * found.elements / (len(chosen) * config.length)
+        report = found.report(rate)
+        bar.advance(task)
+        codec, horizon_ns = Codec(opened.vocabulary), round(asked.horizon_s * 1e9)
+        likeliest = SimulateConfig(temperature=0, seed=asked.seed)
+        seen: list[Foreseen] = []
+        for name, start_ns in points(streams, asked.points, horizon_ns, asked.seed):
+            bar.update(task, note=f"{name} at {start_ns / 1e9:.1f} s")
+            one = foresee(model, layout, codec, streams[name], start_ns, horizon_ns, likeliest)
+            seen += [one] if one is not None else []
+            bar.advance(task)
+    actions = action_information(model, batches, opened.vocabulary.control("gap"))
+    document = {
+        "run": str(folder), "store": str(store), "episodes": list(names), "checkpoint": asked.checkpoint, **report,
+        "baselines": {"xz_bits_per_second": _xz(data, seconds)}, "actions": actions, "foresight": _foresight(seen),
+    }  # fmt: skip
+    _show(run, document)
+    if asked.html is not None:
+        _page(asked.html, document, seen, list(RunFolder(folder).metrics()))
+    run.end({**document, "html": None if asked.html is None else str(asked.html)})
+
+
+def _seconds(stream: Any) -> float:
+    clocks = [t.clock for t in stream.tracks.values() if t.ticks]
+    starts = [int(c.start_ns) for c in clocks]
+    return (max(s + c.duration_ns for s, c in zip(starts, clocks, strict=True)) - min(starts)) / 1e9 if clocks else 0.0
+
+
+def _xz(data: Any, seconds: float) -> float:
+    """Bits a second that a general compressor needs for the same sequences, two bytes an id (four where they do not
+    fit)."""
+    import numpy as np
+
+    dtype = np.uint16 if data.vocabulary.size <= 1 << 16 else np.uint32
+    coder = lzma.LZMACompressor(preset=9)
+    size = 0
+    for start in range(0, len(data.windows), 32):
+        batch = data.batch(0, list(range(start, min(start + 32, len(data.windows)))))
+        ids = batch["ids"][batch["document"] >= 0].numpy().astype(dtype)
+        size += len(coder.compress(ids.tobytes()))
+    return 8 * (size + len(coder.flush())) / max(1e-9, seconds)
+
+
+def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
+    import numpy as np
+
+    from pantok.world_model.measure import bootstrap
+
+    if not seen:
+        return {}
+    each = [s.psnr() for s in seen]
+    gain = np.array([e["simulated"] - e["copy_last"] for e in each])
+    return {
+        "points": len(seen),
+        "psnr_simulated": float(np.mean([e["simulated"] for e in each])),
+        "psnr_copy_last": float(np.mean([e["copy_last"] for e in each])),
+        "gain_95": list(bootstrap(gain)) if len(gain) > 1 else None,
+    }
+
+
+def _rows(document: dict[str, Any]) -> list[list[str]]:
+    rows = [
+        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", f"{v['bits_per_second']:,.1f}"]
+        for kind, v in document["by_kind"].items()
+    ]
+    whole = f"{document['bits_per_second']:,.1f}"
+    return [*rows, ["all", "100.0%", f"{document['bits_per_element']:.2f}", whole]]
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    low, high = document["bits_per_second_95"]
+    lines = [
+        f"{document['bits_per_second']:,.0f} bits a second of experience (95% of resampled windows: {low:,.0f} to "
+        f"{high:,.0f}); xz needs {document['baselines']['xz_bits_per_second']:,.0f}."
+    ]
+    actions, foresight = document["actions"], document["foresight"]
+    if actions:
+        lines.append(
+            f"What is observed costs {actions['recorded']:.3f} bits an id knowing the actions, "
+            f"{actions['without']:.3f} without them, {actions['shuffled']:.3f} with those of other times."
+        )
+    if foresight:
+        lines.append(
+            f"Simulated frames: {foresight['psnr_simulated']:.2f} dB, the last one repeated: "
+            f"{foresight['psnr_copy_last']:.2f} dB, at {foresight['points']} points."
+        )
+    return lines
+
+
+def _show(run: common.Run, document: dict[str, Any]) -> None:
+    title = f"{document['run']} on {common.counted(len(document['episodes']), 'episode')} of {document['store']}"
+    run.table(title, COLUMNS, _rows(document))
+    for line in _lines(document):
+        run.say(line)
+
+
+def _page(path: Path, document: dict[str, Any], seen: list[Foreseen], metrics: list[dict[str, Any]]) -> None:
+    import numpy as np
+
+    from pantok.formats.report_run import Strip, write_run_page
+
+    strips = []
+    for one in seen[:SHOWN]:
+        psnr = one.psnr()
+        figures = f"{psnr['simulated']:.1f} dB, copied {psnr['copy_last']:.1f} dB"
+        title = f"{one.episode} at {one.start_ns / 1e9:.2f} s: {figures}"
+        still = np.broadcast_to(one.before[None], one.came.shape)
+        rows = {"what came": one.came, "simulated": one.simulated, "the last frame, repeated": still}
+        strips.append(Strip(title, rows, one.rate_hz))
+    title = f"{document['run']} on {document['store']}"
+    write_run_page(path, title, _lines(document), COLUMNS, _rows(document), strips, metrics)

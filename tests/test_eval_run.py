@@ -1,0 +1,102 @@
+"""`pantok eval RUN`: bits a second, futures beside what came, what actions tell; as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from pantok.commands.cli import pantok
+from pantok.formats.store import Store
+from pantok.loader import StreamDataset
+from pantok.world_model.config import TrainConfig
+from pantok.world_model.foresight import Foreseen, action_information, points, psnr
+from pantok.world_model.inputs import inputs_of
+from pantok.world_model.model import WorldModel
+
+TOML = """
+length = 96
+batch = 2
+steps = 3
+latents = 0
+evaluate_windows = 2
+[backbone]
+width = 16
+layers = 1
+heads = 2
+kv_heads = 1
+"""
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(pantok, [str(a) for a in args])
+
+
+@pytest.fixture(scope="module")
+def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eval-run")
+    (folder / "c.toml").write_text(TOML)
+    done = run("train-wm", store, "-o", folder / "run", "--config", folder / "c.toml", "-q")
+    assert done.exit_code == 0, done.stderr
+    return folder / "run"
+
+
+def test_the_command(trained: Path, store: Path, tmp_path: Path) -> None:
+    page = tmp_path / "run.html"
+    done = run("eval", trained, "--on", store, "--points", 2, "--horizon", 0.25, "--html", page, "--json", "-q")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    low, high = found["bits_per_second_95"]
+    assert low <= found["bits_per_second"] <= high
+    assert sum(v["bits_per_second"] for v in found["by_kind"].values()) == pytest.approx(found["bits_per_second"])
+    assert sum(v["share"] for v in found["by_role"].values()) == pytest.approx(1)
+    assert found["baselines"]["xz_bits_per_second"] > 0
+    assert found["foresight"]["points"] == 2 and 3 < found["foresight"]["psnr_copy_last"] < 99
+    assert set(found["actions"]) == {"recorded", "without", "shuffled", "information"}
+    html = page.read_text()
+    assert html.count("data:image/png") >= 8 and "the last frame, repeated" in html
+    again = run("eval", trained, "--points", 0, "--html", page)
+    assert again.exit_code == 0 and "held out of" in again.stderr and "control" in again.stdout
+
+
+def test_what_is_wrong_is_said(trained: Path, store: Path, tmp_path: Path, recordings: Path) -> None:
+    assert run("eval", trained, "--horizon", 0).exit_code == 2
+    assert run("eval", trained, "--checkpoint", "step-7").exit_code == 1
+    assert "did you mean film-01" in run("eval", trained, "--on", store, "--episode", "film-1").stderr
+
+
+def test_psnr_of_a_point() -> None:
+    came = np.full((3, 4, 4, 3), 100, np.uint8)
+    found = Foreseen("e", 0, came, came + 10, came[0], 12.0).psnr()
+    assert found["simulated"] == pytest.approx(20 * np.log10(25.5)) and found["copy_last"] == 99
+    assert psnr(came, came + 51) == pytest.approx(20 * np.log10(5))
+
+
+def test_points_lie_within(store: Path) -> None:
+    opened = Store.open(store)
+    streams = {name: opened.read(name) for name in opened.episodes}
+    found = points(streams, 9, 100_000_000, seed=3)
+    assert found == points(streams, 9, 100_000_000, seed=3) and len(found) == 9
+    for name, start_ns in found:
+        clock = streams[name].tracks["video"].clock
+        assert clock.start_ns < start_ns <= clock.start_ns + clock.duration_ns - 100_000_000
+
+
+def test_a_model_that_hears_nothing_learns_nothing_from_actions(store: Path) -> None:
+    """With embeddings of actions at nought, other actions change nothing; as it is, they do."""
+    data = StreamDataset(store, length=96, batch_size=4, rank=0, world=1)
+    torch.manual_seed(0)
+    model = WorldModel(data.vocabulary, TrainConfig(latents=0, length=96))
+    batches = [inputs_of(data.batch(0, list(range(len(data.windows)))), model.keys, {}, 0)]
+    gap = data.vocabulary.control("gap")
+    heard = action_information(model, batches, gap)
+    assert heard["recorded"] != heard["shuffled"]
+    with torch.no_grad():
+        ids = torch.cat([batches[0].ids[batches[0].role == 1].unique(), torch.tensor([gap])])
+        model.embed.weight[ids] = 0.0
+    deaf = action_information(model, batches, gap)
+    assert deaf["recorded"] == pytest.approx(deaf["shuffled"]) == pytest.approx(deaf["without"])
