@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,8 @@ from pantok.commands import common
 from pantok.errors import VocabularyError
 
 if TYPE_CHECKING:
-    from pantok.vocabulary import TokenizerState, Vocabulary
+    from pantok.evolve.merge import Merged
+    from pantok.vocabulary import TokenizerState
 
 
 _ELSEWHERE = {
@@ -67,43 +69,108 @@ def show(vocabulary: Path, as_json: bool) -> None:
 @command.command("merge")
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.output("The vocabulary to write.")
+@click.option("--text-model", type=click.Path(path_type=Path), help="Keep this text model: same as naming it in PARTS.")
+@click.option("--duplicates", is_flag=True, help="Also make one of codes within a level that say nearly the same.")
+@click.option(
+    "--within",
+    default=0.25,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Nearly: closer than this share of the usual distance between neighbours.",
+)
 @common.force
 @common.as_json
 @common.quiet
-def merge(parts: tuple[Path, ...], output: Path, force: bool, as_json: bool, quiet: bool) -> None:
+def merge(
+    parts: tuple[Path, ...],
+    output: Path,
+    text_model: Path | None,
+    duplicates: bool,
+    within: float,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Make one vocabulary of several, and of a text model.
 
-    PARTS are vocabularies and at most one text model (SentencePiece or tokenizer.json), which replaces the
-    text models of the others. Each modality must come from one of them, or be the same in all.
+    PARTS are vocabularies and at most one text model (SentencePiece or tokenizer.json), which replaces the text models
+    of the others. Where two of them describe a modality in the same transform (sound, numbers, or what grew out of one
+    vocabulary), codes that say nearly the same become one and the rest is appended; ids of the first do not move
+    unless text is put before them, and everything written under any of them can still be read.
 
     \b
     Example:
       pantok vocab merge home.vocab lab.vocab llm/tokenizer.json -o all.vocab
+      pantok vocab merge all.vocab --duplicates -o slim.vocab
     """
-    from pantok.formats.vocab import load_vocabulary, save_vocabulary
+    from pantok.evolve.lineage import line
+    from pantok.evolve.merge import duplicates as without_duplicates
+    from pantok.evolve.merge import join
+    from pantok.formats.vocab import load_vocabulary, read_lineage, save_vocabulary
     from pantok.tokenizers.text import TextTokenizer
+    from pantok.vocabulary import Vocabulary
     from pantok.vocabulary import merge as merge_all
 
     run = common.Run(quiet, as_json)
     common.refuse_existing(output, force)
-    vocabularies: list[Vocabulary] = []
+    folders = [p for p in parts if p.is_dir()]
+    models = [p for p in parts if not p.is_dir()] + ([text_model] if text_model else [])
+    if len(models) > 1:
+        raise VocabularyError(models[1], "is a second text model", "give one")
     text: TokenizerState | None = None
-    for part in parts:
-        if part.is_dir():
-            vocabularies.append(load_vocabulary(part))
-        elif text is not None:
-            raise VocabularyError(part, "is a second text model", "give one")
-        else:
-            text = TextTokenizer.of_file(str(part), common.read_bytes(part)).state()
-    merged = merge_all(vocabularies, text)
-    kept = [str(p) for p, v in zip((p for p in parts if p.is_dir()), vocabularies, strict=True) if merged.reads(v)]
-    lineage = [{"op": "merge", "parents": [v.id for v in vocabularies], "child": merged.id}]
-    save_vocabulary(merged, output, force=force, lineage=lineage)
-    run.say(f"Wrote {output}: {merged.size} ids of {', '.join(merged.states)}.")
+    for path in models:
+        text = TextTokenizer.of_file(str(path), common.read_bytes(path)).state()
+    vocabularies = [load_vocabulary(p) for p in folders]
+    merged = vocabularies[0] if vocabularies else merge_all([], text)
+    facts: list[Merged] = []
+    for path, other in zip(folders[1:], vocabularies[1:], strict=True):
+        if text is not None:  # theirs are replaced
+            other = Vocabulary({m: s for m, s in other.states.items() if m != "text"}, other.extents, other.remaps)
+        merged, more = join(merged, other, within=within, lineage=read_lineage(path))
+        facts += more
+    if text is not None:
+        merged = merge_all([merged], text)
+    if duplicates:
+        merged, more = without_duplicates(merged, within=within)
+        facts += more
+    kept = [str(p) for p, v in zip(folders, vocabularies, strict=True) if merged.reads(v)]
+    arguments = {"parts": [str(p) for p in parts], "duplicates": duplicates, "within": within}
+    before = {"ids": sum(v.size for v in vocabularies), "ids_in_use": sum(int(v.live().sum()) for v in vocabularies)}
+    after = {"ids": merged.size, "ids_in_use": int(merged.live().sum())}
+    step = line("merge", merged, vocabularies, arguments, before, after)
+    earlier = read_lineage(folders[0]) if folders else []
+    save_vocabulary(merged, output, force=force, lineage=[*earlier, step])
+    if facts:
+        columns = ["level", "codes", "became another", "appended", "differ by", "of usual"]
+        run.summary(
+            columns,
+            [
+                [
+                    f"{f.modality} {f.level}",
+                    f"{f.codes}",
+                    f"{f.shared}",
+                    f"{f.appended}",
+                    f"{f.difference:.1f}",
+                    f"{f.difference / f.usual:.0%}" if f.usual else "",
+                ]
+                for f in facts
+            ],
+        )
+    run.say(f"Wrote {output}: {merged.size} ids of {', '.join(merged.states)}, {after['ids_in_use']} of them in use.")
     run.say(
         f"Ids are unchanged from {', '.join(kept)}." if kept else "Ids are new; stores keep reading, they hold codes."
     )
-    run.end({"vocabulary": str(output), "id": merged.id, "ids": merged.size, "ids_unchanged_from": kept})
+    run.end(
+        {
+            "vocabulary": str(output),
+            "id": merged.id,
+            "ids": merged.size,
+            "ids_unchanged_from": kept,
+            "before": before,
+            "after": after,
+            "levels": [asdict(f) for f in facts],
+        }
+    )
 
 
 def show_vocabulary(run: common.Run, vocabulary: Path) -> None:

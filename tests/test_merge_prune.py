@@ -1,18 +1,25 @@
-"""Codes out of use: what was written stays, encoders avoid them, and the loss that was stated is the loss."""
+"""Codes made one or out of use: what was written stays, encoders avoid them, and what it costs is as was said."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pantok import tokenizers
-from pantok.evolve import codebooks
+from pantok.errors import VocabularyError
+from pantok.evolve import codebooks, lineage
+from pantok.evolve.merge import duplicates, join, usual_distance
 from pantok.evolve.prune import entropy, prune
 from pantok.experience import Clock, Track
 from pantok.formats.usage import count_codes
-from pantok.formats.vocab import load_vocabulary
-from pantok.vocabulary import Vocabulary
-from tests.test_vocabulary_grown import audio
+from pantok.formats.vocab import load_vocabulary, save_vocabulary
+from pantok.tokenizers.audio import AudioConfig, AudioTokenizer
+from pantok.tokenizers.numeric import NumericConfig, NumericTokenizer
+from pantok.tokenizers.text import TextTokenizer
+from pantok.vocabulary import Level, TokenizerState, Vocabulary
+from tests.test_vocabulary_grown import audio, grown
 
 
 def noise(seed: int, seconds: float = 1.0, rate: int = 16000) -> Track:
@@ -80,3 +87,143 @@ def test_the_command_states_the_loss_and_refuses_it(pantok, vocabulary, store, t
     assert load_vocabulary(out).reads(load_vocabulary(vocabulary))
     lineage = pantok("vocab", "lineage", out)
     assert "prune" in lineage.out and "ids_in_use" in lineage.out
+
+
+def sounds(seed: int) -> AudioTokenizer:
+    return AudioTokenizer.fit(
+        [noise(seed, 6.0), noise(seed + 1, 6.0)], AudioConfig(size=32, tick_size=16, seconds=12.0)
+    )
+
+
+@pytest.fixture(scope="module")
+def two() -> tuple[AudioTokenizer, AudioTokenizer]:
+    return sounds(0), sounds(5)
+
+
+def test_two_vocabularies_of_one_transform_become_one(two):
+    home, lab = (Vocabulary.build({"audio": t.state()}) for t in two)
+    both, facts = join(home, lab)
+    assert both.reads(home) and not both.decodes(lab) and lineage.related(both, lab)
+    appended = sum(f.appended for f in facts)
+    assert both.size == home.size + appended and appended > 0
+    assert sum(f.codes for f in facts) == appended + sum(f.shared for f in facts)
+    # Every code of the second is a code here that decodes to nearly the same.
+    state = both.states["audio"]
+    for level, spec in enumerate(lab.levels("audio")):
+        there = codebooks.vectors(lab.states["audio"], level)
+        codes = lineage.codes_of(both, lab, "audio", level)
+        assert len(codes) == spec.cardinality and int(codes.max()) < state.levels[level].cardinality
+        if there is not None:
+            (fact,) = [f for f in facts if f.level == spec.name]
+            gap = np.sqrt(((codebooks.vectors(state, level)[codes] - there) ** 2).sum(1))
+            assert gap.max() <= 0.25 * fact.usual + 1e-6
+            fresh = codes >= home.levels("audio")[level].cardinality
+            assert fresh.sum() == fact.appended and (gap[fresh] == 0).all()
+    # It describes what the second was made for better than the first does, and what the first was made for as before.
+    joined = tokenizers.load(state)
+    for track, least in ((noise(5), 0.5), (noise(0), -0.3)):
+        truth = track.read()[0].astype(float)
+        errors = [((truth - t.decoded(t.encode(track))) ** 2).sum() for t in (two[0], joined)]
+        assert 10 * np.log10(errors[0] / errors[1]) > least
+    assert join(both, home)[0].id == both.id
+    assert join(both, lab)[0].size - both.size < appended / 4
+
+
+def test_what_was_written_under_an_ancestor_of_the_second_is_read_too(two):
+    home, lab = (Vocabulary.build({"audio": t.state()}) for t in two)
+    level = codebooks.level_of(lab.states["audio"], "gain.tick")
+    rows = np.full((3, lab.states["audio"].tensors["gain.tick"].shape[1]), 17)
+    later = lab.with_state(codebooks.appended(lab.states["audio"], level, rows, 10))
+    lines = [lineage.line("born", lab, []), lineage.line("grow", later, [lab])]
+    both, _ = join(home, later, lineage=lines)
+    old, new = (lineage.codes_of(both, v, "audio", level) for v in (lab, later))
+    assert np.array_equal(old, new[: len(old)]) and len(new) == len(old) + 3
+
+
+def test_near_duplicates_become_one():
+    state = audio((7, 20))
+    gains = np.array([[0, 0, 0], [100, 0, 0], [101, 0, 0], [0, 100, 0], [0, 101, 0], [0, 99, 0], [0, 0, 50]], np.int16)
+    state = replace(state, tensors={**state.tensors, "gain": gains})
+    vocabulary = Vocabulary.build({"audio": state})
+    usual = usual_distance(gains.astype(float))
+    assert usual == 1.0
+    assert duplicates(vocabulary, within=0.5)[1] == []
+    merged, facts = duplicates(vocabulary, within=1.0)
+    assert merged.states["audio"].redirects(0).tolist() == [0, 1, 1, 3, 3, 3, 6]
+    (fact,) = [f for f in facts if f.level == "gain"]
+    assert (fact.codes, fact.shared, fact.difference) == (7, 3, 1.0)
+    assert merged.decodes(vocabulary) and merged.extents == vocabulary.extents
+    counts = {("audio", 0): np.array([1, 1, 9, 0, 5, 0, 1])}
+    merged, _ = duplicates(vocabulary, within=1.0, counts=counts)
+    assert merged.states["audio"].redirects(0)[[1, 2, 4]].tolist() == [2, 2, 4]
+
+
+def numbers(seed: int) -> Vocabulary:
+    rng = np.random.default_rng(seed)
+    t = np.arange(1500) / 50
+    values = np.stack([np.sin(t * (1 + seed)) + rng.normal(size=1500) * 0.01, np.floor(t * 3) % (4 + seed)], 1)
+    track = Track.of_array("proprio.arm", values.astype(np.float32), Clock.regular(50, 1500), channels=("a", "b"))
+    return Vocabulary.build({"numeric": NumericTokenizer.fit([track], NumericConfig(size=1400, rounds=1)).state()})
+
+
+def test_pieces_of_numbers_are_joined_exactly():
+    home, lab = numbers(0), numbers(3)
+    both, (fact,) = join(home, lab)
+    assert both.reads(home) and fact.shared + fact.appended == fact.codes
+    mine, theirs = (NumericTokenizer.from_state(v.states["numeric"]).pieces for v in (both, lab))
+    codes = lineage.codes_of(both, lab, "numeric", 0)
+    assert all(mine.expansion(int(codes[k])) == theirs.expansion(k) for k in range(theirs.size))
+
+
+def test_transforms_that_differ_are_refused(two):
+    home = Vocabulary.build({"audio": two[0].state()})
+    state = two[1].state()
+    lab = Vocabulary.build({"audio": replace(state, tensors={**state.tensors, "tilt": state.tensors["tilt"] + 1})})
+    with pytest.raises(VocabularyError, match=r"their tilt differ.*vocab grow"):
+        join(home, lab)
+    words = [TokenizerState("text", {}, (Level("text", n, "text"),), {}, {"model": b"m"}) for n in (90, 100)]
+    with pytest.raises(VocabularyError, match="name the text model to keep"):
+        join(Vocabulary.build({"text": words[0]}), Vocabulary.build({"text": words[1]}))
+
+
+HOSTILE = (
+    "<video> <v0:7> <|visual token 7|> [audio_0_12] <0x41> \x00\x01 <bos></s><pad> audio:gain.tick:5 level_3 "
+    "act_begin tick 831 id831 <extra_id_0> ▁▁ \ud7ff \U0001f600 ﷽ <|endoftext|> video_begin\tlatent"
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_forges_a_code(text):
+    """Whatever is written, its ids are the text model's own: below the first control id, with codes all around."""
+    model = _words()
+    vocabulary = Vocabulary.build({"text": model.state(), "audio": audio()})
+    grown_one = vocabulary.with_state(grown(audio(), 0, 5))
+    for said in (text, HOSTILE, HOSTILE + text, " ".join(e.name for e in grown_one.extents) + text):
+        track = Track.of_array("text.caption", np.array([said], object), Clock.of_times(np.zeros(1, np.int64)))
+        (level,) = model.encode(track).levels
+        ids = grown_one.ids("text", 0, level.codes)
+        assert not len(ids) or int(ids.max()) < grown_one.control("bos")
+        assert {grown_one.locate(int(i))[0] for i in ids} <= {"text"}
+
+
+_MODEL: list[TextTokenizer] = []
+
+
+def _words() -> TextTokenizer:
+    if not _MODEL:
+        corpus = [HOSTILE, "The rabbit looks around. " * 20, "audio video level code id token 0 1 2 3 4 5 6 7 8 9"]
+        times = Clock.of_times(np.arange(3, dtype=np.int64))
+        track = Track.of_array("text.caption", np.array(corpus, object), times)
+        _MODEL.append(TextTokenizer.fit([track], tokenizers.config_of("text", {"size": 400})))
+    return _MODEL[0]
+
+
+def test_merge_command(pantok, vocabulary, tmp_path, two):
+    for name, t in zip(("home", "lab"), two, strict=True):
+        save_vocabulary(Vocabulary.build({"audio": t.state()}), tmp_path / name)
+    done = pantok("vocab", "merge", tmp_path / "home", tmp_path / "lab", "-o", tmp_path / "both", "--duplicates")
+    assert done.code == 0, done.err
+    home, lab, both = (load_vocabulary(tmp_path / n) for n in ("home", "lab", "both"))
+    assert both.reads(home) and lineage.related(both, lab)
+    assert "Ids are unchanged from" in done.err
