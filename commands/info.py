@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ from pantok.commands import common
 if TYPE_CHECKING:
     from pantok.formats.store import Store, TrackSize
     from pantok.vocabulary import Vocabulary
+
+
+_LISTED = 100_000
+"""Episodes that --json names at most."""
 
 
 @click.command("info")
@@ -32,7 +37,7 @@ def command(path: Path, episode: str | None, as_json: bool) -> None:
     """
     run = common.Run(as_json=as_json)
     if (path / "zarr.json").exists():
-        _store(run, path, episode)
+        _store(run, path, episode, as_json)
     elif (path / "manifest.json").exists():
         from pantok.commands.vocab import show_vocabulary
 
@@ -43,7 +48,7 @@ def command(path: Path, episode: str | None, as_json: bool) -> None:
         run.end(common.plan_document(found))
 
 
-def _store(run: common.Run, path: Path, episode: str | None) -> None:
+def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> None:
     from pantok.formats.store import Store
 
     store = Store.open(path)
@@ -65,7 +70,7 @@ def _store(run: common.Run, path: Path, episode: str | None) -> None:
         if facts["latent_bytes"]:
             rows.append(["", "", "", "latents", "", common.human_bytes(facts["latent_bytes"]), "",
                          _figure(facts["latent_bits_per_second"], 1000, 2)])  # fmt: skip
-    seconds = sum(e.duration_ns for e in store.episodes.values()) / 1e9
+    seconds = size.duration_ns / 1e9
     title = (
         f"{path}: {common.counted(len(store), 'episode')}, {common.human_seconds(seconds)}, "
         f"{common.human_bytes(size.bytes)}, "
@@ -73,8 +78,9 @@ def _store(run: common.Run, path: Path, episode: str | None) -> None:
     )
     columns = ["track", "episodes", "duration", "level", "codes of", "codes", "tokens/s", "kbit/s"]
     run.table(title, columns, rows)
-    names = list(store.episodes)
-    run.table("", ["episodes"], [[n] for n in names[:20]] + ([[f"… and {len(names) - 20} more"]] if names[20:] else []))
+    names = list(islice(store.episodes, _LISTED if as_json else 20))
+    more = len(store) - 20
+    run.table("", ["episodes"], [[n] for n in names[:20]] + ([[f"… and {more} more"]] if more > 0 else []))
     run.end(
         {
             "store": str(path),
@@ -82,6 +88,7 @@ def _store(run: common.Run, path: Path, episode: str | None) -> None:
             "ids": vocabulary.size,
             "bytes": size.bytes,
             "seconds": seconds,
+            "episode_count": len(store),
             "episodes": names,
             "tracks": tracks,
         }

@@ -20,13 +20,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pantok.errors import StoreError, VocabularyError
 from pantok.experience import Source
 from pantok.formats.store_disk import StageLock, publish, reason, staged, sweep_stages
 from pantok.formats.store_facts import canonical, checked, episode_digest, episode_key
+from pantok.formats.store_index import FOLDER as INDEX
 from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest, SegmentInfo
 from pantok.formats.store_root import may_replace, read_root, write_empty
 from pantok.formats.store_segment import Segment, is_intact, is_merged, manifest_entry, segment_name, write_segment
@@ -126,7 +126,7 @@ class Store:
     def episodes(self) -> Mapping[str, EpisodeInfo]:
         """What is committed, by episode id, in the order of ids."""
         if self._sorted is None or self._sorted[0] != self._manifest.number:
-            self._sorted = self._manifest.number, MappingProxyType(dict(sorted(self._manifest.episodes.items())))
+            self._sorted = self._manifest.number, self._manifest.episodes.sorted()
         return self._sorted[1]
 
     @property
@@ -306,6 +306,11 @@ class Store:
         self._sweep_once()
         self.refresh()
 
+    def put_index(self, whole: bool = False) -> None:
+        """Puts an index of all episodes there, with which a large store opens at once (`store_index`)."""
+        self.refresh()
+        self._manifest.put_index(whole)
+
     def sweep(self) -> list[str]:
         """Removes what no reader of the newest commit needs: replaced and removed segments, and what killed writers
         left. The names removed. A reader that opened the store earlier may lose an episode that was replaced since.
@@ -333,7 +338,7 @@ class Store:
     def _info(self, episode: str) -> EpisodeInfo:
         found = self._manifest.episodes.get(episode)
         if found is None:
-            near = get_close_matches(episode, self._manifest.episodes, 1)
+            near = get_close_matches(episode, self._manifest.episodes.near(episode), 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {len(self)}; `pantok info {self.path}` lists them"
             raise StoreError(self.path, f"has no episode {episode}", hint)
         return found
@@ -346,6 +351,8 @@ class Store:
         folder = self.path / "segments"
         sweep_stages(folder)
         sweep_stages(self.path / FOLDER)
+        with suppress(FileNotFoundError):
+            sweep_stages(self.path / FOLDER / INDEX)
         self.refresh()
         for name in sorted(os.listdir(folder)):
             if name in self._manifest.known or name == "zarr.json" or name.startswith("."):

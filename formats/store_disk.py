@@ -19,10 +19,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -108,13 +108,22 @@ def put_if_absent(path: Path, data: bytes) -> bool:
     A hard link to a finished temporary file; where the file system has none, a rename that replaces nothing; where
     it has neither, an exclusive create: then a kill may leave part of the file, which its seal shows.
     """
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    return put_file_if_absent(path, write)
+
+
+def put_file_if_absent(path: Path, write: Callable[[BinaryIO], None]) -> bool:
+    """As `put_if_absent`, with what `write` puts into a file."""
     while True:
         staged = path.with_name(f".put-{os.getpid()}-{next(_counter)}-{path.name}")
         try:
             with open(staged, "xb") as file:
                 with suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.write(data)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
                 code = _link(staged, path)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pantok.errors import OptionError, StoreError
 from pantok.formats.store_disk import publish, reason, staged, sweep_stages
 from pantok.formats.store_facts import checked, episode_digest
-from pantok.formats.store_manifest import EpisodeInfo
+from pantok.formats.store_manifest import INDEX_FROM, EpisodeInfo
 from pantok.formats.store_root import may_replace, write_empty
 from pantok.formats.store_segment import segment_name
 from pantok.stream import TokenStream
@@ -134,6 +134,8 @@ def compact(
                 group = rest
             if report is not None:
                 report(done, total)
+        if len(store) >= INDEX_FROM:
+            store.put_index(whole=True)
         swept = store.sweep() if sweep else []
     except OSError as error:
         if isinstance(error, StoreError):
@@ -193,6 +195,8 @@ def pack(
                     report(done, total)
             if out.digest() != store.digest():
                 raise StoreError(store.path, "was changed while it was packed", "run again when its writers are done")
+            if len(out) >= INDEX_FROM:
+                out.put_index()
             publish(stage, full, replace=force)
     except FileExistsError as error:
         raise StoreError(path, "is there already", "--force replaces it, -o gives another name") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pantok.formats.store_manifest import Manifest
 from pantok.stream import smallest_dtype
@@ -27,26 +26,21 @@ class TrackSize:
 
 @dataclass(frozen=True)
 class StoreSize:
-    """bytes: of all objects of the live segments, metadata and checksums included."""
+    """bytes: of all objects of the live segments, metadata and checksums included. duration_ns: of all episodes."""
 
     tracks: tuple[TrackSize, ...]
     bytes: int
+    duration_ns: int
 
 
 def store_sizes(manifest: Manifest, vocabulary: Vocabulary) -> StoreSize:
     """Bytes by track and level of the live episodes."""
-    found: dict[str, list[Any]] = {}
-    for episode in manifest.episodes.values():
-        for name, track in episode.tracks.items():
-            found.setdefault(name, []).append(track)
-    sizes = []
-    for name, tracks in sorted(found.items()):
-        items = [smallest_dtype(lv.cardinality).itemsize for lv in vocabulary.levels(tracks[0].modality)]
-        codes = tuple(sum(n) for n in zip(*(t.codes for t in tracks), strict=True))
-        duration_ns, samples, ticks = (sum(getattr(t, w) for t in tracks) for w in ("duration_ns", "samples", "ticks"))
-        latents = sum(2 * t.latents[0] * t.latents[1] for t in tracks if t.latents)
-        code_bytes = tuple(n * size for n, size in zip(codes, items, strict=True))
-        sizes.append(
-            TrackSize(name, tracks[0].modality, len(tracks), duration_ns, samples, ticks, codes, code_bytes, latents)
-        )
-    return StoreSize(tuple(sizes), sum(s.bytes for s in manifest.segments.values()))
+    sizes, totals = [], manifest.totals
+    for name, (modality, episodes, samples, ticks, ns, codes, latent_bytes) in sorted(totals.tracks.items()):
+        if episodes:
+            items = [smallest_dtype(level.cardinality).itemsize for level in vocabulary.levels(modality)]
+            code_bytes = tuple(n * size for n, size in zip(codes, items, strict=True))
+            sizes.append(
+                TrackSize(name, modality, episodes, ns, samples, ticks, tuple(codes), code_bytes, latent_bytes)
+            )
+    return StoreSize(tuple(sizes), manifest.bytes, totals.duration_ns)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from pantok.errors import PantokError, StoreError, TokenError, VocabularyError
 from pantok.formats.store_array import MappedArray
 from pantok.formats.store_disk import StageLock, crc32c_of_file
 from pantok.formats.store_facts import episode_digest, episode_key
+from pantok.formats.store_index import FOLDER as INDEX
+from pantok.formats.store_index import Index
+from pantok.formats.store_index import names_in as index_names
 from pantok.formats.store_manifest import (
     FOLDER,
     EpisodeInfo,
@@ -28,7 +32,6 @@ from pantok.formats.store_manifest import (
     commit_name,
     is_commit,
     is_roll,
-    missing_rolls,
 )
 from pantok.formats.store_root import CACHE, read_root
 from pantok.formats.store_segment import COMMIT, Segment, is_intact
@@ -145,9 +148,20 @@ def _check_root(path: Path, manifest: Manifest) -> Iterator[Problem]:
 
 def _check_manifest(path: Path, manifest: Manifest) -> Iterator[Problem]:
     """Reads every file of the manifest, and applies what can be read to `manifest`."""
+    indexed = {int(name[:10]): name for name in index_names(path / FOLDER)}
     for commit in manifest.commits():
         if not isinstance(commit, StoreError):
             manifest.apply(commit)
+        if name := indexed.pop(manifest.number, None):
+            yield from _check_index(path, name, manifest)
+    for name in indexed.values():
+        yield Problem(kind="stray", path=f"{FOLDER}/{INDEX}/{name}", what="is of a commit that is not there")
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(path / FOLDER / INDEX)):
+            if name.startswith(".put-"):
+                yield from _leftover(path, path / FOLDER / INDEX / name, "was being written by a killed process")
+            elif name not in index_names(path / FOLDER):
+                yield Problem(kind="stray", path=f"{FOLDER}/{INDEX}/{name}", what="does not belong to the store")
     try:
         names = sorted(os.listdir(path / FOLDER))
     except OSError:
@@ -161,10 +175,34 @@ def _check_manifest(path: Path, manifest: Manifest) -> Iterator[Problem]:
                 yield _problem(path, error)
         elif name.startswith(".put-"):
             yield from _leftover(path, path / FOLDER / name, "was being written by a process that was killed")
-        else:
+        elif name != INDEX:
             yield Problem(kind="stray", path=f"{FOLDER}/{name}", what="does not belong to the store")
-    for name in missing_rolls(names, manifest.number):
+    for name in manifest.lacking_rolls(names):
         yield Problem(kind="leftover", path=f"{FOLDER}/{name}", what="is not there: opening takes longer without it")
+
+
+def _check_index(path: Path, name: str, manifest: Manifest) -> Iterator[Problem]:
+    """An index beside the commits that it was made from, applied to `manifest`."""
+    file = path / FOLDER / INDEX / name
+    try:
+        index = Index(file)
+    except StoreError as error:
+        yield _problem(path, error)
+        return
+    what = index.fault()
+    if not what:
+        try:
+            same = len(index) == len(manifest.episodes)
+            for id, info in manifest.episodes.items():
+                found = index.get(at) if same and (at := index.place(id)) >= 0 else None
+                if found is None or found.line != info.line:
+                    same = False
+                    break
+            what = "" if same else "does not hold what the commits say"
+        except StoreError as error:
+            what = error.problem
+    if what:
+        yield Problem(kind="damaged", path=str(file.relative_to(path)), what=what)
 
 
 def _leftover(store: Path, path: Path, what: str, kind: str = "leftover") -> Iterator[Problem]:
