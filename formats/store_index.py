@@ -281,8 +281,8 @@ def _write(
     totals = Totals(base.totals if base is not None else None)
     old = base.records if base is not None else np.zeros(0, RECORD)
     keep = np.ones(len(old), bool)
-    for episode in gone:
-        if base is not None and (at := base.place(episode)) >= 0:
+    for id_gone in gone:
+        if base is not None and (at := base.place(id_gone)) >= 0:
             keep[at] = False
             totals.add(base.get(at), -1)
     old = old[keep]
