@@ -11,8 +11,8 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from fractions import Fraction
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pantok.errors import InputError, OptionError
-from pantok.experience import NS, Block, Clock, Episode, Track
+from pantok.experience import NS, Episode, Track
 from pantok.formats import files as disk
+from pantok.formats.dates import aligned, moved
 from pantok.formats.table_clock import offset_of
 
 RULES = "episode.toml"
@@ -237,6 +238,7 @@ def read_episode(
     options = options or ReadOptions()
     tracks: dict[str, Track] = {}
     sources = []
+    files: list[tuple[Path, Mapping[str, Any], list[Track]]] = []
     for path in found.paths:
         rules = found.rules.get(path.name, {})
         try:
@@ -248,6 +250,8 @@ def read_episode(
             problems(str(error))
             continue
         sources.append(source)
+        files.append((path, rules, read))
+    for path, rules, read in aligned(files, problems):
         for track in read:
             renamed = _free_name(_renamed(track, rules), path, tracks)
             tracks[renamed.name] = renamed
@@ -266,38 +270,18 @@ def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: 
     if suffix in _TEXTS:
         from pantok.formats.texts import read_texts
 
-        return [_moved(read_texts(path), rules)]
+        return [moved(read_texts(path), offset_of(rules))]
     if suffix in _SOUNDS:
         from pantok.formats.soundfiles import read_soundfile
 
         try:
-            return [_moved(read_soundfile(path, problems=problems), rules)]
+            return [moved(read_soundfile(path, problems=problems), offset_of(rules))]
         except InputError:
             pass  # libsndfile does not know every codec that goes by these suffixes; FFmpeg may
     from pantok.formats.container import read_container
 
-    return [_moved(t, rules) for t in read_container(path, size=options.size, fps=options.fps, problems=problems)]
-
-
-def _moved(track: Track, rules: Mapping[str, Any]) -> Track:
-    """The track with its clock moved by what episode.toml says."""
-    offset = offset_of(rules)
-    if not offset:
-        return track
-    if track.info.get("ends_ns"):
-        ends = [None if end is None else end + offset for end in track.info["ends_ns"]]
-        track = replace(track, info={**track.info, "ends_ns": ends})
-    if track.clock is not None and track.clock.rate is not None:
-        moved = Clock.regular(track.clock.rate, track.clock.count, track.clock.start_ns + offset)
-        return replace(track, clock=moved)
-
-    def blocks() -> Iterator[Block]:
-        for block in track.open():
-            assert block.times_ns is not None
-            yield replace(block, times_ns=block.times_ns + offset)
-
-    clock = None if track.clock is None else Clock.irregular(track.clock.times_ns + offset)
-    return replace(track, open=blocks, clock=clock)
+    tracks = read_container(path, size=options.size, fps=options.fps, problems=problems)
+    return [moved(t, offset_of(rules)) for t in tracks]
 
 
 def _renamed(track: Track, rules: Mapping[str, Any]) -> Track:
