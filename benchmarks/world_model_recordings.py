@@ -226,13 +226,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pong", "mujoco"))
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--episodes", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--episodes", type=int, default=24)
+    parser.add_argument("--first", type=int, default=0, help="number of the first episode, to go on where one stopped")
+    parser.add_argument("--seconds", type=float, default=32)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     record = record_pong if given.what == "pong" else record_mujoco
-    for episode in range(given.episodes):
+    for episode in range(given.first, given.first + given.episodes):
         print(f"episode {episode:02d}:", record(given.output, episode, given.seconds, given.seed), flush=True)
 
 
