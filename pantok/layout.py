@@ -91,8 +91,9 @@ class Columns:
 
     @classmethod
     def empty(cls, n: int) -> Columns:
-        small = (np.empty(n, np.uint8) for _ in range(4))
-        return cls(np.empty(n, np.int64), *small, np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.int32))
+        kind, level, track, role = (np.empty(n, np.uint8) for _ in range(4))
+        ids, time_ns = np.empty(n, np.int64), np.empty(n, np.int64)
+        return cls(ids, kind, level, track, role, time_ns, np.empty(n, np.bool_), np.empty(n, np.int32))
 
 
 _AS_THEY_ARE = np.arange(256, dtype=np.uint8)[None]

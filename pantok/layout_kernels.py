@@ -308,11 +308,15 @@ def _write(
 ) -> tuple[int, int, int]:  # fmt: skip
     """The ids [start, stop) of an episode, from the checkpoint `point` at or before start."""
     count, bad, bad_at, found = len(tracks), -1, 0, 0
-    ids[:], kind[:], level[:], owner[:], role[:], mask[:] = 0, 0, 0, 255, facts[NO_ROLE], 1
+    nothing = facts[NO_ROLE]
+    mask[:] = 1
     if start == 0:
-        ids[0], time_ns[0], mask[0] = facts[BOS], facts[BOS_NS], 0
+        ids[0], kind[0], level[0], owner[0], role[0] = facts[BOS], 0, 0, 255, nothing
+        time_ns[0], mask[0] = facts[BOS_NS], 0
     if stop == facts[TOTAL]:
-        ids[stop - 1 - start], time_ns[stop - 1 - start] = facts[EOS], facts[EOS_NS]
+        at = stop - 1 - start
+        ids[at], kind[at], level[at], owner[at], role[at] = facts[EOS], 0, 0, 255, nothing
+        time_ns[at] = facts[EOS_NS]
     state, probe = point.copy(), point.copy()
     share = np.zeros(facts[STEP_IDS], np.int64)
     while state[PLACE] < stop:
@@ -325,7 +329,9 @@ def _write(
         if state[OPENED] == 0:
             marks = _open(tracks, levels, facts, state, share, probe)
             if marks and start <= state[PLACE] < stop:
-                ids[state[PLACE] - start], time_ns[state[PLACE] - start] = facts[TICK_ID], when
+                at = state[PLACE] - start
+                ids[at], kind[at], level[at], owner[at], role[at] = facts[TICK_ID], 0, 0, 255, nothing
+                time_ns[at] = when
             state[PLACE] += marks
         size, mark = _size(tracks, levels, facts, state, p)
         if facts[STEP_IDS]:
@@ -336,7 +342,7 @@ def _write(
             owner[lo:hi], role[lo:hi], time_ns[lo:hi] = numbers[p], track[ROLE], when
             if mark:
                 if place >= lo:
-                    ids[place] = track[BEGIN]
+                    ids[place], kind[place], level[place] = track[BEGIN], 0, 0
                 place += 1
             row = track[COUNTS] + tick * track[COUNTS_STRIDE]
             for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
@@ -347,7 +353,7 @@ def _write(
                     continue
                 if levels[k, MARK] >= 0:
                     if place >= lo:
-                        ids[place] = levels[k, MARK]
+                        ids[place], kind[place], level[place] = levels[k, MARK], 0, 0
                     place += 1
                 a, b = max(place, lo), min(place + n, hi)
                 if a < b:
@@ -366,7 +372,7 @@ def _write(
             n = _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
             a, b = max(place, lo), min(place + n, hi)
             for j in range(a, b):
-                ids[j], kind[j], mask[j] = facts[LATENT_ID], LATENT_KIND, 0
+                ids[j], kind[j], level[j], mask[j] = facts[LATENT_ID], LATENT_KIND, 0, 0
                 latents[found, 1], latents[found, 2] = p, state[HEAD + 2 * count + p] + j - place
                 found += 1
         state[PLACE] += size

@@ -37,6 +37,7 @@ from pantok import loader_kernels as kernels
 from pantok.errors import OptionError, StoreError
 from pantok.layout import ROLES, Columns, Layout, write
 from pantok.layout_columns import Numbering
+from pantok.loader_memory import Memory
 from pantok.loader_source import Source
 from pantok.loader_splits import SPLITS, check_splits
 from pantok.loader_windows import SPAN, Curriculum, Order, Stage, Windows, whole_weights
@@ -73,6 +74,8 @@ class StreamDataset(IterableDataset):
                                     takes them; padding is a document of its own
         latents     {track name: float16 (M, D)}, in the order of the placeholders; with `Layout(latents=True)` only
         tracks      list of str
+        parts       int64 (P, 5)    of each document, in order: row, its ids [first, stop), store, and the episode's
+                                    number in `episodes` of that store
         epoch, window, source   int64 (), (B,), (B,)  the epoch, each window's number in it, and its store
     The last batch of an epoch may hold fewer windows; a rank for which none is left has one batch less.
 
@@ -108,7 +111,7 @@ class StreamDataset(IterableDataset):
         self.seed, self._shuffle, self._span, self._threads = seed, shuffle, shuffle_span, threads
         if shuffle_span < 1 or threads < 0:
             raise OptionError("loader", f"shuffle_span {shuffle_span}, threads {threads}", "at least 1 and 0")
-        self._pin = pin_memory and torch.cuda.is_available()
+        self._memory = Memory(pin_memory and torch.cuda.is_available())
         self.rank, self.world = _place(rank, world)
         check_splits(splits)
         if split is not None and split not in splits:
@@ -253,9 +256,7 @@ class StreamDataset(IterableDataset):
         rows, length = len(windows), self.length
         # One piece of memory for all columns, the widest first so that each is aligned.
         size = rows * length
-        arena = torch.empty(size * _WIDTH, dtype=torch.uint8, pin_memory=True).numpy() if self._pin else None
-        arena = np.empty(size * _WIDTH, np.uint8) if arena is None else arena
-        flat, at = {}, 0
+        arena, flat, at = self._memory.take(size * _WIDTH), {}, 0
         for name, dtype in _COLUMNS.items():
             flat[name] = arena[at : at + size * dtype.itemsize].view(dtype)
             at += size * dtype.itemsize
@@ -282,6 +283,7 @@ class StreamDataset(IterableDataset):
         return {
             **{name: torch.from_numpy(column.reshape(rows, length)) for name, column in flat.items()},
             "tracks": list(tracks),
+            "parts": torch.from_numpy(parts),
             "cu_seqlens": torch.from_numpy(bounds),
             "latents": {name: torch.from_numpy(np.concatenate(values)) for name, values in latents.items()},
             "epoch": torch.tensor(epoch),

@@ -20,6 +20,7 @@ from pantok.formats import store_array, store_columns
 from pantok.formats.store import Store
 from pantok.layout import ROLES, Layout, arrange
 from pantok.loader import Stage, StreamDataset
+from pantok.loader_memory import Memory
 from tests.store_streams import a_stream, a_vocabulary
 
 VOCABULARY = a_vocabulary()
@@ -298,3 +299,22 @@ def test_damage_is_named(tmp_path: Path) -> None:
     counts.write_bytes(bytes([counts.read_bytes()[0] ^ 1]) + counts.read_bytes()[1:])
     with pytest.raises(TokenError, match=r"video.front level \d: holds"):
         next(iter(data))
+
+
+def test_memory_is_used_again_only_when_nobody_looks(stores: list[Path]) -> None:
+    memory = Memory()
+    first = memory.take(4096)
+    kept = torch.from_numpy(first[100:200].view(np.int32).reshape(5, 5))
+    address = first.__array_interface__["data"][0]
+    del first
+    assert memory.take(4096).__array_interface__["data"][0] != address
+    del kept
+    assert memory.take(4096).__array_interface__["data"][0] == address
+    # A batch that is kept is not written over by those that follow.
+    data = StreamDataset(stores, length=64, batch_size=2, threads=2)
+    batches = iter(data)
+    first_batch = next(batches)
+    copies = {name: value.clone() for name, value in first_batch.items() if isinstance(value, torch.Tensor)}
+    for _ in islice(batches, 20):
+        pass
+    assert all(torch.equal(first_batch[name], value) for name, value in copies.items())
