@@ -94,8 +94,8 @@ def grow(
                 f"{g['codes']}",
                 f"{g['added']}",
                 f"{g['vectors']}",
-                f"-{g['before_db']:.2f} dB",
-                f"-{g['after_db']:.2f} dB",
+                f"{g['before']:.2f} {g['unit']}",
+                f"{g['after']:.2f} {g['unit']}",
                 f"{g['threshold'] ** 0.5:.0f}",
             ]
             for m, growths in report.items()

@@ -95,7 +95,8 @@ def _levels(mine: TokenizerState | None, theirs: TokenizerState | None) -> list[
         gone = len(theirs.retired(k)) - len(mine.retired(k))
         if after > before or gone:
             rows.append([level.name, f"{before}", f"{after}", f"{after - before}", f"{gone}", "the same"])
-    return rows or [["(all)", f"{sum(lv.cardinality for lv in levels)}", "", "0", "0", "the same"]]
+    size = f"{sum(lv.cardinality for lv in levels)}"
+    return rows or [["(all)", size, size, "0", "0", "the same"]]
 
 
 def _unrelated(a: Vocabulary, b: Vocabulary) -> str:

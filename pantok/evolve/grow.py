@@ -26,7 +26,7 @@ from pantok.quantizers.kmeans import kmeans
 from pantok.tokenizers.base import Report, silent
 from pantok.vocabulary import TokenizerState
 
-GROWS = ("video", "audio")
+GROWS = ("video", "audio", "numeric")
 """Modalities whose books can grow."""
 LEAST = 16
 """Codes of the smallest block that is tried; each that pays is tried twice as large."""
@@ -63,17 +63,22 @@ class GrowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelGrowth:
-    """What a level gained. vectors: looked up in the new recordings. before_db, after_db: error of held-out vectors
-    below their own energy, by the nearest code. added: new codes; rows (added, D). threshold: squared distance."""
+    """What a level gained.
+
+    vectors: looked up in the new recordings. codes: before; added: new ones, and their rows (added, D). before, after:
+    error of held-out vectors over their own energy, by the nearest code, in dB, or what `unit` says; less is better.
+    threshold: squared distance from every older code beyond which the new ones are eligible.
+    """
 
     level: str
     vectors: int
     codes: int
     added: int
-    before_db: float
-    after_db: float
+    before: float
+    after: float
     threshold: int
     rows: np.ndarray
+    unit: str = "dB"
 
 
 def grown_book(
@@ -101,8 +106,8 @@ def grown_book(
             vectors=len(learned),
             codes=len(book),
             added=0,
-            before_db=0.0,
-            after_db=0.0,
+            before=0.0,
+            after=0.0,
             threshold=0,
             rows=none,
         )
@@ -135,8 +140,8 @@ def grown_book(
         vectors=len(learned),
         codes=len(book),
         added=len(rows),
-        before_db=_db(energy, start),
-        after_db=_db(energy, best),
+        before=_db(start, energy),
+        after=_db(best, energy),
         threshold=threshold,
         rows=rows,
     )
@@ -177,5 +182,5 @@ def grow(
 
 def facts(growths: Sequence[LevelGrowth]) -> list[dict[str, Any]]:
     """The figures as JSON."""
-    keep = ("level", "vectors", "codes", "added", "before_db", "after_db", "threshold")
+    keep = ("level", "vectors", "codes", "added", "before", "after", "unit", "threshold")
     return [{k: getattr(g, k) for k in keep} for g in growths]

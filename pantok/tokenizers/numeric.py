@@ -178,7 +178,7 @@ class NumericTokenizer(Tokenizer):
                 report("residuals", 0.3 + 0.6 * (turn + 0.5 * number / len(learned)) / config.rounds)
                 values = values[: max(1, round(len(values) * share))]
                 part = fitted.encode(track_like(track, values, clock.cut(0, len(values))), bound)
-                runs.append(fitted._runs_of(part, values.shape[1]))
+                runs.append(fitted.runs_of(part, values.shape[1]))
             report("pieces", 0.3 + 0.6 * (turn + 0.5) / config.rounds)
             pieces = bpe.train(
                 np.concatenate(runs), alphabet.size, config.size, mergeable=alphabet.small, longest=config.longest,
@@ -190,7 +190,7 @@ class NumericTokenizer(Tokenizer):
         report("pieces", 1.0)
         return fitted
 
-    def _runs_of(self, tokens: TrackTokens, channels: int) -> np.ndarray:
+    def runs_of(self, tokens: TrackTokens, channels: int) -> np.ndarray:
         """Residual symbols of an encoding as runs (ticks * channels, tick); bytes left out."""
         level, tick = tokens.levels[0], self.config.tick
         itemsize = np.dtype(str(tokens.header["dtype"])).itemsize
