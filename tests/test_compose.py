@@ -1,0 +1,199 @@
+"""Compositions: against a slow reference, reversible, refused where they do not pay, kept where they do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pantok.errors import OptionError
+from pantok.evolve import compose_kernels
+from pantok.evolve.compose import ComposeConfig, Compositions, Corpus, compose, joins_of, learn, with_compositions
+from pantok.evolve.objective import Passage
+from pantok.layout import KINDS, TokenSequence
+from pantok.vocabulary import Level, TokenizerState, Vocabulary
+
+CODE, DIGIT, CONTROL, TEXT = (KINDS.index(k) for k in ("code", "digit", "control", "text"))
+
+
+def slow(ids: list[int], joins: list[bool], first: int, most: int, longest: int, least: int) -> tuple[list, list[int]]:
+    """The most frequent pair, counted anew each time; then every occurrence, from the left."""
+    merges: list[tuple[int, int]] = []
+    length = dict.fromkeys(ids, 1)
+    while len(merges) < most:
+        pairs = Counter(
+            pair for i, pair in enumerate(pairwise(ids))
+            if joins[i] and length[pair[0]] + length[pair[1]] <= longest
+        )  # fmt: skip
+        if not pairs or max(pairs.values()) < least:
+            break
+        pair = min(pairs, key=lambda p: (-pairs[p], p))
+        name = first + len(merges)
+        merges.append(pair)
+        length[name] = length[pair[0]] + length[pair[1]]
+        out, joined, i = [], [], 0
+        while i < len(ids):
+            step = 2 if i + 1 < len(ids) and joins[i] and (ids[i], ids[i + 1]) == pair else 1
+            out.append(name if step == 2 else ids[i])
+            joined.append(joins[i + step - 1])
+            i += step
+        ids, joins = out, joined
+    return merges, ids
+
+
+cases = st.integers(1, 4).flatmap(
+    lambda size: st.tuples(
+        st.just(size),
+        st.lists(st.tuples(st.integers(0, size - 1), st.sampled_from([True, True, True, False])), max_size=60),
+        st.integers(1, 20),
+        st.sampled_from([2, 3, 8, 99]),
+        st.integers(2, 3),
+    )
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases)
+def test_learning_and_applying_are_the_slow_reference(case: tuple) -> None:
+    size, items, most, longest, least = case
+    ids, joins = [i for i, _ in items], [j for _, j in items]
+    corpus = Corpus(Passage(np.array(ids, np.int64), np.zeros(len(ids), np.int64), np.ones(1)), np.array(joins, bool))
+    got = learn(corpus, size, ComposeConfig(merges=most, longest=longest, least=least))
+    merges, left = slow(ids, joins, size, most, longest, least)
+    assert got.parts.tolist() == [list(m) for m in merges]
+    composed, starts = got.apply(corpus.passage.ids, corpus.joins)
+    assert composed.tolist() == left
+    expanded, counts = got.expand(composed)
+    assert expanded.tolist() == ids
+    assert starts.tolist() == (np.cumsum(counts) - counts).tolist()
+    # Nothing reaches over a barrier, and merges in two steps are the same as in one.
+    assert all(all(joins[s : s + c - 1]) for s, c in zip(starts, counts, strict=True))
+    some = got.first(len(got) // 2).apply(corpus.passage.ids, corpus.joins)
+    ends = np.concatenate([some[1][1:], [len(ids)]]).astype(int) - 1
+    rest = got.apply(some[0], corpus.joins[ends] if len(ids) else corpus.joins, len(got) // 2)
+    assert rest[0].tolist() == left
+
+
+def test_a_hand_computed_case() -> None:
+    """a b a b a b: (a, b) three times becomes X, then (X, X), which overlaps itself, from the left."""
+    ids, joins = np.array([0, 1, 0, 1, 0, 1], np.int32), np.ones(6, bool)
+    merges, counts, lengths = np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.ones(4, np.int64)
+    made = compose_kernels.learn(ids, joins, 2, lengths, 8, 2, merges, counts)
+    assert made == 2 and merges.tolist() == [[0, 1], [2, 2]] and counts.tolist() == [3, 2]
+    assert ids[ids >= 0].tolist() == [3, 2] and lengths.tolist() == [1, 1, 2, 4]
+
+
+def sequence(ids: np.ndarray, kind: np.ndarray | int = CODE, **columns: np.ndarray) -> TokenSequence:
+    n = len(ids)
+    zeros = np.zeros(n, np.uint8)
+    return TokenSequence(
+        ids.astype(np.uint32), np.broadcast_to(np.uint8(kind), n) if np.isscalar(kind) else kind,
+        columns.get("level", zeros), columns.get("track", zeros), columns.get("time_ns", np.zeros(n, np.int64)), ("a",),
+    )  # fmt: skip
+
+
+def test_what_may_be_joined() -> None:
+    kind = np.array([CONTROL, CODE, CODE, CODE, DIGIT, DIGIT, DIGIT, TEXT, TEXT, CODE, CODE, CODE], np.uint8)
+    level = np.array([0, 0, 0, 1, 2, 2, 3, 0, 0, 0, 0, 0], np.uint8)
+    track = np.array([255, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3], np.uint8)
+    time_ns = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 7])
+    said = sequence(np.arange(12), kind, level=level, track=track, time_ns=time_ns)
+    assert np.flatnonzero(joins_of(said, "level")).tolist() == [1, 4]
+    assert np.flatnonzero(joins_of(said, "unit")).tolist() == [1, 2, 4]
+    assert np.flatnonzero(joins_of(said, "track")).tolist() == [1, 2, 4, 9, 10]
+
+
+def vocabulary(size: int = 64) -> Vocabulary:
+    return Vocabulary.build({"audio": TokenizerState("audio", {}, (Level("a", size),), {})})
+
+
+def episodes(codes: np.ndarray, count: int = 40) -> list[tuple[TokenSequence, float]]:
+    """A source's codes as so many episodes of a minute, each of one unit."""
+    first = int(vocabulary().table("audio", 0)[0])
+    return [(sequence(part + first), 60.0) for part in np.array_split(codes, count)]
+
+
+def first_order(n: int) -> np.ndarray:
+    """Each code depends on the one before it and on nothing else; 8 of 64 may follow, unevenly."""
+    rng = np.random.default_rng(0)
+    follow = np.stack([rng.permutation(64)[:8] for _ in range(64)])
+    draws = rng.choice(8, n, p=np.arange(8, 0, -1) / 36)
+    out = np.zeros(n, np.int64)
+    for i in range(1, n):
+        out[i] = follow[out[i - 1], draws[i]]
+    return out
+
+
+def motifs(n: int) -> np.ndarray:
+    """40 words of 3 to 8 codes, spelled with noise between them."""
+    rng = np.random.default_rng(1)
+    words = [rng.integers(0, 64, rng.integers(3, 9)) for _ in range(40)]
+    parts = [p for _ in range(n // 5) for p in (words[rng.integers(40)], rng.integers(0, 64, rng.integers(0, 2)))]
+    return np.concatenate(parts)[:n]
+
+
+def test_frequent_merges_of_a_first_order_source_are_refused() -> None:
+    found = compose(vocabulary(), episodes(first_order(60_000)), ComposeConfig(merges=1024))
+    without, most = found.tried[0][1], found.tried[-1][1]
+    assert len(found.learned) > 500  # there are frequent pairs, and they shorten it
+    assert most.ids_per_second < 0.5 * without.ids_per_second
+    assert most.id_bits_per_second > 1.1 * without.id_bits_per_second  # which makes it worse to predict
+    assert found.kept == 0
+
+
+def test_merges_of_motifs_pay_and_are_kept() -> None:
+    found = compose(vocabulary(), episodes(motifs(60_000)), ComposeConfig(merges=1024))
+    without, kept = found.tried[0][1], found.cost_of(found.kept)
+    assert found.kept >= 40
+    assert kept.bits_per_second < 0.9 * without.bits_per_second
+    assert kept.ids_per_second < 0.5 * without.ids_per_second
+
+
+def test_objectives_want_what_they_say() -> None:
+    source = episodes(motifs(40_000))
+    by_bits = compose(vocabulary(), source, ComposeConfig(merges=512))
+    by_length = compose(vocabulary(), source, ComposeConfig(merges=512, objective="length"))
+    by_price = compose(vocabulary(), source, ComposeConfig(merges=512, objective="rd", price=8.0))
+    without = by_bits.tried[0][1]
+    bits, length, price = (f.cost_of(f.kept) for f in (by_bits, by_length, by_price))
+    assert length.ids_per_second <= price.ids_per_second <= bits.ids_per_second < without.ids_per_second
+    assert bits.bits_per_second <= price.bits_per_second and length.bits_per_second <= without.bits_per_second
+
+
+def test_a_vocabulary_composes_again_and_no_id_moves() -> None:
+    old = vocabulary()
+    source = episodes(motifs(40_000))
+    found = compose(old, source, ComposeConfig(merges=64))
+    once = with_compositions(old, found.learned.first(64))
+    grown = once.with_state(
+        TokenizerState("video", {}, (Level("v", 9),), {})  # something else is learned in between
+    )
+    again = compose(grown, source, ComposeConfig(merges=32))
+    twice = with_compositions(grown, again.learned)
+    assert twice.extents[: len(grown.extents)] == grown.extents and twice.reads(grown) and twice.decodes(old)
+    assert twice.size == grown.size + len(again.learned) > grown.size
+    here = Compositions.of(twice)
+    assert len(here) == 64 + len(again.learned)
+    for said, _ in source[:3]:
+        composed = here.sequence(said)
+        assert len(composed) < len(said) and int(composed.ids.max()) < twice.size
+        np.testing.assert_array_equal(here.expand(composed.ids)[0], said.ids)
+    with pytest.raises(OptionError, match="are of --across level"):
+        compose(twice, source, ComposeConfig(across="unit"))
+
+
+def test_options_are_checked() -> None:
+    for wrong in (
+        {"objective": "size"},
+        {"across": "time"},
+        {"merges": 0},
+        {"longest": 1},
+        {"least": 1},
+        {"price": -1},
+    ):
+        with pytest.raises(OptionError):
+            ComposeConfig(**wrong)
