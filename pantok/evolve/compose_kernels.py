@@ -21,7 +21,7 @@ def _slot(keys: np.ndarray, key: int) -> int:
     """Where a key stands in an open table of keys (-1: free), or would."""
     mask = len(keys) - 1
     word = np.uint64(key) * _GOLDEN
-    at = np.int64((word ^ (word >> np.uint64(32))) & np.uint64(mask))
+    at = int(np.int64((word ^ (word >> np.uint64(32))) & np.uint64(mask)))
     while keys[at] != -1 and keys[at] != key:
         at = (at + 1) & mask
     return at
@@ -62,15 +62,15 @@ def learn(
         if i + 1 < n:
             before[i + 1] = i if joined else -1
 
-    heap = [(np.int64(0), np.int64(0), np.int64(0))]
+    heap = [(0, 0, 0)]
     heap.pop()
     done = 0
     while True:
         # Either the pairs of all places (the first time), or those beside the places of the chosen pair.
         if done == 0:
-            at, left, right, whole = 0, np.int64(-1), np.int64(-1), np.int64(-1)
+            at, left, right, whole = 0, -1, -1, -1
         else:
-            chosen = np.int64(-1)
+            chosen = -1
             while len(heap) > 0:
                 count, _, number = heapq.heappop(heap)
                 if times[number] == -count:
@@ -88,7 +88,7 @@ def learn(
         made = 0
         while 0 <= at < n:
             # Up to two places whose pair is new.
-            one, two = np.int64(-1), np.int64(-1)
+            one, two = -1, -1
             if done == 0:
                 one = at
                 following = at + 1
@@ -126,7 +126,7 @@ def learn(
                 if beyond >= 0:
                     before[beyond] = at
                 after[other], before[other] = -1, -1
-                one, two = np.int64(before[at]), np.int64(at)
+                one, two = int(before[at]), at
             for side in range(2):
                 place = one if side == 0 else two
                 if place < 0 or after[place] < 0:
@@ -166,9 +166,9 @@ def learn(
                 times[number] += 1
             at = following
         for k in range(made):
-            number = fresh[k]
+            number = fresh[k] + 0  # as int64, as in the heap
             if times[number] >= least:
-                heapq.heappush(heap, (-times[number], pairs[number], np.int64(number)))
+                heapq.heappush(heap, (-times[number], pairs[number], number))
         done += 1
         if done > len(merges):
             break

@@ -22,7 +22,7 @@ def _slot(table: np.ndarray, key: int) -> int:
     """Where a key + 1 stands, or the free place where it would."""
     mask = len(table) - 1
     word = np.uint64(key) * _GOLDEN
-    at = np.int64((word ^ (word >> np.uint64(32))) & np.uint64(mask))
+    at = int(np.int64((word ^ (word >> np.uint64(32))) & np.uint64(mask)))
     while table[at, 0] != 0 and table[at, 0] != key:
         at = (at + 1) & mask
     return at
