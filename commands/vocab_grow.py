@@ -26,6 +26,13 @@ from pantok.commands.cli import CHECK_FAILED
 @click.option("--only", multiple=True, type=click.Choice(common.MODALITIES), help="Grow these alone; may be repeated.")
 @click.option("--far", type=float, help="Share of new vectors that lie too near for new codes.  [default: 0.5]")
 @click.option("--most", type=int, help="New codes of a level at most.  [default: as many again]")
+@click.option(
+    "--serves",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Hours of recordings that the new codes are for: their own bits are spread over them.",
+)
 @common.resampling
 @common.seed
 @common.force
@@ -39,6 +46,7 @@ def grow(
     only: tuple[str, ...],
     far: float | None,
     most: int | None,
+    serves: float,
     size: int | None,
     fps: str | None,
     seed: int,
@@ -51,7 +59,9 @@ def grow(
 
     Old codes keep their ids and their meaning. New ones are used only where the old ones are far off, so that what was
     well described is encoded as before. Each level gets as many as pay for themselves on a part of the recordings that
-    is held out; if none does, nothing is written and the exit code is 3.
+    is held out. Then all is told in bits a second, on the first 20 s of them: codes under a predictor, the digits that
+    bring what is left to the old error, and the new codes themselves. A vocabulary that is not better by that is not
+    written without --force, and the exit code is 3.
 
     \b
     Example:
@@ -60,6 +70,7 @@ def grow(
     from pantok.config import from_mapping
     from pantok.evolve.grow import GROWS, GrowConfig, facts
     from pantok.evolve.grow import grow as grown
+    from pantok.evolve.judge import Judged, judge
     from pantok.evolve.lineage import line
     from pantok.formats.vocab import load_vocabulary, read_lineage, save_vocabulary
 
@@ -72,6 +83,7 @@ def grow(
     found = common.find_episodes(run, sources)
     episodes = common.episodes(run, found, common.reading({}, size, fps))
     began, new, report = time.monotonic(), old, {}
+    judged: dict[str, tuple[Judged, Judged]] = {}
     with run.progress() as bar:
         for modality in only or GROWS:
             tracks = [t for e in episodes for t in e.of_modality(modality)]
@@ -85,6 +97,8 @@ def grow(
             state, growths = grown(old.states[modality], tracks, config, seed=seed, report=progress)
             new = new.with_state(state)
             report[modality] = facts(growths)
+            if state.digest != old.states[modality].digest:
+                judged[modality] = judge(old.states[modality], state, tracks, serves=3600 * serves)
     columns = ["level", "codes", "new", "vectors", "error before", "after", "learned beyond"]
     run.summary(
         columns,
@@ -102,23 +116,48 @@ def grow(
             for g in growths
         ],
     )
+    run.summary(
+        ["bits a second", "", "ids", "digits", "new codes", "ids a second", "error"],
+        [
+            [
+                m if k == 0 else "",
+                f"{'before' if k == 0 else 'after'} {j.bits:.0f}",
+                f"{j.id_bits:.0f}",
+                f"{j.digit_bits:.0f}",
+                f"{j.cost.dictionary_bits_per_second:.0f}",
+                f"{j.ids_per_second:.0f}",
+                f"{j.error:.4g}",
+            ]
+            for m, pair in judged.items()
+            for k, j in enumerate(pair)
+        ],
+    )
+    bits = [{m: round(pair[k].bits, 1) for m, pair in judged.items()} for k in (0, 1)]
+    worse = [m for m, (a, b) in judged.items() if b.bits >= a.bits]
     document = {
         "vocabulary": str(output),
         "id": new.id,
-        "before": {"ids": old.size},
-        "after": {"ids": new.size},
+        "before": {"ids": old.size, "bits_per_second": bits[0]},
+        "after": {"ids": new.size, "bits_per_second": bits[1]},
         "seconds": round(time.monotonic() - began, 3),
         "levels": report,
     }
     if new.size == old.size:
         run.say(f"Nothing written: no new code would pay. {vocabulary} describes these recordings as well as its own.")
         run.end(document, CHECK_FAILED)
+    if worse and not force and not dry_run:
+        run.say(
+            f"Nothing written: with its new codes {' and '.join(worse)} costs more than before. "
+            "More recordings, --serves more hours or --only others; --force writes it."
+        )
+        run.end(document, CHECK_FAILED)
     if dry_run:
         run.say(f"Would add {new.size - old.size} ids to {old.size}.")
         run.end(document)
     step = line(
         "grow", new, [old], {"with": [str(s) for s in sources], "far": config.far, "most": config.most, "seed": seed},
-        {"ids": old.size}, {"ids": new.size, "levels": report},
+        {"ids": old.size, "bits_per_second": bits[0]},
+        {"ids": new.size, "bits_per_second": bits[1], "levels": report},
     )  # fmt: skip
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(

@@ -252,3 +252,22 @@ def test_pieces_of_numbers_grow_and_spell_the_same():
     assert len(again.levels[0].codes) < len(tokens.levels[0].codes)
     bound = max(c["bound"] for c in again.header["channels"])
     assert np.abs(new.decoded(again) - jerky.read()[0]).max() <= bound
+
+
+def test_judged_in_bits(of_speech, grown):
+    """What describes better costs less in all; codes that describe nothing cost their own bits."""
+    from pantok.evolve import codebooks
+    from pantok.evolve.judge import judge
+
+    music = [sound("music/guitar.flac", 4.5)]
+    before, after = judge(of_speech.state(), grown[0], music)
+    assert after.bits < before.bits and after.error < before.error
+    assert after.bits == pytest.approx(after.id_bits + after.digit_bits + after.cost.dictionary_bits_per_second)
+    assert before.cost.dictionary_bits == 0 < after.cost.dictionary_bits
+    useless = codebooks.appended(of_speech.state(), 8, np.full((64, 8), 900), 1 << 40, {"left.1": np.zeros(64)})
+    before, after = judge(of_speech.state(), useless, music)
+    assert after.bits > before.bits and after.error == before.error
+    assert (
+        judge(of_speech.state(), grown[0], music, serves=60.0)[1].bits
+        > judge(of_speech.state(), grown[0], music)[1].bits
+    )
