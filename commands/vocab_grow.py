@@ -60,8 +60,8 @@ def grow(
     Old codes keep their ids and their meaning. New ones are used only where the old ones are far off, so that what was
     well described is encoded as before. Each level gets as many as pay for themselves on a part of the recordings that
     is held out. Then all is told in bits a second, on the first 20 s of them: codes under a predictor, the digits that
-    bring what is left to the old error, and the new codes themselves. A vocabulary that is not better by that is not
-    written without --force, and the exit code is 3.
+    bring every sample to within half the old error, and the new codes themselves. A vocabulary that is not better by
+    that is not written without --force, and the exit code is 3.
 
     \b
     Example:

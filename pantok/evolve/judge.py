@@ -1,8 +1,8 @@
 """Whether a grown vocabulary is worth it: recordings coded under the old and the new one, all told in bits a second.
 
 What is unusual: rate and quality are not traded by taste. Both vocabularies code the same seconds at the same settings;
-what either leaves unsaid is charged as the digits that would bring every sample to within the same eps (the root mean
-square error of the old one), and the new codes themselves are charged, spread over the recordings that they are to
+what either leaves unsaid is charged as the digits that would bring every sample to within the same eps (half the root
+mean square error of the old one), and the new codes themselves are charged, spread over the recordings that they are to
 serve. See `objective`.
 """
 
@@ -52,7 +52,7 @@ def judge(
     first = _coded(old, parts, None)
     if first.seconds.sum() < 2:
         raise InputError("recordings", "are too short to judge a vocabulary on", "give more of them")
-    eps = max(first.error, 1e-12)
+    eps = max(first.error / 2, 1e-12)
     return tuple(  # type: ignore[return-value]
         _judged(state, _coded(state, parts, eps), codes, serves)
         for state, codes in ((old, 0.0), (new, _dictionary(old, new)))
