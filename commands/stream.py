@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pantok.errors import OptionError
 if TYPE_CHECKING:
     from pantok.loader import StreamDataset
 
-_FORMATS = ("arrow", "jsonl", "npy")
+_FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 
 
 @click.command("stream")
@@ -38,14 +38,16 @@ def command(
     """Write a store as windows of ids to standard output.
 
     arrow: the stream format of Arrow IPC, columns ids, kind, level, document, time_ns (lists), epoch, window, resume.
-    jsonl: one JSON object a window. npy: one uint32 array (windows, length) of ids.
+    jsonl: one JSON object a window. npy: one uint32 array (windows, length) of ids. wds: a tar as webdataset reads it.
+    plan: JSON lines that say where in the files of the store each window's codes lie, for a trainer that maps them.
 
     \b
     Example:
       pantok stream home.zarr --shuffle --repeat 0 | python train.py
       pantok stream home.zarr --format npy --length 2048 > home.npy
+      pantok stream home.zarr --format wds | python train.py
     """
-    if sys.stdout.isatty() and form != "jsonl":
+    if sys.stdout.isatty() and form not in ("jsonl", "plan"):
         raise OptionError("standard output", f"is a terminal, and {form} is not for reading", "pipe it, or > FILE")
     if form == "npy" and repeat == 0:
         raise OptionError("--repeat 0", "has no end, and an .npy says its length first", "choose arrow or jsonl")
@@ -59,27 +61,53 @@ def command(
     if resume is not None:
         data.load_state_dict(_state(resume))
     out = sys.stdout.buffer
+    if form == "plan":
+        from pantok.formats.id_plan import Planner
+        from pantok.formats.id_plan import write as write_plan
+
+        write_plan(Planner(store, data.layout, data.vocabulary), _windows(data), out, length)
+        return
     id_streams.write(_records(data), form, out, _count(data), length)
 
 
 def _records(data: StreamDataset) -> Iterator[dict[str, Any]]:
     about = {"vocabulary_id": data.vocabulary.id, "ids": data.vocabulary.size, "length": data.length}
-    total = len(data.windows)
     for batch in data:
         epoch, windows = int(batch["epoch"]), batch["window"].tolist()
-        if data.world == 1:
-            after = [w + 1 for w in windows]
-        else:
-            # The other shares are as far as this one to the batch: within it the batch is taken up again.
-            stride = data.batch_size * data.world
-            begin = windows[0] - data.rank
-            after = [begin] * (len(windows) - 1) + [begin + stride]
         yield {
             **{k: batch[k].numpy() for k in ("ids", "kind", "level", "document", "time_ns", "window")},
             "epoch": epoch,
-            "resume": [f"{epoch + (w >= total)}.{w if w < total else 0}.{data.seed}" for w in after],
+            "resume": _resume(data, epoch, windows),
             "about": about,
         }
+
+
+def _resume(data: StreamDataset, epoch: int, windows: Sequence[int]) -> list[str]:
+    """Where to go on after each window of a batch."""
+    total = len(data.windows)
+    if data.world == 1:
+        after = [w + 1 for w in windows]
+    else:
+        # The other shares are as far as this one to the batch: within it the batch is taken up again.
+        stride = data.batch_size * data.world
+        begin = windows[0] - data.rank
+        after = [begin] * (len(windows) - 1) + [begin + stride]
+    return [f"{epoch + (w >= total)}.{w if w < total else 0}.{data.seed}" for w in after]
+
+
+def _windows(data: StreamDataset) -> Iterator[dict[str, Any]]:
+    """What each window is made of."""
+    (names,), order, stride = data.episodes, data.windows, data.batch_size * data.world
+    epoch, first = data.state_dict()["epoch"], data.state_dict()["window"]
+    while data.epochs is None or epoch < data.epochs:
+        for begin in range(first, len(order), stride):
+            windows = range(begin + data.rank, min(begin + stride, len(order)), data.world)
+            if windows:
+                parts = order.sources[0].parts_of(epoch, windows).tolist()
+                for row, (window, resume) in enumerate(zip(windows, _resume(data, epoch, windows), strict=True)):
+                    mine = [(names[e], a, b) for r, e, a, b in parts if r == row]
+                    yield {"epoch": epoch, "window": window, "resume": resume, "parts": mine}
+        epoch, first = epoch + 1, 0
 
 
 def _count(data: StreamDataset) -> int:

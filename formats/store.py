@@ -293,6 +293,10 @@ class Store:
         """Bytes by track and level, from the manifest alone."""
         return store_sizes(self._manifest, self.vocabulary)
 
+    def sizes_by_track(self) -> dict[str, TrackSize]:
+        """`sizes`, by the names of tracks."""
+        return {track.name: track for track in self.sizes().tracks}
+
     def verify(self) -> Iterator[Problem]:
         """Every byte compared with its checksum, every code with its level: see `store_verify`."""
         return verify_store(self.path)

@@ -229,6 +229,22 @@ class MappedArray:
             parts += shard.pieces(max(first - shard.first, 0), min(last - shard.first, shard.rows))
         return parts, first % self._chunk_rows, self._chunk_rows
 
+    def runs(self, first: int, last: int) -> Iterator[tuple[Path, int, int]]:
+        """Where the rows [first, last) lie: (file, byte of the first, rows that follow it without a gap).
+
+        Raises StoreError if the array is packed.
+        """
+        if not self.is_hot:
+            raise StoreError(
+                self.path, "is packed, so that it cannot be mapped", "`pantok store pack --plain` copies it"
+            )
+        while first < last:
+            shard = self.shard(first // self._shard_rows)
+            at, rows = shard.run_of(first - shard.first)
+            rows = min(rows, last - first)
+            yield shard.file, at, rows
+            first += rows
+
     def faults(self, first: int = 0, last: int | None = None) -> Iterator[Fault]:
         """Every run of the rows [first, last) that is missing or whose checksum differs."""
         last = len(self) if last is None else last

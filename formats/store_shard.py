@@ -139,12 +139,7 @@ class Shard:
                 yield Fault(self.file, f"the checksum of its chunk {k} differs", lo, hi)
 
     def run_of(self, row: int) -> tuple[int, int]:
-        """(byte of the file where row `row` of this shard begins, rows from there that follow without a gap).
-
-        Raises StoreError if the shard is packed.
-        """
-        if self._is_packed:
-            raise StoreError(self.file, "is packed, so that no offset in it is an id's", "`pantok store pack --plain`")
+        """(byte of the file where row `row` of this shard begins, rows from there that follow without a gap)."""
         k, within = divmod(row, self._chunk[0])
         row_bytes = self._chunk_bytes // self._chunk[0]
         return int(self._offsets[k]) + within * row_bytes, min(self._chunk[0] - within, self.rows - row)
