@@ -25,19 +25,19 @@ import torch
 from pantok.loader import StreamDataset
 
 COLUMNS = ("ids", "time_ns", "document", "kind", "level", "track", "role", "loss_mask")
-BATCH = 8
+BATCH = 64
 FRESH = """
 import time, sys
 import torch
 from pantok.loader import StreamDataset
 began, cpu = time.perf_counter(), time.process_time()
-data = iter(StreamDataset(sys.argv[1], sys.argv[3], length=int(sys.argv[2]), batch_size=8))
+data = iter(StreamDataset(sys.argv[1], sys.argv[3], length=int(sys.argv[2]), batch_size=64))
 next(data)
 first = time.perf_counter() - began, time.process_time() - cpu
 def held():
     return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line[:3] == "Rss"}
 before = held()
-for _ in range(3000):
+for _ in range(1000):
     next(data)
 print(*first, before["RssAnon"], held()["RssAnon"], held()["RssFile"])
 """
@@ -136,7 +136,7 @@ def main() -> None:
     out = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
     wall, cpu, before, after, mapped = map(float, out)
     print(f"\nfirst batch {wall:.2f} s after import ({cpu:.2f} s of processor)", end="")
-    print(f"; memory {before:.0f} MB then, {after:.0f} MB after 3,000 batches, and {mapped:.0f} MB of mapped files")
+    print(f"; memory {before:.0f} MB then, {after:.0f} MB after 1,000 batches, and {mapped:.0f} MB of mapped files")
 
 
 if __name__ == "__main__":

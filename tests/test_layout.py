@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pantok.encode import Codec
 from pantok.errors import OptionError, TokenError
+from pantok.formats.store import Store
 from pantok.layout import KINDS, PRESETS, Arranged, Layout, arrange, restore
 from pantok.stream import LevelCodes, TokenStream, TrackTokens
 from tests.layout_reference import sequence
@@ -151,3 +153,17 @@ def test_what_is_no_whole_sequence_is_refused() -> None:
     sequence = arrange(stream, Layout(), VOCABULARY)
     with pytest.raises(TokenError, match="units"):
         restore(sequence.ids[: len(sequence) // 2], stream, Layout(), VOCABULARY)
+
+
+def test_what_coarse_keeps_decodes(store: Path) -> None:
+    """At most 8 ids a step of a small view, and every modality decodes from them, to its whole length."""
+    opened = Store.open(store)
+    codec = Codec(opened.vocabulary)
+    layout = Layout.preset("coarse")
+    for episode in opened.episodes:
+        stream = opened.read(episode)
+        ids = arrange(stream, layout, opened.vocabulary).ids
+        marks = [opened.vocabulary.control(name) for name in ("tick", "eos")]
+        assert np.diff(np.flatnonzero(np.isin(ids, marks))).max() <= 8
+        for track in restore(ids, stream, layout, opened.vocabulary).tracks.values():
+            assert sum(len(block) for block in codec.decode(track)) == track.clock.count
