@@ -5,7 +5,8 @@
 Recordings as `benchmarks/world_model_recordings.py` makes them. Episodes in order of their ids: 60% to train, 15% to
 validate (the ridge's penalty, the head's gate), the rest to test. No backbone: all see the last two observations and
 the actions. The JEPA family and `generative` share encoder, predictor, data, steps and batches; what is reported of
-them is what a linear probe finds of the true observation in the code of a step, and in the predicted code of the next.
+them is what a linear probe, fitted on the training episodes, finds of the true observation in the code of a step (now)
+and in the predicted code of the next one (next).
 """
 
 from __future__ import annotations
@@ -129,10 +130,13 @@ def print_latents(space: ObservationSpace, train: Table, test: Table, given: arg
                 head, lambda rows, head=head: head.loss(None, *split(train, rows)), train.all_rows, steps=given.steps,
                 seed=seed, after=head.after_step, report=lambda _, x, losses=losses: losses.append(x),
             )  # fmt: skip
-            now, before, actions, after = split(test, test.all_rows)
-            with torch.no_grad():
-                code, guess = head.encode(now).numpy(), head.predict(None, now, before, actions).numpy()
-            collapse, ahead_of = measure_collapse(code, now.numpy()), measure_collapse(guess, after.numpy())
+            said = []
+            for table in (train, test):
+                now, before, actions, after = split(table, table.all_rows)
+                with torch.no_grad():
+                    code, guess = head.encode(now).numpy(), head.predict(None, now, before, actions).numpy()
+                said.append(((code, now.numpy()), (guess, after.numpy())))
+            collapse, ahead_of = (measure_collapse(*said[1][k], fitted_on=said[0][k]) for k in (0, 1))
             last = float(np.mean(losses[-50:]))
             found.append((last, effective_rank(code), collapse.least_std, collapse.probe_r2, ahead_of.probe_r2))
         mean, half = np.mean(found, 0), np.ptp(found, 0) / 2

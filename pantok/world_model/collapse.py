@@ -43,8 +43,11 @@ class Collapse:
     probe_r2: float
 
 
-def measure_collapse(latents: np.ndarray, observations: np.ndarray, held_out: float = 0.3) -> Collapse:
-    """latents: (N, d); observations: (N, D), of the same steps; the last share `held_out` of the rows tests the probe.
+def measure_collapse(
+    latents: np.ndarray, observations: np.ndarray, fitted_on: tuple[np.ndarray, np.ndarray] | None = None
+) -> Collapse:
+    """latents: (N, d); observations: (N, D), of the same steps. fitted_on: latents and observations of other episodes,
+    which the probe is fitted on; None takes the first 70% of the rows for that, and the rest for the test.
 
     >>> rng = np.random.default_rng(0)
     >>> seen = rng.normal(size=(400, 3))
@@ -56,7 +59,13 @@ def measure_collapse(latents: np.ndarray, observations: np.ndarray, held_out: fl
     """
     z, o = np.asarray(latents, np.float64), np.asarray(observations, np.float64)
     assert len(z) == len(o) and len(z) >= 4, (z.shape, o.shape)
-    return Collapse(effective_rank(z), float(z.std(0).min()), _probe(z, o, round(len(z) * (1 - held_out))))
+    split = round(0.7 * len(z))
+    if fitted_on is not None:
+        split = len(fitted_on[0])
+        found = _probe(np.concatenate([fitted_on[0], z]), np.concatenate([fitted_on[1], o]), split)
+    else:
+        found = _probe(z, o, split)
+    return Collapse(effective_rank(z), float(z.std(0).min()), found)
 
 
 def effective_rank(latents: np.ndarray) -> float:

@@ -142,7 +142,8 @@ class Table:
     @classmethod
     def of(cls, space: ObservationSpace, episodes: Iterable[Observations]) -> Table:
         """About 4 bytes a dimension and step: 1 kB a step, 18 MB an hour at 5 steps a second."""
-        values, present, begins, numbers = [], [], [], {}
+        values, present, begins = [], [], list[int]()
+        numbers: dict[str, int] = {}
         for seen in episodes:
             if not len(seen.values):
                 continue

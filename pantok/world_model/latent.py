@@ -126,8 +126,8 @@ def vicreg(codes: Tensor) -> tuple[Tensor, Tensor]:
 def sigreg(codes: Tensor, projections: int = 256, knots: int = 17, generator: torch.Generator | None = None) -> Tensor:
     """How far (N, d) is from an isotropic standard Gaussian: the mean over random directions u of the Epps-Pulley
     statistic N int |phi_N(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt, with phi_N the empirical characteristic function of the
-    codes along u; the integral over [-3, 3] by the trapezoid rule, half of it since the integrand is even. About 0.3
-    to 1 for Gaussian codes whatever N, growing with N for others.
+    codes along u; over [-3, 3], where all but a thousandth of the weight is, by the trapezoid rule on half of it, the
+    integrand being even. About 1 for Gaussian codes whatever N; for others it grows with N.
     """
     directions = torch.randn(codes.shape[1], projections, generator=generator, device=codes.device, dtype=codes.dtype)
     along = codes @ F.normalize(directions, dim=0)
