@@ -32,7 +32,7 @@ COMMANDS = {
     "train-wm": ("train_wm", "Train a world model on a store."),
     "simulate": ("simulate", "Show what a world model expects to happen next."),
     "eval": ("evaluate", "Measure rate and quality, beside reference codecs."),
-    "vocab": ("vocab", "Show and merge vocabularies."),
+    "vocab": ("vocab", "Show, grow, merge, prune and compare vocabularies."),
 }
 
 
