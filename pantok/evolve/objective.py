@@ -125,16 +125,25 @@ def cost(
 
     more_bits: float64 (G,), what else the held-out groups cost, such as `digit_bits`.
     """
-    model = NGram(size).count(train.ids, train.group)
+    found, _ = cost_and_bits(train, held, size, dictionary_bits=dictionary_bits, more_bits=more_bits)
+    return found
+
+
+def cost_and_bits(
+    train: Passage, held: Passage, size: int, *, dictionary_bits: float = 0.0, more_bits: np.ndarray | None = None
+) -> tuple[Cost, np.ndarray]:
+    """As `cost`, and float64 (N,) the bits of each held-out id."""
+    each = NGram(size).count(train.ids, train.group).bits(held.ids, held.group)
     groups = len(held.seconds)
-    bits = np.bincount(held.group, model.bits(held.ids, held.group), groups)
-    return Cost(
+    bits = np.bincount(held.group, each, groups)
+    found = Cost(
         bits=bits if more_bits is None else bits + more_bits,
         ids=np.bincount(held.group, minlength=groups),
         seconds=held.seconds,
         dictionary_bits=dictionary_bits,
         served_seconds=float(train.seconds.sum() + held.seconds.sum()),
     )
+    return found, each
 
 
 def digit_bits(residual: np.ndarray, eps: float) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""A vocabulary judged on recordings: how many ids a second, how many bits, for whom, and what the vocabulary weighs.
+
+What is unusual: the figure is of experience, not of ids. Bits an id say nothing between vocabularies whose ids mean
+different amounts; held-out bits a second do, and they can be held against any other vocabulary on the same recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pantok.evolve.compose import MODALITY as COMPOSITION
+from pantok.evolve.compose import Compositions, Corpus
+from pantok.evolve.objective import Cost, composition_bits, cost_and_bits, held_out
+from pantok.layout import TokenSequence
+from pantok.vocabulary import LIFE, Vocabulary, canonical_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What ids of one kind amount to on the held-out part: `what` is a modality, `composition` or `control`."""
+
+    what: str
+    ids_per_second: float
+    bits_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A vocabulary on recordings. cost: on the held-out part; its dictionary is `vocabulary_bits`. seconds, ids: of all
+    of it. uncomposed_ids: what the layout has without compositions."""
+
+    cost: Cost
+    shares: tuple[Share, ...]
+    episodes: int
+    seconds: float
+    ids: int
+    uncomposed_ids: int
+    vocabulary_bits: float
+
+
+def description_bits(vocabulary: Vocabulary) -> float:
+    """What it takes to write a vocabulary down: its tensors as they are, its configuration and its text model, and
+    each composition as a pair of ids."""
+    bits = 0.0
+    for modality, state in vocabulary.states.items():
+        if modality == COMPOSITION:
+            bits += composition_bits(state.levels[0].cardinality, vocabulary.size)
+            continue
+        tensors = [t for name, t in state.tensors.items() if not name.startswith(LIFE)]
+        held = sum(t.nbytes for t in tensors) + sum(map(len, state.blobs.values())) + len(canonical_json(state.config))
+        bits += 8.0 * held
+    return bits
+
+
+def score(vocabulary: Vocabulary, sequences: Iterable[tuple[TokenSequence, float]]) -> Score:
+    """Judges a vocabulary on sequences of a layout, each with its seconds; its compositions are applied.
+
+    Raises InputError if they are too few to hold some out.
+    """
+    given = list(sequences)
+    compositions = Compositions.of(vocabulary)
+    whole = Corpus.of(given, compositions.across)
+    corpus = whole.composed(compositions)
+    held = held_out(len(corpus.passage.seconds))
+    train, rest = corpus.passage.taken(~held), corpus.passage.taken(held)
+    weight = description_bits(vocabulary)
+    found, bits = cost_and_bits(train, rest, vocabulary.size, dictionary_bits=weight)
+    owner, names = _owners(vocabulary)
+    seconds = float(rest.seconds.sum())
+    count, sums = np.bincount(owner[rest.ids], minlength=len(names)), np.bincount(owner[rest.ids], bits, len(names))
+    return Score(
+        cost=found,
+        shares=tuple(
+            Share(what=name, ids_per_second=int(n) / seconds, bits_per_second=float(b) / seconds)
+            for name, n, b in zip(names, count, sums, strict=True)
+            if n
+        ),
+        episodes=len(given),
+        seconds=float(corpus.passage.seconds.sum()),
+        ids=len(corpus.passage.ids),
+        uncomposed_ids=len(whole.passage.ids),
+        vocabulary_bits=weight,
+    )
+
+
+def _owners(vocabulary: Vocabulary) -> tuple[np.ndarray, list[str]]:
+    """int64 (size,): number of what an id is of; and the names."""
+    names = list(dict.fromkeys(e.modality or e.kind for e in vocabulary.extents))
+    owner = np.zeros(vocabulary.size, np.int64)
+    for e in vocabulary.extents:
+        owner[e.start : e.stop] = names.index(e.modality or e.kind)
+    return owner, names

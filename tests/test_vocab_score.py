@@ -1,0 +1,74 @@
+"""`pantok vocab score`, `compose` and `theorem` as a user runs them, and what a score is made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pantok.evolve.compose import Compositions, Corpus, with_compositions
+from pantok.evolve.objective import held_out
+from pantok.evolve.predictor import NGram
+from pantok.evolve.score import description_bits, score
+from pantok.formats.sequences import read_sequences
+from pantok.formats.store import Store
+from pantok.formats.vocab import load_vocabulary, read_lineage
+from pantok.layout import Layout, arrange
+
+
+def test_a_score_is_the_ngrams_bits_on_what_is_held_out(store: Path) -> None:
+    own = load_vocabulary(store / "vocabulary")
+    given = list(read_sequences(store, Layout.preset("default"), own))
+    assert [s.ids.tolist() for s, _ in given] == [
+        arrange(Store.open(store).read(n), Layout.preset("default"), own).ids.tolist()
+        for n in ("film-01", "street/walk")
+    ]
+    found = score(own, given)
+    corpus = Corpus.of(given, "level")
+    held = held_out(len(corpus.passage.seconds))[corpus.passage.group]
+    ids, group = corpus.passage.ids, corpus.passage.group
+    bits = NGram(own.size).count(ids[~held], group[~held]).bits(ids[held], group[held])
+    seconds = found.cost.seconds.sum()
+    assert found.cost.id_bits_per_second == pytest.approx(bits.sum() / seconds)
+    assert found.cost.ids_per_second == pytest.approx(held.sum() / seconds)
+    assert sum(s.bits_per_second for s in found.shares) == pytest.approx(found.cost.id_bits_per_second)
+    assert found.ids == found.uncomposed_ids == sum(len(s) for s, _ in given)
+    assert found.seconds == pytest.approx(sum(seconds for _, seconds in given))
+    tensors = sum(t.nbytes for s in own.states.values() for t in s.tensors.values())
+    assert description_bits(own) > 8 * tensors
+
+
+def test_a_score_counts_compositions_as_the_ids_that_they_are(store: Path) -> None:
+    own = load_vocabulary(store / "vocabulary")
+    given = list(read_sequences(store, Layout.preset("default"), own))
+    sequence = max((s for s, _ in given), key=len)
+    video = sequence.ids[sequence.kind == 2].astype(np.int64)
+    pair = Compositions(np.array([own.size]), np.array([[video[0], video[1]]]))
+    new = with_compositions(own, pair)
+    here = Compositions.of(new)
+    fewer = sum(len(s) - len(here.sequence(s)) for s, _ in given)
+    found = score(new, given)
+    assert found.uncomposed_ids - found.ids == fewer
+    assert description_bits(new) == pytest.approx(description_bits(own) + 2 * np.log2(new.size))
+
+
+def test_compose_and_score_on_the_command_line(store: Path, tmp_path: Path, pantok) -> None:
+    home, out = store / "vocabulary", tmp_path / "more.vocab"
+    refused = pantok("vocab", "compose", home, "--on", store, "-o", out, "--merges", 16, "--json")
+    said = json.loads(refused.out)
+    assert refused.code == 3 and said["kept"] == 0 and not said["pays"] and not out.exists()
+    done = pantok("vocab", "compose", home, "--on", store, "-o", out, "--merges", 16, "--force")
+    assert done.code == 0 and "16 compositions" in done.err and done.out == ""
+    old, new = load_vocabulary(home), load_vocabulary(out)
+    assert new.size == old.size + 16 and new.reads(old) and new.decodes(old)
+    step = read_lineage(out)[-1]
+    assert step["op"] == "compose" and step["before"]["ids"] == old.size and step["after"]["merges"] == 16
+    before, after = (json.loads(pantok("vocab", "score", v, "--on", store, "--json").out) for v in (home, out))
+    assert after["ids"] < after["uncomposed_ids"] == before["ids"] and after["id"] == new.id
+    assert after["held_out_bits_per_second"] == pytest.approx(step["after"]["id_bits_per_second"])
+    table = pantok("vocab", "score", home, "--on", store)
+    assert table.code == 0 and "bits a second" in table.out and table.err == ""
+    wrong = pantok("vocab", "compose", home, "--on", store, "-o", tmp_path / "x.vocab", "--objective", "size")
+    assert wrong.code in (1, 2) and "known: bits, length, rd" in wrong.err
