@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import pairwise
 
@@ -16,7 +18,7 @@ from pantok.errors import InputError, OptionError, PantokError, TokenError, Voca
 from pantok.experience import Block, Clock, Track
 from pantok.quantizers.kmeans import kmeans, nearest, residual_kmeans
 from pantok.stream import LevelCodes, TrackTokens
-from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, lambda_of
+from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, _Fill, lambda_of
 from pantok.tokenizers.video_choose import Chooser
 from pantok.tokenizers.video_exact import EXACT, Book, make_book, reach_of
 from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
@@ -97,6 +99,27 @@ def test_codes_do_not_depend_on_threads(tokenizer: VideoTokenizer, film: np.ndar
     finally:
         torch.set_num_threads(threads)
     assert same(made[0], made[1]) and same(made[0], made[2])
+
+
+def test_frames_between_are_coded_once_whoever_does_it(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
+    grid = Grid(96, 128)
+    chooser = Chooser(grid, tokenizer.books)
+    first, second = (grid.to_sites(film[i : i + 4]) for i in (0, 4))
+    none = np.zeros((0, 2), np.int64)
+    past = chooser.code(first, None, none, 64.0).end
+    expected = chooser.code(second, past, none, 64.0)
+    busy = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(busy.wait, 30)
+        fill = _Fill(chooser, chooser.ends(second, past, none, 64.0), beside)
+        fill.help()
+        fill.help()  # nothing is left to do
+        drawn = fill.drawn()
+        busy.set()
+        other = _Fill(chooser, chooser.ends(second, past, none, 64.0), beside).drawn()
+    for made in (drawn, other):
+        assert np.array_equal(made.sites, expected.sites)
+        assert all(np.array_equal(x, y) for x, y in zip(pack(made.plan), pack(expected.plan), strict=True))
 
 
 def test_fit_is_reproducible() -> None:

@@ -35,6 +35,18 @@ def half_distance(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return (c * c).sum(1) // 2 - x[:, :-1].astype(np.int64) @ c.T
 
 
+@pytest.mark.parametrize(("frames", "count"), [(3, 3), (3, 2), (1, 1)])
+def test_coefficients_of_differences(frames: int, count: int) -> None:
+    rng = np.random.default_rng(21)
+    directions = np.linalg.qr(rng.normal(size=(frames * SITE, 12)))[0].T
+    book = make_book(directions, [rng.normal(size=(20, 12)) * 200])
+    a, b = rng.integers(0, 256, (2, count, 150, SITE)).astype(np.uint8)
+    rows = np.sort(rng.choice(150, 131, replace=False))
+    wanted = np.zeros((131, frames * SITE), np.float32)
+    wanted[:, : count * SITE] = ((a.astype(np.float32) - b) * WEIGHTS)[:, rows].transpose(1, 0, 2).reshape(131, -1)
+    assert np.array_equal(book.project_gaps(a, b, rows), book.project(wanted))
+
+
 def test_all_codes_are_looked_at_where_clusters_are_few() -> None:
     book, x = a_book(50), vectors(400, 1)
     assert len(book.starts[0]) == 2
