@@ -129,6 +129,7 @@ def load_model(folder: Path, checkpoint: str, device: str) -> tuple[WorldModel, 
     from pantok.formats.runs import RunFolder
     from pantok.layout import Layout
     from pantok.world_model.config import TrainConfig
+    from pantok.world_model.grounding import Grounding
     from pantok.world_model.model import WorldModel
 
     run = RunFolder(folder)
@@ -136,9 +137,12 @@ def load_model(folder: Path, checkpoint: str, device: str) -> tuple[WorldModel, 
     config = from_mapping(TrainConfig, stored["train"], f"{folder / 'config.json'}")
     which = "average" if config.ema else "model"
     tensors, _ = run.load(checkpoint, (which,))
-    model = WorldModel(run.vocabulary, config, stored["latent_dims"], stored["latent_modalities"])
+    layout = replace(Layout.of(config.layout), latents=bool(stored["latent_dims"]))
+    vocabulary, kept = run.vocabulary, run.arrays("observations") if config.align != "none" else None
+    grounding = None if kept is None else Grounding.from_arrays(*kept, vocabulary, layout)
+    model = WorldModel(vocabulary, config, stored["latent_dims"], stored["latent_modalities"], grounding)
     model.load_state_dict({k: torch.from_numpy(v) for k, v in tensors[which].items()})
-    return model.to(device).eval(), replace(Layout.of(config.layout), latents=bool(stored["latent_dims"]))
+    return model.to(device).eval(), layout
 
 
 def _actions(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import time
 from collections.abc import Mapping
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pantok.commands import common
-from pantok.errors import OptionError, StoreError, VocabularyError
+from pantok.errors import OptionError
 
 if TYPE_CHECKING:
+    from pantok.commands.train_wm_task import Task
     from pantok.formats.runs import RunFolder
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.trainer import Trainer
@@ -66,6 +66,7 @@ def command(
     """
     import torch
 
+    from pantok.commands.train_wm_task import Task
     from pantok.formats.runs import RunFolder
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.trainer import from_torchrun
@@ -80,7 +81,7 @@ def command(
         common.refuse_existing(output, force)
         folder.clear()
     _check_device(device)
-    task = _Task(store, config, folder if folder.exists and not force else None)
+    task = Task(store, config, folder if folder.exists and not force else None)
     trainer = task.trainer(share, device)
     document = {
         "store": str(store),
@@ -101,6 +102,8 @@ def command(
         run.end(document)
     if share.rank == 0 and not folder.exists:
         folder.create(document, task.data.vocabulary)
+        if task.grounding is not None:
+            folder.put_arrays("observations", *task.grounding.to_arrays())
     if share.world > 1:
         torch.distributed.barrier()
     if folder.has_checkpoint:
@@ -116,92 +119,6 @@ def command(
     if share.world > 1:
         torch.distributed.destroy_process_group()
     run.end({**document, **final} if share.rank == 0 else None)
-
-
-class _Task:
-    """The store, split by episode, and the windows to measure by."""
-
-    def __init__(self, store: Path, config: TrainConfig, folder: RunFolder | None) -> None:
-        import numpy as np
-
-        from pantok.formats.store import Store
-        from pantok.layout import Layout
-        from pantok.loader import StreamDataset
-
-        opened = Store.open(store)
-        mine, its = opened.vocabulary_id, opened.vocabulary_id if folder is None else folder.config["vocabulary_id"]
-        if mine != its:
-            raise VocabularyError(
-                store, f"is of vocabulary {mine[:12]}, the run is of {its[:12]}",
-                "train a new run, -o names it",
-            )  # fmt: skip
-        names = tuple(opened.episodes)
-        if not names:
-            raise StoreError(store, "holds no episodes", "encode some first")
-        self.config = config
-        self.held_out = tuple(folder.config["held_out"]) if folder is not None else held_out(names, config.held_out)
-        self.training = tuple(n for n in names if n not in set(self.held_out))
-        layout = Layout.of(config.layout)
-        self.dims: dict[str, int] = {}
-        self.modalities: dict[str, str] = {}
-        self.seconds = {}
-        for name in names:
-            stream = opened.read(name, check=False)
-            clocks = [t.clock for t in stream.tracks.values() if t.ticks and layout.keeps(t.name)]
-            starts = [int(c.at(np.zeros(1, np.int64))[0]) for c in clocks]
-            stops = [start + c.duration_ns for start, c in zip(starts, clocks, strict=True)]
-            self.seconds[name] = (max(stops) - min(starts)) / 1e9 if clocks else 0.0
-            for track in stream.tracks.values():
-                if track.latents is not None and config.latents and layout.keeps(track.name):
-                    self.dims[track.modality] = min(config.latents, track.latents.values.shape[1])
-                    self.modalities[track.name] = track.modality
-        self.layout = layout
-        if self.dims:
-            from dataclasses import replace
-
-            self.layout = replace(layout, latents=True)
-        self.data = StreamDataset(
-            store, self.layout, length=config.length, batch_size=config.batch, episodes=self.training, seed=config.seed,
-            rank=0, world=1,
-        )  # fmt: skip
-        self.measured = StreamDataset(
-            store, self.layout, length=config.length, batch_size=config.batch, episodes=self.held_out or self.training,
-            shuffle=False, rank=0, world=1,
-        )  # fmt: skip
-
-    def trainer(self, share: Any, device: str) -> Trainer:
-        import torch
-
-        from pantok.world_model.model import WorldModel
-        from pantok.world_model.trainer import Feed, Share, Trainer
-
-        torch.manual_seed(self.config.seed)
-        model = WorldModel(self.data.vocabulary, self.config, self.dims, self.modalities)
-        trainer = Trainer(model, self.config, self.data, share=share, device=device)
-        self.feed = Feed(self.measured, model, self.config, Share())
-        return trainer
-
-    def measure(self, trainer: Trainer, windows: int) -> dict[str, Any]:
-        """Bits a second on what was held out; evenly spread windows."""
-        from pantok.world_model.measure import measure
-
-        total = len(self.measured.windows)
-        chosen = sorted({round(k * (total - 1) / max(1, windows - 1)) for k in range(min(windows, total))})
-        batch = self.config.batch
-        found = measure(
-            trainer.averaged(), (self.feed.inputs(0, chosen[k : k + batch]) for k in range(0, len(chosen), batch))
-        )
-        seconds = sum(self.seconds[name] for name in self.held_out or self.training)
-        # Of a second's ids some are not predicted (actions, a window's first); their share is that of the windows.
-        share = found.elements / (len(chosen) * self.config.length)
-        return found.report(self.measured.windows.ids / max(1e-9, seconds) * share)
-
-
-def held_out(names: tuple[str, ...], share: float) -> tuple[str, ...]:
-    """The episodes that are kept from training: those of the lowest hash, none of one alone."""
-    count = min(len(names) - 1, max(1, round(len(names) * share))) if share > 0 else 0
-    ranked = sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest())
-    return tuple(sorted(ranked[:count]))
 
 
 def _same(folder: RunFolder, config: TrainConfig, given: set[str], file: Path | None, preset: str) -> TrainConfig:
@@ -234,7 +151,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _train(run: common.Run, trainer: Trainer, task: _Task, folder: RunFolder) -> dict[str, Any]:
+def _train(run: common.Run, trainer: Trainer, task: Task, folder: RunFolder) -> dict[str, Any]:
     from pantok.world_model.trainer import steps_left
 
     config, first = trainer.config, trainer.share.rank == 0
@@ -286,4 +203,10 @@ def _summary(run: common.Run, found: Mapping[str, Any]) -> None:
     low, high = found["bits_per_second_95"]
     rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", f"{found['bits_per_second']:,.1f}"])
     run.summary(["held out", "share of ids", "bits an id", "bits a second of experience"], rows)
+    for track, by in found.get("next_step", {}).items():
+        unit = "dB" if by.get("copy_last", 0) > 5 else "of the spread"
+        run.say(
+            f"{track}, one step ahead: {by['model']:.2f} {unit}; the ridge {by['ridge']:.2f}, the last again "
+            f"{by['copy_last']:.2f}."
+        )
     run.say(f"95% of resampled windows: {low:,.1f} to {high:,.1f} bits a second.")

@@ -3,6 +3,7 @@
     run/
         config.json             the configuration, the store, the vocabulary's id
         vocabulary/             a copy: the run can simulate and decode without the store
+        observations/           what the loss in the space of observations is about, if the run has one
         metrics.jsonl           one line for each step that was logged, one for each evaluation
         checkpoints/step-00000400/
             model.safetensors, average.safetensors, optimizer.safetensors, state.json
@@ -58,7 +59,7 @@ class RunFolder:
         """Removes the run; nothing that is not one is touched."""
         for name in ("config.json", "metrics.jsonl", "last", "best"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "vocabulary"):
+        for name in ("checkpoints", "vocabulary", "observations"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     @property
@@ -126,6 +127,30 @@ class RunFolder:
             return tensors, json.loads((folder / "state.json").read_text(encoding="utf-8"))
         except Exception as error:  # safetensors raises errors of its own
             raise StoreError(folder, f"cannot be read: {error}", "remove it; the one before is used then") from error
+
+    def put_arrays(self, name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Keeps arrays and JSON facts under a name, whole or not at all."""
+        from safetensors.numpy import save
+
+        try:
+            with staged(self.path, name) as stage:
+                write_file(stage / "arrays.safetensors", save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+                write_file(stage / "facts.json", json.dumps(facts).encode())
+                publish(stage, self.path / name, replace=True)
+        except OSError as error:
+            raise OutputError(self.path / name, f"cannot be written: {reason(error)}", "free some space") from error
+
+    def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """What `put_arrays` kept; None if there is nothing."""
+        from safetensors.numpy import load
+
+        folder = self.path / name
+        if not folder.is_dir():
+            return None
+        try:
+            return load((folder / "arrays.safetensors").read_bytes()), json.loads((folder / "facts.json").read_text())
+        except Exception as error:  # safetensors raises errors of its own
+            raise StoreError(folder, f"cannot be read: {error}", "train again, --force replaces the run") from error
 
     @property
     def has_checkpoint(self) -> bool:

@@ -30,7 +30,8 @@ class TrainConfig:
     code_features: principal components of the codebooks that embeddings and outputs start from; 0 for none.
     flow: weight of the flow-matching loss beside the likelihood of the codes. ground: weight of the loss in the space
     of observations (paper, equation 8); align: what it moves: `none`, the head alone (`frozen`: hidden states are
-    detached, the decoder only looks on), or everything (`joint`).
+    detached, the decoder only looks on), or everything (`joint`). ground_hours: of training episodes whose observations
+    are kept for it, at most.
     """
 
     preset: str = "tiny"
@@ -57,6 +58,7 @@ class TrainConfig:
     flow: float = 0.5
     ground: float = 0.5
     align: str = "joint"
+    ground_hours: float = 4.0
     evaluate_every: int = 100
     evaluate_windows: int = 32
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

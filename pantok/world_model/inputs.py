@@ -37,6 +37,29 @@ def ordinals(key: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class Ends:
+    """Where states end, N of them, and what is observed next. place: int64 (N,) in the flattened (B L), ascending. row:
+    int64 (N,) of the table of steps. inputs (N, F), target (N, width), present bool (N, tracks): see
+    `pantok.world_model.grounded`."""
+
+    place: Tensor
+    row: Tensor
+    inputs: Tensor
+    target: Tensor
+    present: Tensor
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def to(self, device: torch.device | str) -> Ends:
+        return Ends(*(getattr(self, f.name).to(device) for f in fields(Ends)))
+
+    def chosen(self, which: Tensor, shift: int = 0) -> Ends:
+        row = self.row[which]
+        return Ends(self.place[which] - shift, row, self.inputs[which], self.target[which], self.present[which])
+
+
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """B windows of L elements.
 
@@ -45,7 +68,8 @@ class Inputs:
     PLACES - 1: with the codes above, it says where in a picture a code stands. index: int64 (B, L), place within the
     document. document: int64 (B, L), -1 padding.
     predict: bool (B, L), whether element i is to be predicted from the one before it. window: int64 (B,).
-    latents: by modality, values float32 (M, D) and place int64 (M,) in the flattened (B L).
+    latents: by modality, values float32 (M, D) and place int64 (M,) in the flattened (B L). ends: of states, where the
+    next observation is to be predicted too.
     """
 
     ids: Tensor
@@ -57,27 +81,41 @@ class Inputs:
     predict: Tensor
     window: Tensor
     latents: Mapping[str, tuple[Tensor, Tensor]]
+    ends: Ends | None = None
 
     def to(self, device: torch.device | str) -> Inputs:
-        plain = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "latents"}
-        return Inputs(**plain, latents={k: (v.to(device), p.to(device)) for k, (v, p) in self.latents.items()})
+        ends = None if self.ends is None else self.ends.to(device)
+        latents = {k: (v.to(device), p.to(device)) for k, (v, p) in self.latents.items()}
+        return Inputs(**{name: getattr(self, name).to(device) for name in _PLAIN}, latents=latents, ends=ends)
 
     def rows(self, start: int, stop: int) -> Inputs:
         """The windows [start, stop)."""
         length = self.ids.shape[1]
-        plain = {f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "latents"}
+        plain = {name: getattr(self, name)[start:stop] for name in _PLAIN}
         latents = {}
         for name, (values, place) in self.latents.items():
             mine = (place >= start * length) & (place < stop * length)
             latents[name] = (values[mine], place[mine] - start * length)
-        return Inputs(**plain, latents=latents)
+        ends = self.ends
+        if ends is not None:
+            ends = ends.chosen((ends.place >= start * length) & (ends.place < stop * length), start * length)
+        return Inputs(**plain, latents=latents, ends=ends)
+
+
+_PLAIN = tuple(f.name for f in fields(Inputs) if f.name not in ("latents", "ends"))
+
+
+def joined(states: Sequence[tuple[Ends, Tensor]]) -> tuple[Ends, Tensor]:
+    """Ends of several batches and what was found after each, in order; places lose their meaning."""
+    ends = Ends(*(torch.cat([getattr(e, f.name) for e, _ in states]) for f in fields(Ends)))
+    return ends, torch.cat([found for _, found in states])
 
 
 def concatenated(parts: Sequence[Inputs]) -> Inputs:
     """The windows of all parts, in order."""
     if len(parts) == 1:
         return parts[0]
-    plain = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Inputs) if f.name != "latents"}
+    plain = {name: torch.cat([getattr(p, name) for p in parts]) for name in _PLAIN}
     latents: dict[str, tuple[Tensor, Tensor]] = {}
     for name in dict.fromkeys(n for p in parts for n in p.latents):
         values, places, rows = [], [], 0
@@ -87,12 +125,18 @@ def concatenated(parts: Sequence[Inputs]) -> Inputs:
                 places.append(part.latents[name][1] + rows * part.ids.shape[1])
             rows += len(part.ids)
         latents[name] = (torch.cat(values), torch.cat(places))
-    return Inputs(**plain, latents=latents)
+    shifts, rows = [], 0
+    for part in parts:
+        if part.ends is not None:
+            shifts.append(part.ends.chosen(torch.arange(len(part.ends)), -rows * part.ids.shape[1]))
+        rows += len(part.ids)
+    ends = Ends(*(torch.cat([getattr(e, f.name) for e in shifts]) for f in fields(Ends))) if shifts else None
+    return Inputs(**plain, latents=latents, ends=ends)
 
 
 def inputs_of(
     batch: Mapping[str, Any], keys: Tensor, modalities: Mapping[str, str], dims: int, *, action_loss: bool = False,
-    action_dropout: float = 0.0, hidden_id: int = 0, seed: int = 0,
+    action_dropout: float = 0.0, hidden_id: int = 0, seed: int = 0, ends: Ends | None = None,
 ) -> Inputs:  # fmt: skip
     """A batch of `pantok.loader.StreamDataset`.
 
@@ -131,5 +175,5 @@ def inputs_of(
         latents[modality] = (taken, where)
     return Inputs(
         ids=ids, role=role, time_s=time_s, ordinal=ordinal, index=place - first, document=document, predict=predict,
-        window=batch["window"], latents=latents,
+        window=batch["window"], latents=latents, ends=ends,
     )  # fmt: skip

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pantok.layout import ROLES
-from pantok.world_model.inputs import Inputs
+from pantok.world_model.inputs import Ends, Inputs
 from pantok.world_model.model import WorldModel
 
 BITS = 1 / math.log(2)
@@ -58,15 +59,19 @@ class Measured:
         }
 
 
-def measure(model: WorldModel, batches: Iterable[Inputs]) -> Measured:
-    """Runs the model over batches, teacher-forced."""
+def measure(model: WorldModel, batches: Iterable[Inputs], states: list[tuple[Ends, Tensor]] | None = None) -> Measured:
+    """Runs the model over batches, teacher-forced. states: takes the ends of each batch's states, and h (N, H)."""
     model.eval()
     total = Measured()
     device = next(model.parameters()).device
     with torch.no_grad():
         for inputs in batches:
             inputs = inputs.to(device)
-            bits = -model.log_probs(inputs).double() * BITS
+            hidden = model.hidden(inputs)
+            if states is not None and inputs.ends is not None and len(inputs.ends):
+                after = hidden.reshape(-1, hidden.shape[-1])[inputs.ends.place]
+                states.append((inputs.ends.to("cpu"), after.float().cpu()))
+            bits = -model.log_probs(inputs, hidden).double() * BITS
             kinds, predict = model.kinds_of(inputs), inputs.predict
             total.elements += int(predict.sum())
             total.bits += float(bits.sum())

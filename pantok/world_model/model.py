@@ -25,6 +25,7 @@ from pantok.vocabulary import Vocabulary
 from pantok.world_model.backbone import Backbone, Cache
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.features import FeatureTable, code_features
+from pantok.world_model.grounding import Grounding
 from pantok.world_model.inputs import PLACES, Inputs, level_keys
 from pantok.world_model.switch import Kinds, Switch
 
@@ -34,24 +35,30 @@ BITS = 1 / math.log(2)
 @dataclass(frozen=True)
 class Losses:
     """Sums over the elements of a batch. nll: nats of gate and codes, a likelihood. flow: the flow-matching loss,
-    which is not one. Weights are of the training loss."""
+    which is not one. ground: nats a value of what is observed next, by state. Weights are of the training loss."""
 
     nll: Tensor
     gate: Tensor
     flow: Tensor
+    ground: Tensor
     flow_weight: float
+    ground_weight: float
 
     def mean(self, counts: Mapping[str, float]) -> Tensor:
         """The training loss: each part over the count of its elements in the whole step."""
-        return self.nll / max(1.0, counts["elements"]) + self.flow_weight * self.flow / max(1.0, counts["latents"])
+        return (
+            self.nll / max(1.0, counts["elements"])
+            + self.flow_weight * self.flow / max(1.0, counts["latents"])
+            + self.ground_weight * self.ground / max(1.0, counts["states"])
+        )
 
     def detached(self) -> dict[str, float]:
-        return {name: float(getattr(self, name).detach()) for name in ("nll", "gate", "flow")}
+        return {name: float(getattr(self, name).detach()) for name in ("nll", "gate", "flow", "ground")}
 
     @staticmethod
     def summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         found = list(parts)
-        return {k: sum(p[k] for p in found) for k in ("nll", "gate", "flow")}
+        return {k: sum(p[k] for p in found) for k in ("nll", "gate", "flow", "ground")}
 
     @staticmethod
     def report(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
@@ -61,23 +68,25 @@ class Losses:
             "bits_per_element": BITS * sums["nll"] / elements,
             "gate_bits_per_element": BITS * sums["gate"] / elements,
             "flow_loss": sums["flow"] / latents,
+            "ground_loss": sums["ground"] / max(1.0, counts["states"]),
             "elements": counts["elements"],
         }
 
 
 class WorldModel(nn.Module):
     """vocabulary: its extents are what the switch chooses among. latent_dims: of each modality's continuous vectors.
-    latent_modalities: modality of each track that has some, by name."""
+    latent_modalities: modality of each track that has some, by name. grounding: what the loss in the space of
+    observations is about; without it there is none."""
 
     kind_of: Tensor
     keys: Tensor
 
     def __init__(
         self, vocabulary: Vocabulary, config: TrainConfig, latent_dims: Mapping[str, int] | None = None,
-        latent_modalities: Mapping[str, str] | None = None,
+        latent_modalities: Mapping[str, str] | None = None, grounding: Grounding | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._made_of = (vocabulary, config, latent_dims, latent_modalities)
+        self._made_of = (vocabulary, config, latent_dims, latent_modalities, grounding)
         self.config, self.vocabulary = config, vocabulary
         self.latent_dims, self.latent_modalities = dict(latent_dims or {}), dict(latent_modalities or {})
         width = config.backbone.width
@@ -96,6 +105,7 @@ class WorldModel(nn.Module):
             from pantok.world_model.flow import FlowHead
 
             self.flows.update({m: FlowHead(width, d) for m, d in self.latent_dims.items()})
+        self.grounded = grounding.head(width) if grounding is not None and config.align != "none" else None
         self.register_buffer("kind_of", self.kinds.table(), persistent=False)
         self.register_buffer("keys", level_keys(vocabulary), persistent=False)
 
@@ -135,7 +145,8 @@ class WorldModel(nn.Module):
         """How many elements and latents of a batch are predicted."""
         predict = inputs.predict.reshape(-1)
         latents = sum(int(predict[place].sum()) for _, place in inputs.latents.values())
-        return {"elements": float(predict.sum()), "latents": float(latents)}
+        states = 0 if inputs.ends is None or self.grounded is None else len(inputs.ends)
+        return {"elements": float(predict.sum()), "latents": float(latents), "states": float(states)}
 
     def forward(self, inputs: Inputs, seed: tuple[int, ...] = (0,)) -> Losses:
         """seed: of the noise of the flow; each window's is a pure function of (seed, window)."""
@@ -150,7 +161,13 @@ class WorldModel(nn.Module):
             if len(mine):
                 values = values[inputs.predict.reshape(-1)[place]]
                 flow = flow + self._flow(modality, hidden, inputs, values, mine, seed)
-        return Losses(-(gate + code).sum(), -gate.sum(), flow, self.config.flow)
+        ground, ends = hidden.new_zeros(()), inputs.ends
+        if self.grounded is not None and ends is not None and len(ends):
+            state = hidden.reshape(-1, hidden.shape[-1])[ends.place]
+            # The decoder that only looks on (`frozen`) is the ablation of DINO-WM (Zhou et al. 2024).
+            state = state.detach() if self.config.align == "frozen" else state
+            ground = self.grounded.loss(state, ends.inputs, ends.target, ends.present) * len(ends)
+        return Losses(-(gate + code).sum(), -gate.sum(), flow, ground, self.config.flow, self.config.ground)
 
     def _flow(
         self, modality: str, hidden: Tensor, inputs: Inputs, values: Tensor, place: Tensor, seed: tuple[int, ...]
@@ -173,9 +190,9 @@ class WorldModel(nn.Module):
         found: Tensor = head.sample(hidden, steps, generator)
         return found
 
-    def log_probs(self, inputs: Inputs) -> Tensor:
+    def log_probs(self, inputs: Inputs, hidden: Tensor | None = None) -> Tensor:
         """float (B, L): nats of each predicted element, 0 elsewhere; for a latent the switch's part alone."""
-        hidden = self.hidden(inputs)
+        hidden = self.hidden(inputs) if hidden is None else hidden
         gate, code = self.switch.log_prob(
             hidden[:, :-1][inputs.predict[:, 1:]], inputs.ids[:, 1:][inputs.predict[:, 1:]],
             self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]],

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pantok.errors import OptionError
 from pantok.loader import StreamDataset
 from pantok.world_model.config import TrainConfig
+from pantok.world_model.grounding import Steps
 from pantok.world_model.inputs import Inputs, concatenated, inputs_of
 from pantok.world_model.model import Losses, WorldModel
 
@@ -36,7 +37,10 @@ class Share:
 class Feed:
     """The windows of each step as `Inputs`, the next step's made while this one is worked on."""
 
-    def __init__(self, data: StreamDataset, model: WorldModel, config: TrainConfig, share: Share) -> None:
+    def __init__(
+        self, data: StreamDataset, model: WorldModel, config: TrainConfig, share: Share, steps: Steps | None = None
+    ) -> None:
+        self.steps = steps
         self.data, self._config, self._share = data, config, share
         self._modalities, self._hidden = model.latent_modalities, data.vocabulary.control("gap")
         self._keys = model.keys.cpu()
@@ -66,21 +70,23 @@ class Feed:
     def inputs(self, epoch: int, windows: Sequence[int], training: bool = False) -> Inputs:
         config = self._config
         dropout = config.action_dropout if training and not config.action_loss else 0.0
+        batch = self.data.batch(epoch, windows)
         return inputs_of(
-            self.data.batch(epoch, windows), self._keys, self._modalities, config.latents, seed=config.seed,
+            batch, self._keys, self._modalities, config.latents, seed=config.seed,
             action_loss=config.action_loss, action_dropout=dropout, hidden_id=self._hidden,
+            ends=None if self.steps is None else self.steps.ends(batch),
         )  # fmt: skip
 
 
 class Trainer:
     """A model, its optimiser and its data.
 
-    data: the training episodes, made with `shuffle=True`; held_out: episodes kept from training, or None.
+    data: the training episodes, made with `shuffle=True`. steps: what is observed in them, if the model is grounded.
     """
 
     def __init__(
         self, model: WorldModel, config: TrainConfig, data: StreamDataset, *, share: Share = Share(),
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "cpu", steps: Steps | None = None,
     ) -> None:  # fmt: skip
         if config.batch % share.world or (config.batch // share.world) % config.accumulate:
             raise OptionError(
@@ -88,7 +94,7 @@ class Trainer:
                 "choose a multiple",
             )  # fmt: skip
         self.model, self.config, self.share, self.device = model.to(device), config, share, torch.device(device)
-        self.feed = Feed(data, model, config, share)
+        self.feed = Feed(data, model, config, share, steps)
         self.step = 0
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if config.ema else None
         self._optimizers = _optimizers(model, config)
@@ -182,18 +188,24 @@ class Trainer:
         self.step = step
 
     def begin(self, windows: int = 256) -> None:
-        """Closed form first: the switch starts at how often each kind and each code is met in the data."""
+        """Closed form first: the switch starts at how often each kind and code is met, latents in units of the data."""
         total = len(self.feed.data.windows)
         chosen = sorted({k * total // min(windows, total) for k in range(min(windows, total))})
         ids = torch.zeros(self.model.vocabulary.size, dtype=torch.float64)
         kinds = torch.zeros(len(self.model.kinds.names), dtype=torch.float64)
+        latents: dict[str, list[Tensor]] = {}
         for start in range(0, len(chosen), 16):
             inputs = self.feed.inputs(0, chosen[start : start + 16])
             found = self.model.kinds_of(inputs)[inputs.predict]
             kinds += torch.bincount(found, minlength=len(kinds))
+            for modality, (values, _) in inputs.latents.items():
+                latents.setdefault(modality, []).append(values)
             discrete = torch.tensor([d == 0 for d in self.model.kinds.dims])[found]
             ids += torch.bincount(inputs.ids[inputs.predict][discrete], minlength=len(ids))
         self.model.switch.start_at(ids, kinds)
+        for modality, many in latents.items():
+            head: Any = self.model.flows[modality]
+            head.fit_scale(torch.cat(many))
         if self.average is not None:
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 

@@ -1,0 +1,154 @@
+"""What `pantok train-wm` trains on and measures by: a store, split by episode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pantok.errors import InputError, StoreError, VocabularyError
+
+if TYPE_CHECKING:
+    from pantok.formats.runs import RunFolder
+    from pantok.stream import TokenStream
+    from pantok.world_model.config import TrainConfig
+    from pantok.world_model.grounding import Grounding
+    from pantok.world_model.trainer import Trainer
+
+
+class Task:
+    """The store, split by episode, and the windows to measure by."""
+
+    def __init__(self, store: Path, config: TrainConfig, folder: RunFolder | None) -> None:
+        from pantok.formats.store import Store
+        from pantok.layout import Layout
+        from pantok.loader import StreamDataset
+
+        opened = Store.open(store)
+        mine, its = opened.vocabulary_id, opened.vocabulary_id if folder is None else folder.config["vocabulary_id"]
+        if mine != its:
+            raise VocabularyError(
+                store, f"is of vocabulary {mine[:12]}, the run is of {its[:12]}",
+                "train a new run, -o names it",
+            )  # fmt: skip
+        names = tuple(opened.episodes)
+        if not names:
+            raise StoreError(store, "holds no episodes", "encode some first")
+        self.config = config
+        self.held_out = tuple(folder.config["held_out"]) if folder is not None else held_out(names, config.held_out)
+        self.training = tuple(n for n in names if n not in set(self.held_out))
+        layout = Layout.of(config.layout)
+        self.dims: dict[str, int] = {}
+        self.modalities: dict[str, str] = {}
+        self.seconds = {}
+        for name in names:
+            stream = opened.read(name, check=False)
+            clocks = [t.clock for t in stream.tracks.values() if t.ticks and layout.keeps(t.name)]
+            starts = [int(c.at(np.zeros(1, np.int64))[0]) for c in clocks]
+            stops = [start + c.duration_ns for start, c in zip(starts, clocks, strict=True)]
+            self.seconds[name] = (max(stops) - min(starts)) / 1e9 if clocks else 0.0
+            for track in stream.tracks.values():
+                if track.latents is not None and config.latents and layout.keeps(track.name):
+                    self.dims[track.modality] = min(config.latents, track.latents.values.shape[1])
+                    self.modalities[track.name] = track.modality
+        self.layout = layout
+        if self.dims:
+            self.layout = replace(layout, latents=True)
+        self.data = StreamDataset(
+            store, self.layout, length=config.length, batch_size=config.batch, episodes=self.training, seed=config.seed,
+            rank=0, world=1,
+        )  # fmt: skip
+        self.measured = StreamDataset(
+            store, self.layout, length=config.length, batch_size=config.batch, episodes=self.held_out or self.training,
+            shuffle=False, rank=0, world=1,
+        )  # fmt: skip
+
+        self._opened, self._folder = opened, folder
+        self.grounding = self._ground()
+
+    def _ground(self) -> Grounding | None:
+        """The run's own, or one made from the training episodes: the last fifth of them chooses the ridge's penalty."""
+        from pantok.world_model.grounding import Grounding
+
+        if self.config.align == "none":
+            return None
+        kept = None if self._folder is None else self._folder.arrays("observations")
+        if kept is not None:
+            return Grounding.from_arrays(*kept, self._opened.vocabulary, self.layout)
+        names = self._grounded()
+        last = max(1, len(names) // 5)
+        train, valid = (names[:-last], names[-last:]) if len(names) > 1 else (names, names)
+        try:
+            return Grounding.fit(
+                lambda: self._streams(train), lambda: self._streams(valid), self._opened.vocabulary, self.layout
+            )
+        except InputError:
+            return None  # text alone: nothing is observed
+
+    def _grounded(self) -> tuple[str, ...]:
+        """Training episodes whose observations are kept, at most `ground_hours` of them, by order of hash."""
+        ranked = sorted(self.training, key=_rank)
+        hours = np.cumsum([self.seconds[name] for name in ranked]) / 3600
+        count = max(1, int(np.searchsorted(hours, self.config.ground_hours, "right")))
+        return tuple(ranked[:count])
+
+    def _streams(self, names: Iterable[str]) -> Iterable[TokenStream]:
+        return (self._opened.read(name, check=False) for name in names)
+
+    def trainer(self, share: Any, device: str) -> Trainer:
+        import torch
+
+        from pantok.world_model.grounding import Steps
+        from pantok.world_model.model import WorldModel
+        from pantok.world_model.trainer import Feed, Share, Trainer
+
+        steps = None
+        self.held_steps = None
+        if self.grounding is not None:
+            steps = Steps(self.grounding, self._streams(self._grounded()), self.data.episodes)
+            held = self.held_out or self._grounded()
+            self.held_steps = Steps(self.grounding, self._streams(held), self.measured.episodes, pictures=True)
+        torch.manual_seed(self.config.seed)
+        model = WorldModel(self.data.vocabulary, self.config, self.dims, self.modalities, self.grounding)
+        trainer = Trainer(model, self.config, self.data, share=share, device=device, steps=steps)
+        self.feed = Feed(self.measured, model, self.config, Share(), self.held_steps)
+        return trainer
+
+    def measure(self, trainer: Trainer, windows: int) -> dict[str, Any]:
+        """Bits a second on what was held out, and the next step's observation; evenly spread windows."""
+        from pantok.world_model.grounding import compare
+        from pantok.world_model.inputs import joined
+        from pantok.world_model.measure import measure
+
+        total = len(self.measured.windows)
+        chosen = sorted({round(k * (total - 1) / max(1, windows - 1)) for k in range(min(windows, total))})
+        batch = self.config.batch
+        model = trainer.averaged()
+        states: list[Any] = []
+        found = measure(
+            model, (self.feed.inputs(0, chosen[k : k + batch]) for k in range(0, len(chosen), batch)), states
+        )
+        seconds = sum(self.seconds[name] for name in self.held_out or self.training)
+        # Of a second's ids some are not predicted (actions, a window's first); their share is that of the windows.
+        share = found.elements / (len(chosen) * self.config.length)
+        report = found.report(self.measured.windows.ids / max(1e-9, seconds) * share)
+        if self.grounding is not None and self.held_steps is not None and model.grounded is not None and states:
+            ends, hidden = joined(states)
+            report["next_step"] = compare(self.grounding, model.grounded.cpu(), self.held_steps, ends, hidden)
+            model.grounded.to(trainer.device)
+        return report
+
+
+def held_out(names: tuple[str, ...], share: float) -> tuple[str, ...]:
+    """The episodes that are kept from training: those of the lowest hash, none of one alone."""
+    count = min(len(names) - 1, max(1, round(len(names) * share))) if share > 0 else 0
+    ranked = sorted(names, key=_rank)
+    return tuple(sorted(ranked[:count]))
+
+
+def _rank(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()

@@ -1,0 +1,169 @@
+"""What a run is grounded in: the space of observations, the ridge, and the steps of the episodes in them.
+
+Made once for a run from its training episodes, kept in its folder, and looked up by window: a batch's states that end
+are given the observation that follows each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pantok.layout import Layout
+from pantok.stream import TokenStream
+from pantok.vocabulary import Vocabulary
+from pantok.world_model.baselines import Ridge, predicted_tracks
+from pantok.world_model.grounded import GroundedHead, Table, ends_of_steps
+from pantok.world_model.inputs import Ends
+from pantok.world_model.observations import Observations, ObservationSpace
+
+Streams = Callable[[], Iterable[TokenStream]]
+"""Gives episodes, as often as it is called."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """space; ridge, fitted in it; spread: float32 (width,), the ridge's errors on what it was not fitted on."""
+
+    space: ObservationSpace
+    ridge: Ridge
+    spread: np.ndarray
+
+    @classmethod
+    def fit(cls, train: Streams, valid: Streams, vocabulary: Vocabulary, layout: Layout) -> Grounding:
+        """Decodes every episode of `train` twice and of `valid` twice. Raises InputError if nothing is observed."""
+        space = ObservationSpace.fit(train(), vocabulary, layout)
+        pictured = any(t.modality == "video" for t in space.tracks)
+        ridge = Ridge.fit(
+            space, (space.vectors(s, pictures=pictured) for s in train()), (space.vectors(s) for s in valid())
+        )
+        squares, rows = np.zeros(space.width), 0
+        for stream in valid():
+            values = space.vectors(stream).values
+            if len(values) > 1:
+                squares += ((ridge.predict(values) - values[1:]).astype(np.float64) ** 2).sum(0)
+                rows += len(values) - 1
+        return cls(space, ridge, np.sqrt(squares / max(rows, 1)).astype(np.float32))
+
+    def head(self, width: int) -> GroundedHead:
+        return GroundedHead(self.space, self.ridge, width, spread=self.spread)
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, JSON facts) that `from_arrays` takes."""
+        space, space_facts = self.space.to_arrays()
+        ridge, ridge_facts = self.ridge.to_arrays()
+        arrays = {f"space/{k}": v for k, v in space.items()} | {f"ridge/{k}": v for k, v in ridge.items()}
+        return {**arrays, "spread": self.spread}, {"space": space_facts, "ridge": ridge_facts}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], vocabulary: Vocabulary, layout: Layout
+    ) -> Grounding:
+        parts = {
+            name: {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
+            for name in ("space", "ridge")
+        }
+        space = ObservationSpace.from_arrays(parts["space"], facts["space"], vocabulary, layout)
+        return cls(space, Ridge.from_arrays(parts["ridge"], facts["ridge"], space), arrays["spread"])
+
+
+class Steps:
+    """The steps of episodes, for a loader's batches. table: of their vectors. pictures: for each track of video uint8
+    (R, lines, columns, 3), a row a step; empty where they were not asked for."""
+
+    def __init__(
+        self, grounding: Grounding, streams: Iterable[TokenStream], episodes: Sequence[Sequence[str]],
+        pictures: bool = False,
+    ) -> None:  # fmt: skip
+        """streams: episodes to look up; those that are not among them have no observations. episodes: the names of the
+        loader's, by store (`StreamDataset.episodes`)."""
+        space = grounding.space
+        shown: dict[str, list[np.ndarray]] = {}
+
+        def seen() -> Iterable[Observations]:
+            for stream in streams:
+                found = space.vectors(stream, pictures=pictures)
+                for part in space.tracks if pictures and len(found.values) else ():
+                    if part.modality == "video":
+                        none = np.zeros((len(found.values), *part.shape, 3), np.uint8)
+                        shown.setdefault(part.name, []).append(found.pictures.get(part.name, none))
+                yield found
+
+        self.table = Table.of(space, seen())
+        self.pictures = {name: np.concatenate(many) for name, many in shown.items()}
+        self._episodes, self._width_ns = episodes, round(space.layout.step_s * 1e9)
+
+    def ends(self, batch: Mapping[str, Any]) -> Ends:
+        """The states that end in a batch, and what is observed next."""
+        parts = batch["parts"].numpy()
+        length = batch["ids"].shape[1]
+        time_ns, document = batch["time_ns"].numpy(), batch["document"].numpy()
+        places, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for row in range(len(batch["ids"])):
+            mine = parts[parts[:, 0] == row]
+            names = [self._episodes[store][episode] for store, episode in mine[:, 3:].tolist()]
+            begins = np.array([self._begin(name) for name in names], np.int64)
+            found = ends_of_steps(time_ns[row], document[row], self._width_ns, begins)
+            for number, name in enumerate(names):
+                here = found[document[row][found] == number]
+                at = self.table.rows(name, time_ns[row][here])
+                places.append(here[at >= 0] + row * length)
+                rows.append(at[at >= 0])
+        row_of = np.concatenate(rows)
+        return Ends(torch.from_numpy(np.concatenate(places)), torch.from_numpy(row_of), *self.table.batch(row_of))
+
+    def _begin(self, name: str) -> int:
+        number = self.table.numbers.get(name)
+        return 0 if number is None else int(self.table.begins_ns[number])
+
+
+@torch.no_grad()
+def compare(
+    grounding: Grounding, head: GroundedHead, steps: Steps, ends: Ends, hidden: torch.Tensor
+) -> dict[str, dict[str, float]]:
+    """One step ahead, {track: {predictor: value}}: dB of small pictures, and the squared error of the rest in units of
+    their spread, of copy-last, the ridge and the model. hidden: (N, H), after each of `ends`.
+
+    The gate that weighs the model's correction is chosen on every other episode and scored on the rest, and the other
+    way round, so that nothing is scored on what it was chosen on.
+    """
+    space, table = grounding.space, steps.table
+    rows = ends.row.numpy()
+    episode = np.searchsorted(table.first, rows, "right") - 1
+    before = head.gate.clone()
+    predicted = {"copy_last": table.values[rows], "ridge": head.closed(ends.inputs).numpy()}
+    model = predicted["ridge"].copy()
+    for half in (0, 1):
+        mine = torch.from_numpy(episode % 2 == half)
+        others = ends.chosen(~mine)
+        if mine.any() and len(others):
+            head.calibrate([(hidden[~mine], others.inputs, others.target, others.present)])
+            model[mine.numpy()] = head(hidden[mine], ends.inputs[mine]).numpy()
+    head.gate.copy_(before)
+    predicted["model"] = model
+    report: dict[str, dict[str, float]] = {}
+    target, present = ends.target.numpy(), ends.present.numpy()
+    for number, name in enumerate(space.names):
+        said = present[:, number]
+        if name not in predicted_tracks(space) or not said.any():
+            continue
+        where, mine_of = rows[said], space.slices[name]
+        for predictor, values in predicted.items():
+            if name in steps.pictures:
+                small = steps.pictures[name]
+                guess: Any = small[where].astype(np.float32)
+                if predictor != "copy_last":
+                    guess = grounding.ridge.picture(name, values[said], table.values[where], small[where])
+                error = float(np.mean((np.rint(guess).clip(0, 255) - small[where + 1]) ** 2))
+                found = 10 * math.log10(255**2 / max(error, 1e-12))
+            else:
+                truth = target[said][:, mine_of]
+                spread = float(((truth - truth.mean(0)) ** 2).sum())
+                found = float(((values[said][:, mine_of] - truth) ** 2).sum()) / max(spread, 1e-12)
+            report.setdefault(name, {})[predictor] = found
+    return report
