@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,14 @@ def _unrelated(a: Vocabulary, b: Vocabulary) -> str:
 
 
 def _said(entry: dict[str, Any]) -> str:
-    before, after = entry.get("before", {}), entry.get("after", {})
-    parts = [f"{name} {before[name]} -> {after[name]}" for name in before if name in after]
-    return ", ".join(parts)
+    """What an operation measured before and after, in short."""
+    before, after = (dict(_flat(entry.get(when, {}))) for when in ("before", "after"))
+    return ", ".join(f"{name} {before[name]:.6g} -> {after[name]:.6g}" for name in before if name in after)
+
+
+def _flat(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)) and "error" not in name and "gain" not in name:
+            yield prefix + name, value

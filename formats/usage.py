@@ -14,6 +14,8 @@ from pantok.vocabulary import Vocabulary
 def count_codes(path: str | Path, vocabulary: Vocabulary) -> dict[tuple[str, int], np.ndarray]:
     """By modality and level: int64 (cardinality,), how often the store holds each code, as codes of `vocabulary`.
 
+    -1 for a code that came after the store's own vocabulary: that it is not there says nothing.
+
     Raises VocabularyError if the store was written under a vocabulary that is no ancestor of it.
     """
     store = Store.open(path)
@@ -25,7 +27,8 @@ def count_codes(path: str | Path, vocabulary: Vocabulary) -> dict[tuple[str, int
                 key = track.modality, number
                 if key not in tables:
                     tables[key] = codes_of(vocabulary, store.vocabulary, *key)
-                    counts[key] = np.zeros(vocabulary.levels(track.modality)[number].cardinality, np.int64)
+                    counts[key] = np.full(vocabulary.levels(track.modality)[number].cardinality, -1, np.int64)
+                    counts[key][tables[key]] = 0
                 seen = np.bincount(level.codes, minlength=len(tables[key]))
                 counts[key] += np.bincount(tables[key], seen, len(counts[key])).astype(np.int64)
     return counts

@@ -20,7 +20,7 @@ from pantok.quantizers.kmeans import nearest
 from pantok.vocabulary import TokenizerState, Vocabulary
 
 Counts = Mapping[tuple[str, int], np.ndarray]
-"""By modality and level: int64 (K,), how often each code is used."""
+"""By modality and level: int64 (K,), how often each code is used; -1 for one that could not have been."""
 _ENOUGH = 4  # codes seen for each code there is, below which the store says too little about what is rare
 
 
@@ -64,14 +64,15 @@ def pruned_level(
     """One level of `prune`; None where there is nothing to prune."""
     rows = codebooks.vectors(state, level)
     alive = codebooks.in_use(state, level)
+    young, uses = uses < 0, np.maximum(uses, 0)
     # What a retired code was used for counts for what stands for it now.
     to = state.redirects(level)
     now = np.bincount(to, uses, len(uses)).astype(np.int64)
-    total = int(now.sum())
-    if rows is None or total < _ENOUGH * len(alive):
+    total, judged = int(now.sum()), alive[~young[alive]]
+    if rows is None or total < _ENOUGH * len(judged) or not len(judged):
         return state, None
-    first = min(alive)  # one code stays however little it is used
-    rare = alive[(now[alive] < below * total / len(alive)) & (alive != first)]
+    # One code stays however little it is used.
+    rare = judged[(now[judged] < below * total / len(judged)) & (judged != alive[0])]
     if not len(rare):
         return state, None
     kept = np.setdiff1d(alive, rare)
