@@ -22,6 +22,7 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="arrow", show_default=True)
 @click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
+@click.option("--vocab", type=click.Path(path_type=Path), help="Read it under a later vocabulary.  [default: its own]")
 @click.option("--length", type=click.IntRange(min=2), default=4096, show_default=True, help="Ids of a window.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Windows written at a time.")
 @click.option("--episode", "episodes", multiple=True, help="Stream these alone; may be repeated.")
@@ -32,8 +33,8 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 @click.option("--world", type=click.IntRange(min=1), default=1, help="Shares that the windows are dealt into.")
 @click.option("--from", "resume", metavar="TOKEN", help="Go on after the record that carried this `resume`.")
 def command(
-    store: Path, form: str, layout: str, length: int, batch: int, episodes: tuple[str, ...], shuffle: bool, seed: int,
-    repeat: int, rank: int, world: int, resume: str | None,
+    store: Path, form: str, layout: str, vocab: Path | None, length: int, batch: int, episodes: tuple[str, ...],
+    shuffle: bool, seed: int, repeat: int, rank: int, world: int, resume: str | None,
 ) -> None:  # fmt: skip
     """Write a store as windows of ids to standard output.
 
@@ -46,6 +47,7 @@ def command(
       pantok stream home.zarr --shuffle --repeat 0 | python train.py
       pantok stream home.zarr --format npy --length 2048 > home.npy
       pantok stream home.zarr --format wds | python train.py
+      pantok stream home.zarr --vocab later.vocab | python train.py
     """
     if sys.stdout.isatty() and form not in ("jsonl", "plan"):
         raise OptionError("standard output", f"is a terminal, and {form} is not for reading", "pipe it, or > FILE")
@@ -54,9 +56,12 @@ def command(
     from pantok.formats import id_streams
     from pantok.loader import StreamDataset
 
+    vocabulary = None if vocab is None else common.vocabulary_for(store, vocab)
+    if form == "plan" and vocabulary is not None and "composition" in vocabulary.states:
+        raise OptionError(f"--vocab {vocab}", "composes ids, and a plan names codes as they lie", "choose arrow or npy")
     data = StreamDataset(
-        store, layout, length=length, batch_size=batch, episodes=episodes or None, shuffle=shuffle, seed=seed,
-        epochs=repeat or None, rank=rank, world=world,
+        store, layout, length=length, batch_size=batch, vocabulary=vocabulary, episodes=episodes or None,
+        shuffle=shuffle, seed=seed, epochs=repeat or None, rank=rank, world=world,
     )  # fmt: skip
     if resume is not None:
         data.load_state_dict(_state(resume))

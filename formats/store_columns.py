@@ -83,8 +83,9 @@ def _latents(segment: Segment, name: str, begin: int) -> Callable[[int, int], np
 
 def lengths(store: Store, episodes: Sequence[str], numbering: Numbering) -> np.ndarray:
     """int64 (E,): ids of each episode's sequence. Raises as `episode_columns` does."""
-    from pantok.layout import Arranged
+    from pantok.layout_composed import arranged, compositions_of
 
+    composes = compositions_of(numbering) is not None  # then the codes themselves say how many ids there are
     infos = [store.episodes[episode] for episode in episodes]
     path = store.path / CACHE / f"lengths-{_name(store, numbering)}.npy"
     known = _load(path) if len(infos) >= _WORTH_KEEPING else np.zeros(0, _ENTRY)
@@ -95,8 +96,8 @@ def lengths(store: Store, episodes: Sequence[str], numbering: Numbering) -> np.n
         found = np.where(known["key"][at] == keys, known["ids"][at], -1)
     missing = np.flatnonzero(found < 0)
     for k in sorted(missing.tolist(), key=lambda k: (infos[k].segment, infos[k].row)):
-        columns = episode_columns(store, infos[k].id, numbering, codes=False)
-        found[k] = len(Arranged(columns, numbering.layout, numbering.vocabulary, numbering))
+        columns = episode_columns(store, infos[k].id, numbering, codes=composes)
+        found[k] = len(arranged(columns, numbering))
     if len(missing) >= _WORTH_KEEPING:
         new = np.empty(len(missing), _ENTRY)
         new["key"], new["ids"] = keys[missing], found[missing]

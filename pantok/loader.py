@@ -35,8 +35,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pantok import loader_kernels as kernels
 from pantok.errors import OptionError, StoreError
-from pantok.layout import ROLES, Columns, Layout, write
+from pantok.layout import ROLES, Columns, Layout
+from pantok.layout import write as write_plain
 from pantok.layout_columns import Numbering
+from pantok.layout_composed import Composed, write
 from pantok.loader_memory import Memory
 from pantok.loader_source import Source
 from pantok.loader_splits import SPLITS, check_splits
@@ -270,7 +272,12 @@ class StreamDataset(IterableDataset):
         places[:, 0] = [arranged.address for arranged in episodes]
         places[:, 4] = [called[arranged.tracks] for arranged in episodes]
         bounds = bounds[: kernels.lay_out(parts, length, places, bounds)]
-        found = write(episodes, places, numbers, Columns(*(flat[name] for name in _TAKEN)))
+        taken = Columns(*(flat[name] for name in _TAKEN))
+        plain = [arranged for arranged in episodes if not isinstance(arranged, Composed)]
+        if len(plain) == len(episodes):
+            found = write_plain(plain, places, numbers, taken)
+        else:
+            found = write(episodes, places, numbers, taken)
         if int((parts[:, 2] - parts[:, 1]).sum()) < rows * length:
             ends = places[:, 3] + places[:, 2] - places[:, 1]
             for row_end in set(bounds.tolist()) - set(ends.tolist()) - {0}:

@@ -19,6 +19,8 @@ from pantok.formats.store import Store
 from pantok.formats.store_columns import episode_columns, lengths
 from pantok.layout import Arranged
 from pantok.layout_columns import Numbering
+from pantok.layout_composed import Composed
+from pantok.layout_composed import arranged as opened
 from pantok.loader_splits import group_of, split_of
 from pantok.vocabulary import Vocabulary
 
@@ -56,7 +58,7 @@ class Source:
                     path, f"has no episode in the split {wanted}", "give it a larger share, or name episodes yourself"
                 )
         self.episodes = names
-        self._open: OrderedDict[tuple[int, int], Arranged] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int], Arranged | Composed] = OrderedDict()
         self._bytes = 0
         self._lock = RLock()
 
@@ -78,7 +80,7 @@ class Source:
         """int64 (E,): ids of each episode's sequence."""
         return lengths(self.store, self.episodes, numbering)
 
-    def arranged(self, episode: int, numbering: Numbering) -> Arranged:
+    def arranged(self, episode: int, numbering: Numbering) -> Arranged | Composed:
         """An episode, by its place in `episodes`."""
         key = (id(numbering), episode)
         found = self._open.get(key)
@@ -90,7 +92,7 @@ class Source:
                 self._open.move_to_end(key)
                 return found
             columns = episode_columns(self.store, self.episodes[episode], numbering)
-            found = self._open[key] = Arranged(columns, numbering.layout, numbering.vocabulary, numbering)
+            found = self._open[key] = opened(columns, numbering)
             self._bytes += found.nbytes
             while len(self._open) > 1 and (self._bytes > _OPEN_BYTES or len(self._open) > _OPEN_EPISODES):
                 self._bytes -= self._open.popitem(last=False)[1].nbytes
