@@ -17,6 +17,7 @@ import time
 import numpy as np
 import torch
 
+from pantok.evolve.predictor import NGram
 from pantok.formats.store import Store
 from pantok.layout import Layout, arrange
 from pantok.world_model.baselines import CopyLast, Predictor, Ridge, known_ahead, predicted_tracks, score, xz_bits
@@ -53,12 +54,19 @@ def main() -> None:
     ridge = Ridge.fit(space, train, valid)
     print(f"{given.store}: {len(ids)} episodes, {sum(len(t.values) for t in train)} steps to train on; ", end="")
     print(f"space and ridge {time.process_time() - began:.0f} s of CPU; penalties {ridge.penalties}")
-    seconds = bits = 0.0
+    seconds = xz = trigram = 0.0
+    known = NGram(vocabulary.size)
+    for i in parts[0]:
+        known.count(arrange(store.read(i), layout, vocabulary).ids)
     for i in parts[2]:
         stream = store.read(i)
+        ids = arrange(stream, layout, vocabulary).ids
         seconds += Steps.of(stream, layout).count * layout.step_s
-        bits += xz_bits(arrange(stream, layout, vocabulary).ids)
-    print(f"xz: {bits / seconds:.0f} bits a second of the ids (default layout)\n")
+        xz += xz_bits(ids)
+        trigram += float(known.bits(ids).sum())
+    print(
+        f"bits a second of all ids: xz {xz / seconds:.0f}, trigram of the training episodes {trigram / seconds:.0f}\n"
+    )
     rivals: dict[str, list[Predictor]] = {"copy-last": [CopyLast(space)], "ridge": [ridge]}
     tables = [Table.of(space, part) for part in (train, valid)]
     began = time.process_time()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from pantok.errors import InputError
-from pantok.world_model.baselines import Ridge, known_ahead, predicted_tracks
+from pantok.world_model.baselines import Ridge, inputs_of, known_ahead, predicted_tracks
 from pantok.world_model.observations import Observations, ObservationSpace
 
 Batch = tuple[Tensor | None, Tensor, Tensor, Tensor]
@@ -107,8 +107,8 @@ class GroundedHead(nn.Module):
 
 
 class GroundedPredictor:
-    """A head as a `pantok.world_model.baselines.Predictor`, for `score`. hidden: by episode's number of steps it gives
-    (S - 1, H), the state at the end of each; None where the head has no backbone."""
+    """A head as a `pantok.world_model.baselines.Predictor`, for one `score`. hidden: for each episode, in the order in
+    which they are scored, (S - 1, H), the state at the end of each step but the last; None without a backbone."""
 
     def __init__(self, head: GroundedHead, ridge: Ridge, hidden: Sequence[Tensor] | None = None) -> None:
         self._head, self._ridge, self._hidden = head, ridge, None if hidden is None else iter(hidden)
@@ -116,8 +116,6 @@ class GroundedPredictor:
 
     @torch.no_grad()
     def predict(self, values: np.ndarray) -> np.ndarray:
-        from pantok.world_model.baselines import inputs_of
-
         hidden = None if self._hidden is None else next(self._hidden)
         found = self._head(hidden, torch.from_numpy(inputs_of(self.space, values)))
         return np.asarray(found.numpy())
