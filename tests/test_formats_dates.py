@@ -18,7 +18,9 @@ FRAMES = 250  # ten seconds
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_media(tmp_path_factory.mktemp("film") / "a.mp4", Pictures(values=moving_pictures(FRAMES), height=32, width=48))
+    return make_media(
+        tmp_path_factory.mktemp("film") / "a.mp4", Pictures(values=moving_pictures(FRAMES), height=32, width=48)
+    )
 
 
 def made_at(film: Path, target: Path, when: str | None) -> None:
