@@ -35,8 +35,10 @@ def command(path: Path, episode: str | None, as_json: bool) -> None:
       pantok info home.zarr --episode kitchen-03
       pantok info recordings/
     """
+    from pantok.formats.store_remote import is_remote
+
     run = common.Run(as_json=as_json)
-    if (path / "zarr.json").exists():
+    if is_remote(path) or (path / "zarr.json").exists():
         _store(run, path, episode, as_json)
     elif (path / "manifest.json").exists():
         from pantok.commands.vocab import show_vocabulary

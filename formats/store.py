@@ -24,10 +24,11 @@ from typing import Any
 
 from pantok.errors import StoreError, VocabularyError
 from pantok.experience import Source
-from pantok.formats.store_disk import StageLock, publish, reason, staged, sweep_stages
+from pantok.formats.store_disk import StageLock, mirror_at, publish, reason, staged, sweep_stages
 from pantok.formats.store_facts import canonical, checked, episode_digest, episode_key
 from pantok.formats.store_index import FOLDER as INDEX
-from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest, SegmentInfo
+from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest, SegmentInfo, commit_name
+from pantok.formats.store_remote import address, is_remote, mirror_of
 from pantok.formats.store_root import may_replace, read_root, write_empty
 from pantok.formats.store_segment import Segment, is_intact, is_merged, manifest_entry, segment_name, write_segment
 from pantok.formats.store_sizes import StoreSize, TrackSize, store_sizes
@@ -49,9 +50,10 @@ class Store:
         self._segments: dict[str, Segment] = {}
         self._sorted: tuple[int, Mapping[str, EpisodeInfo]] | None = None
         self._is_swept = False
+        self._address: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store.open, (str(self.path),)
+        return Store.open, (str(self.path if self._address is None else self._address),)
 
     @classmethod
     def create(cls, path: str | Path, vocabulary: Vocabulary, *, force: bool = False) -> Store:
@@ -59,6 +61,8 @@ class Store:
 
         force: replace a store that is there (anything else that is there is never touched). Raises StoreError.
         """
+        if is_remote(path):
+            return cls._create_remote(path, vocabulary, force)
         path = Path(path)
         full = path.absolute()
         may_replace(path, force)
@@ -75,14 +79,38 @@ class Store:
         return cls.open(path)
 
     @classmethod
+    def _create_remote(cls, path: str | Path, vocabulary: Vocabulary, force: bool) -> Store:
+        if force:
+            raise StoreError(address(path), "is not replaced in object storage", "remove it there, or rename -o")
+        folder = mirror_of(path)
+        if (folder / "zarr.json").exists():
+            raise StoreError(address(path), "is there already", "-o gives another name")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with staged(folder.parent, folder.name) as stage:
+            write_empty(stage, vocabulary)
+            birth = (stage / FOLDER / commit_name(0)).read_bytes()
+            (stage / FOLDER / commit_name(0)).unlink()
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(stage, folder)
+        mirror = mirror_at(folder)
+        mirror.put(folder)
+        if not mirror.put_if_absent(folder / FOLDER / commit_name(0), birth):
+            raise StoreError(address(path), "is there already", "-o gives another name")
+        return cls.open(path)
+
+    @classmethod
     def open(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> Store:
         """The store at `path`, as of its newest commit.
 
         vocabulary: what the caller will read the codes with; VocabularyError if it is not the store's own or a
         later one that begins with it. Raises StoreError for what is missing, damaged or of another format.
         """
-        path = Path(path)
+        given, path = path, mirror_of(path)
+        if is_remote(given) and not (path / "zarr.json").exists():
+            raise StoreError(address(given), "there is no such store", "`pantok encode -o` makes one")
         store = cls(path, read_root(path), Manifest.load(path))
+        if is_remote(given):
+            store._address = address(given)
         if vocabulary is not None and vocabulary.id != store.vocabulary_id and not vocabulary.reads(store.vocabulary):
             raise VocabularyError(
                 path,
@@ -94,12 +122,12 @@ class Store:
     @classmethod
     def create_or_open(cls, path: str | Path, vocabulary: Vocabulary) -> Store:
         """To write under `vocabulary`: the store at `path` if it was made under the same one, else a new one."""
-        path = Path(path)
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        here, path = mirror_of(path), address(path) if is_remote(path) else Path(path)
+        if not here.exists() or (here.is_dir() and not any(here.iterdir())):
             try:
                 return cls.create(path, vocabulary)
             except StoreError:
-                if not (path / "zarr.json").exists():
+                if not (mirror_of(path) / "zarr.json").exists():
                     raise  # else another process was first
         store = cls.open(path)
         if store.vocabulary_id != vocabulary.id:
@@ -221,6 +249,8 @@ class Store:
                             held.callback(lock.close)
                             entry = manifest_entry(folder / name)
                             break
+                if (mirror := mirror_at(folder)) is not None:
+                    mirror.put(folder / name)
                 listed = self._manifest.commit(add=[entry], still=still or (lambda: True)) > 0
         finally:
             if placed and not listed:

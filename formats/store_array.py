@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pantok.errors import StoreError
-from pantok.formats.store_disk import crc32c, reason, write_file
+from pantok.formats.store_disk import crc32c, present, reason, write_file
 from pantok.formats.store_shard import REMEDY as _REMEDY
 from pantok.formats.store_shard import Fault, Shard, pack, packing
 
@@ -135,6 +135,8 @@ class MappedArray:
     def __init__(self, path: Path, metadata: bytes | None = None) -> None:
         """metadata: the content of the array's zarr.json, if it has been read."""
         self.path = path
+        if metadata is None:
+            present(path / "zarr.json")
         try:
             meta = json.loads((path / "zarr.json").read_bytes() if metadata is None else metadata)
             self.shape: tuple[int, ...] = tuple(meta["shape"])

@@ -31,6 +31,26 @@ STALE_S = 86_400
 """Where the file system has no locks, a stage untouched for this long is taken for dead."""
 
 _counter = itertools.count()
+MIRRORS: dict[str, Any] = {}
+"""Directories that stand for stores in object storage, each with what fetches files into it (`store_remote.Mirror`)."""
+
+
+def mirror_at(path: Path) -> Any:
+    """The mirror that a path lies in, None if it is an ordinary one."""
+    if MIRRORS:
+        text = str(path)
+        for folder, mirror in MIRRORS.items():
+            if text.startswith(folder + os.sep) or text == folder:
+                return mirror
+    return None
+
+
+def present(path: Path) -> bool:
+    """Whether a file is there; in a mirror it is fetched first."""
+    if path.exists():
+        return True
+    mirror = mirror_at(path)
+    return mirror is not None and mirror.present(path)
 
 
 class SealError(ValueError):
@@ -46,6 +66,7 @@ def crc32c(data: bytes | memoryview, before: int = 0) -> int:
 def crc32c_of_file(path: Path) -> tuple[int, int]:
     """(bytes, crc32c) of a file, read in pieces of 4 MiB."""
     size = crc = 0
+    present(path)
     with open(path, "rb") as file:
         while piece := file.read(4 << 20):
             size += len(piece)

@@ -26,7 +26,7 @@ from typing import Any
 
 from pantok.errors import StoreError
 from pantok.experience import Source
-from pantok.formats.store_disk import SealError, put_if_absent, reason, seal, unseal
+from pantok.formats.store_disk import SealError, mirror_at, present, put_if_absent, reason, seal, unseal
 from pantok.formats.store_episodes import Episodes, Segments
 from pantok.formats.store_index import Index, Totals, newest, write_index
 
@@ -153,7 +153,7 @@ class Manifest:
         return totals
 
     @property
-    def bytes(self) -> int:
+    def live_bytes(self) -> int:
         """Of all objects of the live segments."""
         base = self.episodes.base
         if base is not None and not self._live and not self.known.new:
@@ -178,7 +178,7 @@ class Manifest:
         at = after + 1
         if after:
             while (last := self._felt(at)) >= at:
-                yield from self._span(at, last, lambda name: (self.folder / name).exists())
+                yield from self._span(at, last, lambda name: present(self.folder / name))
                 at = last + 1
             return
         try:
@@ -192,7 +192,7 @@ class Manifest:
     def _felt(self, at: int) -> int:
         """A commit not before `at` that is there, also where some between are missing; at - 1 if there is none."""
         steps = [*range(64), *(64 << k for k in range(20))]
-        return max((at + k for k in steps if (self.folder / commit_name(at + k)).exists()), default=at - 1)
+        return max((at + k for k in steps if present(self.folder / commit_name(at + k))), default=at - 1)
 
     def _span(self, at: int, last: int, has: Callable[[str], bool]) -> Iterator[dict[str, Any] | StoreError]:
         while at <= last:
@@ -213,6 +213,7 @@ class Manifest:
     def read(self, name: str) -> dict[str, Any]:
         """One file of the manifest, its checksum compared. Raises StoreError."""
         path = self.folder / name
+        present(path)
         try:
             value = unseal(path.read_bytes(), "it")
         except FileNotFoundError as error:
@@ -252,7 +253,7 @@ class Manifest:
 
     def refresh(self) -> None:
         """Applies what others have committed since."""
-        while (self.folder / commit_name(self.number + 1)).exists():
+        while present(self.folder / commit_name(self.number + 1)):
             self.apply(self.read(commit_name(self.number + 1)))
 
     def commit(
@@ -272,12 +273,16 @@ class Manifest:
                 return 0
             number = self.number + 1
             commit = {"format": FORMAT, "number": number, "unix_time": int(time.time()), **body}
-            if put_if_absent(self.folder / commit_name(number), seal(commit)):
+            if self._put(commit_name(number), seal(commit)):
                 self.apply(commit)
                 with suppress(OSError):  # only short cuts
                     self._roll(number)
                     self._index(number)
                 return number
+
+    def _put(self, name: str, data: bytes) -> bool:
+        mirror = mirror_at(self.folder)
+        return (put_if_absent if mirror is None else mirror.put_if_absent)(self.folder / name, data)
 
     def _roll(self, number: int) -> None:
         for span in reversed(ROLLS):
@@ -288,7 +293,7 @@ class Manifest:
         """Now and then, so that opening is quick and all the writing of indexes is no more than a few times one."""
         below = len(self.episodes.base) if self.episodes.base is not None else 0
         changed = len(self.episodes.new) + len(self.episodes.gone)
-        if number % ROLLS[-1] == 0 and changed >= max(INDEX_FROM, below // 8):
+        if mirror_at(self.folder) is None and number % ROLLS[-1] == 0 and changed >= max(INDEX_FROM, below // 8):
             self.put_index()
 
     def put_index(self, whole: bool = False) -> bool:
@@ -320,7 +325,7 @@ class Manifest:
     def _put_roll(self, last: int, span: int) -> None:
         commits = list(Manifest(self.store).between(last - span + 1, last))
         roll = {"format": FORMAT, "first": last - span + 1, "last": last, "commits": commits}
-        put_if_absent(self.folder / roll_name(last, span), seal(roll))
+        self._put(roll_name(last, span), seal(roll))
 
     def between(self, first: int, last: int) -> Iterator[dict[str, Any]]:
         """The commits first to last, both included, through the small rolls where they serve. Raises StoreError."""

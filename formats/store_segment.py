@@ -28,7 +28,7 @@ import numpy as np
 from pantok.errors import StoreError
 from pantok.experience import Clock, Source
 from pantok.formats.store_array import MappedArray, Objects, group_json, write_array, write_object
-from pantok.formats.store_disk import SealError, crc32c, crc32c_of_file, reason, seal, unseal, write_file
+from pantok.formats.store_disk import SealError, crc32c, crc32c_of_file, present, reason, seal, unseal, write_file
 from pantok.formats.store_facts import canonical, clock_json, episode_key, folder_name, from_json, span_ns, to_json
 from pantok.stream import Latents, LevelCodes, TokenStream, TrackTokens, smallest_dtype
 from pantok.vocabulary import Vocabulary
@@ -100,6 +100,7 @@ def write_segment(
 def read_commit(folder: Path) -> tuple[dict[str, Any], str]:
     """(COMMIT.json of a segment, its sha256). Raises StoreError if it is missing, damaged or of another format."""
     path = folder / COMMIT
+    present(path)
     try:
         data = path.read_bytes()
         commit = unseal(data, "it")
@@ -254,6 +255,7 @@ class Segment:
     def object(self, name: str) -> bytes:
         """A small object of the segment, compared with what COMMIT.json says of it."""
         path = self.folder / name
+        present(path)
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pantok.errors import StoreError
-from pantok.formats.store_disk import crc32c, reason
+from pantok.formats.store_disk import crc32c, present, reason
 
 MAP_FROM_BYTES = 1 << 18
 """Smaller files are read instead of mapped: quicker, and many episodes stay below the kernel's 65,530 maps."""
@@ -147,6 +147,7 @@ class Shard:
 
 def contents(file: Path) -> memoryview:
     """A file, mapped if it is large. Raises StoreError."""
+    present(file)
     try:
         with open(file, "rb") as handle:
             if os.fstat(handle.fileno()).st_size < MAP_FROM_BYTES:

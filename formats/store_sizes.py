@@ -43,4 +43,4 @@ def store_sizes(manifest: Manifest, vocabulary: Vocabulary) -> StoreSize:
             sizes.append(
                 TrackSize(name, modality, episodes, ns, samples, ticks, tuple(codes), code_bytes, latent_bytes)
             )
-    return StoreSize(tuple(sizes), manifest.bytes, totals.duration_ns)
+    return StoreSize(tuple(sizes), manifest.live_bytes, totals.duration_ns)

@@ -33,6 +33,7 @@ from pantok.formats.store_manifest import (
     is_commit,
     is_roll,
 )
+from pantok.formats.store_remote import fresh_mirror, is_remote
 from pantok.formats.store_root import CACHE, read_root
 from pantok.formats.store_segment import COMMIT, Segment, is_intact
 from pantok.formats.store_shard import Fault
@@ -77,7 +78,14 @@ def verify_store(path: str | Path, report: Callable[[int, int], None] | None = N
 
     report: called with (segments done, segments in all). Raises StoreError only if there is no token store at all.
     """
-    path = Path(path)
+    if not is_remote(path):
+        yield from _verify(Path(path), report)
+        return
+    with fresh_mirror(path) as folder:
+        yield from _verify(folder, report)
+
+
+def _verify(path: Path, report: Callable[[int, int], None] | None) -> Iterator[Problem]:
     problems: list[Problem] = []
     try:
         read_root(path)

@@ -40,7 +40,7 @@ def state(manifest: Manifest):
         manifest.segments,
         {name: manifest.known[name] for name in manifest.known},
         (totals.duration_ns, tracks),
-        manifest.bytes,
+        manifest.live_bytes,
     )
 
 

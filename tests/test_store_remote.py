@@ -1,0 +1,144 @@
+"""Stores in object storage, against a real S3 server that the test starts."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from importlib.util import find_spec
+
+import pytest
+
+pytest.importorskip("obstore", reason="stores in object storage need obstore")
+if find_spec("moto") is None or find_spec("flask_cors") is None:
+    pytest.skip("the server of these tests is moto's", allow_module_level=True)
+
+from pantok.errors import StoreError
+from pantok.formats import store_disk
+from pantok.formats.store import Store
+from pantok.formats.store_verify import verify_store
+from pantok.loader import StreamDataset
+from tests.store_streams import a_stream, a_vocabulary, assert_equal
+from tests.test_store_faults import a_long_stream
+
+VOCABULARY = a_vocabulary()
+SERVE = (
+    "from moto.server import ThreadedMotoServer; import sys;"
+    "s = ThreadedMotoServer(port=0, verbose=False); s.start(); print(s.get_host_and_port()[1], flush=True);"
+    "sys.stdin.read(); s.stop()"
+)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The address of an empty bucket; the server is a process of its own."""
+    import obstore
+    from obstore.store import S3Store
+
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdout is not None and server.stdin is not None
+        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        import urllib.request
+
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/rooms", method="PUT")).close()
+        facts = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**facts, "AWS_REGION": "us-east-1"}.items():
+                patch.setenv(name, value)
+            client = S3Store(
+                "rooms", endpoint=endpoint, client_options={"allow_http": True}, virtual_hosted_style_request=False
+            )
+            yield "s3://rooms", partial(obstore.delete, client), partial(obstore.put, client)
+        server.stdin.close()
+
+
+@pytest.fixture
+def url(bucket, tmp_path, monkeypatch):
+    """The address of a store with four episodes, as one who has never read it finds it."""
+    monkeypatch.setenv("PANTOK_CACHE", str(tmp_path / "writer"))
+    address = f"{bucket[0]}/{tmp_path.name}/home.zarr"
+    store = Store.create_or_open(address, VOCABULARY)
+    store.write([*(a_stream(n, VOCABULARY) for n in range(3)), a_long_stream()])
+    other_machine(monkeypatch, tmp_path / "reader")
+    return address
+
+
+def other_machine(monkeypatch, cache) -> None:
+    monkeypatch.setenv("PANTOK_CACHE", str(cache))
+    store_disk.MIRRORS.clear()
+
+
+def test_what_was_written_is_read_elsewhere(url, monkeypatch, tmp_path) -> None:
+    store = Store.open(url)
+    for n in range(3):
+        assert_equal(store.read(f"episode-{n:03d}"), a_stream(n, VOCABULARY))
+    mirror = store_disk.mirror_at(store.path)
+    before = mirror.fetched_bytes
+    assert_equal(store.read("episode-001"), a_stream(1, VOCABULARY))
+    assert mirror.fetched_bytes == before, "what is here is not fetched again"
+    store.read("long", levels=1)
+    assert mirror.fetched_bytes - before < 200_000, "no byte of a level that is not read"
+    writer = Store.open(url)
+    writer.write([a_stream(7, VOCABULARY)])
+    other_machine(monkeypatch, tmp_path / "third")
+    assert list(Store.open(url).episodes) == [*(f"episode-{n:03d}" for n in (0, 1, 2, 7)), "long"]
+    with pytest.raises(StoreError, match="there is no such store"):
+        Store.open(url + "x")
+
+
+def test_two_writers_race_for_each_number(url, monkeypatch, tmp_path) -> None:
+    first = Store.open(url)
+    other_machine(monkeypatch, tmp_path / "second")
+    second = Store.open(url)
+    mirrors = {str(first.path): "first", str(second.path): "second"}
+    assert len(mirrors) == 2
+    from pantok.formats.store_remote import Mirror
+
+    store_disk.MIRRORS[str(first.path)] = Mirror(url, first.path)
+    for n in range(10, 14):
+        (first if n % 2 else second).write([a_stream(n, VOCABULARY)])
+    other_machine(monkeypatch, tmp_path / "third")
+    assert len(Store.open(url)) == 8
+    assert list(verify_store(url)) == []
+
+
+def test_verify_reads_what_is_there_now(url, bucket) -> None:
+    store = Store.open(url)
+    segment = store.episodes["episode-002"].segment
+    _, delete, put = bucket
+    key = f"{url.removeprefix(bucket[0] + '/')}/segments/{segment}/tracks/text.caption/codes_00/c.0"
+    put(key, b"nonsense")
+    assert {p.episode for p in verify_store(url) if p.is_fault} == {"episode-002"}
+    delete(key)
+    (problem,) = [p for p in verify_store(url) if p.is_fault]
+    assert (problem.kind, problem.episode, problem.level) == ("missing", "episode-002", 0)
+    with pytest.raises(StoreError, match="is missing"):
+        Store.open(url).read("episode-002")
+
+
+def test_the_mirror_is_bounded(url, monkeypatch) -> None:
+    monkeypatch.setenv("PANTOK_CACHE_BYTES", "300000")
+    store = Store.open(url)
+    for _ in range(2):
+        for id in store.episodes:
+            Store.open(url).read(id)
+        held = sum(f.stat().st_size for f in store.path.glob("segments/**/c.*"))
+        assert held < 300_000 + 3_000_000, "no more than the last file above the limit"
+    assert_equal(store.read("long"), a_long_stream())
+
+
+def test_training_and_the_command_line(url, tmp_path, pantok) -> None:
+    local = Store.create(tmp_path / "local.zarr", VOCABULARY)
+    local.write([*(a_stream(n, VOCABULARY) for n in range(3)), a_long_stream()])
+    assert Store.open(url).digest() == local.digest()
+    pairs = [StreamDataset(p, "coarse", length=512, epochs=1, batch_size=8) for p in (url, local.path)]
+    for here, there in zip(*pairs, strict=True):
+        assert (here["ids"] == there["ids"]).all()
+    done = pantok("info", url, "--json")
+    assert done.code == 0 and json.loads(done.out)["episode_count"] == 4, done.err
+    done = pantok("verify", url)
+    assert done.code == 0, done.out + done.err
+    assert os.environ["PANTOK_CACHE"]
