@@ -367,6 +367,11 @@ def merge(vocabularies: Sequence[Vocabulary], text: TokenizerState | None = None
     first = vocabularies[0] if vocabularies else Vocabulary.build(states)
     mine_text, new_text = first.states.get("text"), states.get("text")
     if new_text is not None and (mine_text is None or mine_text.digest != new_text.digest):
+        if "composition" in states:
+            raise VocabularyError(
+                "merge", "another text model would move the ids that compositions are made of",
+                "merge the text model with the vocabulary as it was before `vocab compose`, then compose again",
+            )  # fmt: skip
         first = Vocabulary.build({"text": new_text})
         # Grown levels are numbered in one piece: nothing is left of the old order to keep.
         states = {m: states[m] for m in ("text", "video", "audio", "numeric", *states) if m in states}

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pantok.errors import OptionError
+from pantok.errors import OptionError, VocabularyError
 from pantok.evolve import compose_kernels
 from pantok.evolve.compose import ComposeConfig, Compositions, Corpus, compose, joins_of, learn, with_compositions
 from pantok.evolve.objective import Passage
 from pantok.layout import KINDS, TokenSequence
-from pantok.vocabulary import Level, TokenizerState, Vocabulary
+from pantok.vocabulary import Level, TokenizerState, Vocabulary, merge
 
 CODE, DIGIT, CONTROL, TEXT = (KINDS.index(k) for k in ("code", "digit", "control", "text"))
 
@@ -197,3 +197,13 @@ def test_options_are_checked() -> None:
     ):
         with pytest.raises(OptionError):
             ComposeConfig(**wrong)
+
+
+def test_another_text_model_cannot_move_the_ids_that_compositions_are_made_of() -> None:
+    old = vocabulary()
+    new = with_compositions(old, Compositions(np.array([old.size]), np.array([[old.size - 1, old.size - 2]])))
+    text = TokenizerState("text", {}, (Level("text", 300, "text"),), {})
+    assert merge([old], text).states["text"] is text
+    with pytest.raises(VocabularyError, match="compose again"):
+        merge([new], text)
+    assert merge([new, old]).id == new.id
