@@ -22,8 +22,9 @@ _LISTED = 100_000
 @click.command("info")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--episode", help="Show this episode of a store.")
+@click.option("--layout", help="Also say what a layout makes of a store: a preset, or a TOML file.")
 @common.as_json
-def command(path: Path, episode: str | None, as_json: bool) -> None:
+def command(path: Path, episode: str | None, layout: str | None, as_json: bool) -> None:
     """Show what a store, a vocabulary, a recording or a folder of recordings holds.
 
     Of a store: codes, tokens a second and bits a second of every track and level that has codes, and the size of the
@@ -33,11 +34,17 @@ def command(path: Path, episode: str | None, as_json: bool) -> None:
     Example:
       pantok info home.zarr
       pantok info home.zarr --episode kitchen-03
+      pantok info home.zarr --layout default
       pantok info recordings/
     """
     from pantok.formats.store_remote import is_remote
 
     run = common.Run(as_json=as_json)
+    if layout is not None:
+        from pantok.commands.info_layout import show_layout
+
+        show_layout(run, path, layout, episode)
+        return
     if is_remote(path) or (path / "zarr.json").exists():
         _store(run, path, episode, as_json)
     elif (path / "manifest.json").exists():
