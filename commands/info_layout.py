@@ -45,7 +45,7 @@ def show_layout(run: common.Run, path: Path, layout: str, episode: str | None) -
             first = name, _runs(sequence, store.vocabulary.control("tick"), KINDS)
     assert first is not None
     seconds = duration_ns / 1e9
-    rates = [
+    rates: list[dict[str, Any]] = [
         {"track": track, "level": level, "kind": kind, "ids": n, "ids_per_second": n / seconds if seconds else None}
         for (track, level, kind), n in sorted(counts.items())
     ]
