@@ -148,7 +148,17 @@ def _lines(document: dict[str, Any]) -> list[str]:
         f"{document['bits_per_second']:,.0f} bits a second of experience (95% of resampled windows: {low:,.0f} to "
         f"{high:,.0f}); xz needs {document['baselines']['xz_bits_per_second']:,.0f}."
     ]
-    actions, foresight = document["actions"], document["foresight"]
+    actions, foresight, switch = document["actions"], document["foresight"], document["switch"]
+    if switch:
+        lines.append(
+            f"The switch: {switch['cross_entropy_bits']:.3f} bits an id to say what speaks next, "
+            f"{switch['entropy_bits']:.3f} expected; calibration error {switch['calibration_error']:.3f}."
+        )
+    for modality, found in document["latents"].items():
+        lines.append(
+            f"Latents of {modality}: {found['bits_per_value']:.2f} bits a value, to a step of 1/"
+            f"{found['steps_per_deviation']} of its deviation."
+        )
     if actions:
         lines.append(
             f"What is observed costs {actions['recorded']:.3f} bits an id knowing the actions, "

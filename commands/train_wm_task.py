@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -83,11 +84,14 @@ class Task:
         last = max(1, len(names) // 5)
         train, valid = (names[:-last], names[-last:]) if len(names) > 1 else (names, names)
         try:
-            return Grounding.fit(
+            made = Grounding.fit(
                 lambda: self._streams(train), lambda: self._streams(valid), self._opened.vocabulary, self.layout
             )
         except InputError:
             return None  # text alone: nothing is observed
+        # As it will be read when the run goes on, to the last bit.
+        arrays, facts = made.to_arrays()
+        return Grounding.from_arrays(arrays, json.loads(json.dumps(facts)), self._opened.vocabulary, self.layout)
 
     def _grounded(self) -> tuple[str, ...]:
         """Training episodes whose observations are kept, at most `ground_hours` of them, by order of hash."""

@@ -96,7 +96,7 @@ class RunFolder:
             with staged(folder, name) as stage:
                 for file, named in tensors.items():
                     write_file(
-                        stage / f"{file}.safetensors", save({k: np.ascontiguousarray(v) for k, v in named.items()})
+                        stage / f"{file}.safetensors", save({k: np.asarray(v, order="C") for k, v in named.items()})
                     )
                 write_file(stage / "state.json", (json.dumps({"step": step, **state}) + "\n").encode())
                 publish(stage, folder / name, replace=True)
@@ -134,7 +134,7 @@ class RunFolder:
 
         try:
             with staged(self.path, name) as stage:
-                write_file(stage / "arrays.safetensors", save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+                write_file(stage / "arrays.safetensors", save({k: np.asarray(v, order="C") for k, v in arrays.items()}))
                 write_file(stage / "facts.json", json.dumps(facts).encode())
                 publish(stage, self.path / name, replace=True)
         except OSError as error:

@@ -69,6 +69,26 @@ def test_what_is_wrong_is_said(trained: Path, store: Path, tmp_path: Path, recor
     assert "did you mean film-01" in run("eval", trained, "--on", store, "--episode", "film-1").stderr
 
 
+def test_latents_all_the_way(recordings: Path, vocabulary: Path, tmp_path: Path) -> None:
+    """Encoded, trained on, measured in bits, simulated: with vectors beside the codes."""
+    (tmp_path / "c.toml").write_text(TOML.replace("latents = 0", "latents = 6"))
+    store, folder = tmp_path / "mixed.zarr", tmp_path / "run"
+    assert run("encode", recordings, "--vocab", vocabulary, "-o", store, "--latents", "all", "-q").exit_code == 0
+    done = run("train-wm", store, "-o", folder, "--config", tmp_path / "c.toml", "--json", "-q")
+    assert done.exit_code == 0, done.stderr
+    trained = json.loads(done.stdout)
+    assert trained["latent_dims"] == {"video": 6, "audio": 6}
+    found = json.loads(run("eval", folder, "--on", store, "--points", 1, "--horizon", 0.25, "--json", "-q").stdout)
+    for modality in ("video", "audio"):
+        # 8.05 bits say a value of unit deviation to a 64th of it; what is held out of two episodes may lie far off.
+        assert 4 < found["latents"][modality]["bits_per_value"] < 40
+    assert found["switch"]["entropy_bits"] > 0 and 0 <= found["switch"]["calibration_error"] <= 1
+    assert 0 < sum(v["share"] for k, v in found["by_kind"].items() if k.startswith("latent.")) < 0.5
+    out = tmp_path / "future.mp4"
+    asked = ("simulate", folder, "--from", f"{store}:film-01@0.4", "--for", "0.3s", "-o", out, "-q")
+    assert run(*asked).exit_code == 0 and out.exists()
+
+
 def test_psnr_of_a_point() -> None:
     came = np.full((3, 4, 4, 3), 100, np.uint8)
     found = Foreseen("e", 0, came, came + 10, came[0], 12.0).psnr()

@@ -64,6 +64,8 @@ class Grounding:
     def from_arrays(
         cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], vocabulary: Vocabulary, layout: Layout
     ) -> Grounding:
+        # In one order of memory, whatever it was: the last bit of products depends on it.
+        arrays = {k: np.array(v, order="C") for k, v in arrays.items()}
         parts = {
             name: {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
             for name in ("space", "ridge")
@@ -115,7 +117,9 @@ class Steps:
                 places.append(here[at >= 0] + row * length)
                 rows.append(at[at >= 0])
         row_of = np.concatenate(rows)
-        return Ends(torch.from_numpy(np.concatenate(places)), torch.from_numpy(row_of), *self.table.batch(row_of))
+        # Copied into memory of torch's own, whose alignment is always the same, and with it the last bit of products.
+        observed = (t.clone() for t in self.table.batch(row_of))
+        return Ends(torch.from_numpy(np.concatenate(places)), torch.from_numpy(row_of), *observed)
 
     def _begin(self, name: str) -> int:
         number = self.table.numbers.get(name)

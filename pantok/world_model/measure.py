@@ -18,20 +18,27 @@ from torch import Tensor
 from pantok.layout import ROLES
 from pantok.world_model.inputs import Ends, Inputs
 from pantok.world_model.model import WorldModel
+from pantok.world_model.switch import gate_report
 
 BITS = 1 / math.log(2)
+LATENT_STEPS = 64
+"""Bits of a latent are those of saying it to a 64th of its standard deviation."""
 
 
 @dataclass
 class Measured:
     """Sums over what was measured. by_kind, by_role: {name: (elements, bits)}. windows: (elements, bits) of each, for
-    confidence intervals."""
+    confidence intervals. latents: {modality: (values, bits)}, to a step of `1 / LATENT_STEPS` of a value's deviation.
+    gate: (log gate (N, K), kinds (N,)) of each batch, kinds of `names`."""
 
     elements: float = 0
     bits: float = 0.0
     by_kind: dict[str, list[float]] = field(default_factory=dict)
     by_role: dict[str, list[float]] = field(default_factory=dict)
     windows: list[tuple[float, float]] = field(default_factory=list)
+    latents: dict[str, list[float]] = field(default_factory=dict)
+    gate: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    names: tuple[str, ...] = ()
 
     def report(self, elements_per_second: float) -> dict[str, Any]:
         """elements_per_second: predicted elements of a second of experience, so that bits become bits a second."""
@@ -46,6 +53,22 @@ class Measured:
             "windows": len(self.windows),
             "by_kind": self._shares(self.by_kind, elements_per_second),
             "by_role": self._shares(self.by_role, elements_per_second),
+            "latents": {
+                modality: {"bits_per_value": bits / count, "values": count, "steps_per_deviation": LATENT_STEPS}
+                for modality, (count, bits) in sorted(self.latents.items())
+            },
+            "switch": self._switch(),
+        }
+
+    def _switch(self) -> dict[str, float]:
+        """How well the gate knows what comes: its entropy, what the kinds cost, and its calibration error."""
+        if not self.gate:
+            return {}
+        found = gate_report(self.names, torch.cat([g for g, _ in self.gate]), torch.cat([k for _, k in self.gate]))
+        return {
+            "entropy_bits": found.entropy_bits,
+            "cross_entropy_bits": found.cross_entropy_bits,
+            "calibration_error": found.calibration_error,
         }
 
     def _shares(self, sums: Mapping[str, list[float]], elements_per_second: float) -> dict[str, dict[str, float]]:
@@ -85,6 +108,14 @@ def measure(model: WorldModel, batches: Iterable[Inputs], states: list[tuple[End
                         found = sums.setdefault(name, [0, 0.0])
                         found[0] += n
                         found[1] += b
+            total.names = model.kinds.names
+            before = hidden[:, :-1][predict[:, 1:]]
+            total.gate.append((model.switch.log_gate(before).cpu(), kinds[:, 1:][predict[:, 1:]].cpu()))
+            for modality, nats, scale in model.latent_nats(inputs, hidden):
+                sums = total.latents.setdefault(modality, [0, 0.0])
+                sums[0] += nats.numel() * len(scale)
+                spread = float(torch.log2(scale / LATENT_STEPS).sum())
+                sums[1] += float(-nats.double().sum() * BITS) - nats.numel() * spread
             total.windows += list(zip(predict.sum(1).tolist(), bits.sum(1).tolist(), strict=True))
     return total
 

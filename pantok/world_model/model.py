@@ -108,6 +108,9 @@ class WorldModel(nn.Module):
         self.grounded = grounding.head(width) if grounding is not None and config.align != "none" else None
         self.register_buffer("kind_of", self.kinds.table(), persistent=False)
         self.register_buffer("keys", level_keys(vocabulary), persistent=False)
+        # Into memory of torch's own: what numpy allots is aligned now so, now so, and the last bit of a matrix product
+        # depends on that. A run that goes on has to give the curve of one that was never stopped.
+        self._apply(torch.clone)
 
     def alike(self) -> WorldModel:
         """A model of the same make, with weights of its own."""
@@ -183,6 +186,18 @@ class WorldModel(nn.Module):
             noise.append(made[0])
             time.append(made[1])
         return head.loss(before, values, (torch.cat(noise).to(values), torch.cat(time).to(values))).sum()
+
+    def latent_nats(self, inputs: Inputs, hidden: Tensor, steps: int = 8) -> list[tuple[str, Tensor, Tensor]]:
+        """(modality, log density (N,), standard deviations (D,)) of the latents that are predicted, in the units of
+        the data; the switch's part is not in it."""
+        found = []
+        predict, flat = inputs.predict.reshape(-1), hidden.reshape(-1, hidden.shape[-1])
+        for modality, (values, place) in inputs.latents.items():
+            mine = predict[place]
+            if mine.any():
+                head: Any = self.flows[modality]
+                found.append((modality, head.log_density(flat[place[mine] - 1], values[mine], steps), head.scale))
+        return found
 
     def draw_latent(self, modality: str, hidden: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """(B, D): a latent after each hidden vector (B, width)."""

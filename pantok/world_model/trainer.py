@@ -94,6 +94,8 @@ class Trainer:
                 "choose a multiple",
             )  # fmt: skip
         self.model, self.config, self.share, self.device = model.to(device), config, share, torch.device(device)
+        # Said once, whatever was done before: MKL divides a product otherwise, and the last bit differs.
+        torch.set_num_threads(torch.get_num_threads())
         self.feed = Feed(data, model, config, share, steps)
         self.step = 0
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if config.ema else None
