@@ -28,6 +28,9 @@ from pantok.errors import InputError
 from pantok.world_model.baselines import Ridge, inputs_of, known_ahead, predicted_tracks
 from pantok.world_model.observations import Observations, ObservationSpace
 
+FAR = 9.0
+"""Mean square of a state's errors, in units of their variance, from which on its weight in the loss falls."""
+
 Batch = tuple[Tensor | None, Tensor, Tensor, Tensor]
 """hidden (N, H), inputs (N, F), target (N, width), present bool (N, tracks)."""
 
@@ -37,7 +40,8 @@ class GroundedHead(nn.Module):
 
     width: H, 0 if there is no backbone. hidden: of its own hidden layer. The inputs, the last two observations and
     their actions, go into the correction too: what was decoded need not be remembered. gate: by track, how much of the
-    correction counts. log_variance: of each dimension, from the ridge's errors if `spread` gives them.
+    correction counts. log_variance: of each dimension, from the ridge's errors, `spread`, if they are
+    given.
     """
 
     weights: Tensor
@@ -45,6 +49,7 @@ class GroundedHead(nn.Module):
     gate: Tensor
     of_track: Tensor
     foretold: Tensor
+    unit: Tensor
 
     def __init__(
         self, space: ObservationSpace, ridge: Ridge, width: int, *, hidden: int = 256, spread: np.ndarray | None = None
@@ -64,6 +69,8 @@ class GroundedHead(nn.Module):
         nn.init.zeros_(self.outer.bias)
         first = np.ones(space.width) if spread is None else np.maximum(spread, 1e-3) ** 2
         self.log_variance = nn.Parameter(torch.from_numpy(np.log(first)).float())
+        # The correction is in units of the ridge's errors: gradients and steps of one size, whatever the units are.
+        self.register_buffer("unit", torch.from_numpy(np.sqrt(first)).float())
 
     def closed(self, inputs: Tensor) -> Tensor:
         """(N, width): what the ridge says."""
@@ -74,19 +81,31 @@ class GroundedHead(nn.Module):
         parts = [inputs] if self.norm is None or hidden is None else [self.norm(hidden), inputs]
         inner = nn.functional.silu(self.inner(torch.cat(parts, 1)))
         found: Tensor = self.outer(nn.functional.silu(self.middle(inner) + inner))
-        return found * self.foretold
+        return found * self.unit * self.foretold
 
     def forward(self, hidden: Tensor | None, inputs: Tensor) -> Tensor:
         return self.closed(inputs) + self.gate[self.of_track] * self.correction(hidden, inputs)
 
-    def loss(self, hidden: Tensor | None, inputs: Tensor, target: Tensor, present: Tensor) -> Tensor:
-        """Gaussian negative log likelihood, nats a value: the mean over what is there of 0.5 (e^2 / v + log 2 pi v).
-        The gate is left out: it belongs to the trained model."""
+    def seen(self, present: Tensor) -> Tensor:
+        """bool (N,): the states of which something is there that is predicted."""
+        return (present[:, self.of_track] & self.foretold).any(1)
+
+    def losses(self, hidden: Tensor | None, inputs: Tensor, target: Tensor, present: Tensor) -> Tensor:
+        """Gaussian negative log likelihood of each state (N,), nats a value: the mean over what is there of
+        0.5 (e^2 / v + log 2 pi v); nought where nothing is. A state whose mean e^2 / v is above FAR counts by its
+        logarithm from there on, so that one far from all others does not drown a step. The gate is left out: it
+        belongs to the trained model."""
         error = target - self.closed(inputs) - self.correction(hidden, inputs)
         log_variance = self.log_variance.clamp(-12, 12)
-        nats = 0.5 * (error.square() * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi))
-        there = present[:, self.of_track] & self.foretold
-        return (nats * there).sum() / there.sum().clamp(min=1)
+        there = (present[:, self.of_track] & self.foretold).float()
+        values = there.sum(1).clamp(min=1)
+        far = (error.square() * torch.exp(-log_variance) * there).sum(1) / values
+        far = torch.where(far > FAR, FAR * (1 + torch.log(far.clamp(min=FAR) / FAR)), far)
+        return 0.5 * (far + ((log_variance + math.log(2 * math.pi)) * there).sum(1) / values)
+
+    def loss(self, hidden: Tensor | None, inputs: Tensor, target: Tensor, present: Tensor) -> Tensor:
+        """The mean of `losses` over the states of which something is there."""
+        return self.losses(hidden, inputs, target, present).sum() / self.seen(present).sum().clamp(min=1)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Batch]) -> dict[int, tuple[float, float]]:

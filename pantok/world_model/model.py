@@ -148,7 +148,8 @@ class WorldModel(nn.Module):
         """How many elements and latents of a batch are predicted."""
         predict = inputs.predict.reshape(-1)
         latents = sum(int(predict[place].sum()) for _, place in inputs.latents.values())
-        states = 0 if inputs.ends is None or self.grounded is None else len(inputs.ends)
+        ends = inputs.ends
+        states = 0 if ends is None or self.grounded is None else int(self.grounded.seen(ends.present).sum())
         return {"elements": float(predict.sum()), "latents": float(latents), "states": float(states)}
 
     def forward(self, inputs: Inputs, seed: tuple[int, ...] = (0,)) -> Losses:
@@ -169,7 +170,7 @@ class WorldModel(nn.Module):
             state = hidden.reshape(-1, hidden.shape[-1])[ends.place]
             # The decoder that only looks on (`frozen`) is the ablation of DINO-WM (Zhou et al. 2024).
             state = state.detach() if self.config.align == "frozen" else state
-            ground = self.grounded.loss(state, ends.inputs, ends.target, ends.present) * len(ends)
+            ground = self.grounded.losses(state, ends.inputs, ends.target, ends.present).sum()
         return Losses(-(gate + code).sum(), -gate.sum(), flow, ground, self.config.flow, self.config.ground)
 
     def _flow(

@@ -151,11 +151,14 @@ class Trainer:
         return dict(zip(names, values.tolist(), strict=True))
 
     def _reduce_gradients(self) -> None:
-        """Sums gradients over the ranks: each loss is already a share of the whole."""
+        """Sums gradients over the ranks: each loss is already a share of the whole. What took no part in a step has a
+        gradient of nought, not none: whether it decays must not hang on how windows fall on ranks."""
+        held = [p for p in self.model.parameters() if p.requires_grad]
+        for p in held:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         if self.share.world == 1:
             return
-        held = [p for p in self.model.parameters() if p.requires_grad]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in held])
+        flat = torch.cat([p.grad.reshape(-1) for p in held if p.grad is not None])
         torch.distributed.all_reduce(flat)
         at = 0
         for p in held:
