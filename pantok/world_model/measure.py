@@ -112,10 +112,10 @@ def measure(model: WorldModel, batches: Iterable[Inputs], states: list[tuple[End
             before = hidden[:, :-1][predict[:, 1:]]
             total.gate.append((model.switch.log_gate(before).cpu(), kinds[:, 1:][predict[:, 1:]].cpu()))
             for modality, nats, scale in model.latent_nats(inputs, hidden):
-                sums = total.latents.setdefault(modality, [0, 0.0])
-                sums[0] += nats.numel() * len(scale)
+                spent_on = total.latents.setdefault(modality, [0, 0.0])
+                spent_on[0] += nats.numel() * len(scale)
                 spread = float(torch.log2(scale / LATENT_STEPS).sum())
-                sums[1] += float(-nats.double().sum() * BITS) - nats.numel() * spread
+                spent_on[1] += float(-nats.double().sum() * BITS) - nats.numel() * spread
             total.windows += list(zip(predict.sum(1).tolist(), bits.sum(1).tolist(), strict=True))
     return total
 
