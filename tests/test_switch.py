@@ -194,4 +194,20 @@ def test_a_trained_model_comes_near_the_entropy_rate() -> None:
     after = evaluate(model, SOURCE, held_out, 0.05, flow_steps=4)
     assert before.above_true > 0.8 and before.posterior_gap > 0.3
     assert -0.01 < after.above_true < 0.1
-    assert after.gate.calibration_error < 0.04 and after.posterior_gap < 0.06
+    assert after.gate is not None and after.gate.calibration_error < 0.04 and after.posterior_gap < 0.06
+
+
+def test_always_continuous_is_a_bound_and_learns() -> None:
+    """Points in the plane in the place of the switch: valid bits, and far more of them after the same training."""
+    config = KnownModelConfig(
+        backbone=BackboneConfig(width=32, layers=2, heads=2, kv_heads=1, longest_s=30.0),
+        flow=FlowConfig(width=16, blocks=1, draws=2), continuous=True,
+    )  # fmt: skip
+    held_out = SOURCE.draw(40, 64, seed=10**6)
+    torch.manual_seed(0)
+    model = KnownModel(SOURCE, config)
+    train(model, SOURCE, 0, seed=0)
+    before = evaluate(model, SOURCE, held_out, 0.05, flow_steps=4)
+    train(model, SOURCE, 60, seed=0, batch=16, length=64, learning_rate=8e-3)
+    after = evaluate(model, SOURCE, held_out, 0.05, flow_steps=8)
+    assert before.gate is None and 0.15 < after.above_true < before.above_true - 0.3

@@ -20,15 +20,17 @@ from torch import Tensor, nn
 
 from pantok.errors import OptionError
 from pantok.world_model.backbone import Backbone, BackboneConfig
-from pantok.world_model.flow import FlowConfig, bits, make_head
+from pantok.world_model.flow import FlowConfig, bits, dithered, make_head
 from pantok.world_model.known_source import LATENT, Drawing, KnownSource
 from pantok.world_model.switch import GateReport, Kinds, Switch, gate_report
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownModelConfig:
-    """bins: 0, or the codes that latents are made for comparison (the switch forced to be always discrete): uniform
-    bins of `bin_step`, about 0, the outermost open."""
+    """Two comparisons. bins: 0, or the codes that latents are made (the switch forced to be always discrete): uniform
+    bins of `bin_step`, about 0, the outermost open. continuous: the switch forced to be always continuous: an element
+    is the point (its kind, its value or the number of its code) in the plane, whole numbers with uniform noise of one
+    step on them, so that its density bounds their bits (Theis et al. 2016); one flow says all of it."""
 
     backbone: BackboneConfig = field(
         default_factory=lambda: BackboneConfig(width=64, layers=2, heads=4, kv_heads=2, longest_s=30.0)
@@ -36,8 +38,11 @@ class KnownModelConfig:
     flow: FlowConfig = field(default_factory=lambda: FlowConfig(width=32, blocks=1))
     bins: int = 0
     bin_step: float = 0.05
+    continuous: bool = False
 
     def __post_init__(self) -> None:
+        if self.continuous and self.bins:
+            raise OptionError("known model", "always discrete and always continuous", "choose one")
         if self.bins < 0 or self.bins == 1 or not self.bin_step > 0:
             raise OptionError("known model bins", "are out of range", "0 or at least 2, of a positive step")
 
@@ -46,7 +51,8 @@ class KnownModelConfig:
 class Scores:
     """Held out, bits an element at `step`: total = kinds + codes + latents; true: what the truth needs for the same
     elements; rate: the exact entropy rate. gate: the report; posterior_gap: mean total variation between the model's
-    gate and the true one, which no calibration error can hide."""
+    gate and the true one, which no calibration error can hide. Of a model that is always continuous only the total is
+    known: its parts are 0, gate is None."""
 
     total: float
     kinds: float
@@ -54,7 +60,7 @@ class Scores:
     latents: float
     true: float
     rate: float
-    gate: GateReport
+    gate: GateReport | None
     posterior_gap: float
 
     @property
@@ -83,7 +89,7 @@ class KnownModel(nn.Module):
         self.value_in = nn.Linear(1, width)
         self.backbone = Backbone(config.backbone)
         self.switch = Switch(width, kinds)
-        self.latent = make_head(width, 1, config.flow)
+        self.latent = make_head(width, 2 if config.continuous else 1, config.flow)
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +100,17 @@ class KnownModel(nn.Module):
         kinds, ids, values = self.tensors(drawing)
         count = torch.bincount(ids[ids >= 0], minlength=self.switch.kinds.size).cpu()
         self.switch.start_at(count, torch.bincount(kinds.flatten(), minlength=5).cpu())
-        self.latent.fit_scale(values[kinds == LATENT][:, None])
+        if self.config.continuous:
+            self.latent.fit_scale(self.points(kinds, ids, values, torch.Generator().manual_seed(0)).flatten(0, 1))
+        else:
+            self.latent.fit_scale(values[kinds == LATENT][:, None])
+
+    def points(self, kinds: Tensor, ids: Tensor, values: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, L, 2): the elements as points in the plane, noise on what is whole."""
+        starts = torch.tensor(self.switch.kinds.starts, device=kinds.device)
+        code = dithered((ids - starts[kinds]).to(values), 1.0, generator)
+        kind = dithered(kinds.to(values), 1.0, generator)
+        return torch.stack([kind, torch.where(kinds == LATENT, values, code)], -1)
 
     def tensors(self, drawing: Drawing) -> tuple[Tensor, Tensor, Tensor]:
         """kinds, ids (with bins: of latents too) and values (B, L)."""
@@ -113,7 +129,8 @@ class KnownModel(nn.Module):
         """(B, L, width)."""
         is_latent = kinds == LATENT
         x = self.embed(torch.where(is_latent, self.embed.num_embeddings - 1, ids))
-        x = x + self.value_in(self.latent.normalised(values[..., None])) * is_latent[..., None]
+        scaled = (values - self.latent.mean[-1]) / self.latent.scale[-1]
+        x = x + self.value_in(scaled[..., None]) * is_latent[..., None]
         index = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         found: Tensor = self.backbone(x, index, index.double() / 10)
         return found
@@ -124,6 +141,9 @@ class KnownModel(nn.Module):
         kinds, ids, values = self.tensors(drawing)
         hidden = self.hidden(kinds, ids, values)[:, :-1]
         target = kinds[:, 1:]
+        if self.config.continuous:
+            points = self.points(kinds, ids, values, generator)[:, 1:].flatten(0, 1)
+            return points.new_zeros(()), self.latent.loss(hidden.flatten(0, 1), points, generator).mean()
         gate, code = self.switch.log_prob(hidden.flatten(0, 1), ids[:, 1:].flatten(), target.flatten())
         at = target == LATENT
         if self.config.bins or not bool(at.any()):
@@ -172,8 +192,15 @@ def evaluate(
     kinds, ids, values = model.tensors(drawing)
     hidden = model.hidden(kinds, ids, values)[:, skip - 1 : -1]
     k, flat = kinds[:, skip:], hidden.flatten(0, 1)
-    gate, code = model.switch.log_prob(flat, ids[:, skip:].flatten(), k.flatten())
     at = (k == LATENT).flatten()
+    true_bits = drawing.nats[:, skip:].mean() / math.log(2) - float(at.double().mean()) * math.log2(step)
+    rate = source.entropy_rate(step).total
+    if c.continuous:
+        points = model.points(kinds, ids, values, torch.Generator(flat.device).manual_seed(0))[:, skip:].flatten(0, 1)
+        nats = model.latent.log_density(flat, points, flow_steps)
+        total = float(bits(nats, 1.0, 2).double().mean()) - float(at.double().mean()) * math.log2(step)
+        return Scores(total, 0.0, 0.0, 0.0, float(true_bits), rate, None, math.nan)
+    gate, code = model.switch.log_prob(flat, ids[:, skip:].flatten(), k.flatten())
     share = 1 / (math.log(2) * k.numel())
     if c.bins:
         latents = -float(code[at].double().sum()) * share
@@ -182,11 +209,10 @@ def evaluate(
         latents = float(bits(nats, step, 1).double().sum()) / k.numel()
     log_gate = model.switch.log_gate(flat)
     true_gate = torch.from_numpy(drawing.gate[:, skip:]).to(flat).flatten(0, 1)
-    true_bits = drawing.nats[:, skip:].mean() / math.log(2) - float(at.double().mean()) * math.log2(step)
     kind_bits, code_bits = -float(gate.double().sum()) * share, -float(code[~at].double().sum()) * share
     return Scores(
         kind_bits + code_bits + latents, kind_bits, code_bits, latents, float(true_bits),
-        source.entropy_rate(step).total, gate_report(model.switch.kinds.names, log_gate, k.flatten()),
+        rate, gate_report(model.switch.kinds.names, log_gate, k.flatten()),
         float((log_gate.exp() - true_gate).abs().sum(-1).mean() / 2),
     )  # fmt: skip
 
