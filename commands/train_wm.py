@@ -75,14 +75,17 @@ def command(
     run = common.Run(quiet or share.rank > 0, as_json)
     folder = RunFolder(output)
     config = TrainConfig.of(preset, config_path, **given)
-    if folder.exists and not force:
+    goes_on = folder.exists and not force
+    if share.world > 1:
+        torch.distributed.barrier()  # all have looked before one makes the folder
+    if goes_on:
         config = _same(folder, config, {k for k, v in given.items() if v is not None}, config_path, preset)
     elif share.rank == 0 and not dry_run:
         common.refuse_existing(output, force)
         folder.clear()
     _check_device(device)
-    task = Task(store, config, folder if folder.exists and not force else None)
-    trainer = task.trainer(share, device)
+    task = Task(store, config, folder if goes_on else None, share)
+    trainer = task.trainer(device)
     document = {
         "store": str(store),
         "vocabulary_id": task.data.vocabulary.id,

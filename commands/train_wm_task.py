@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from pantok.stream import TokenStream
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.grounding import Grounding
-    from pantok.world_model.trainer import Trainer
+    from pantok.world_model.trainer import Share, Trainer
 
 
 class Task:
     """The store, split by episode, and the windows to measure by."""
 
-    def __init__(self, store: Path, config: TrainConfig, folder: RunFolder | None) -> None:
+    def __init__(self, store: Path, config: TrainConfig, folder: RunFolder | None, share: Share | None = None) -> None:
         from pantok.formats.store import Store
         from pantok.layout import Layout
         from pantok.loader import StreamDataset
+        from pantok.world_model.trainer import Share
 
         opened = Store.open(store)
         mine, its = opened.vocabulary_id, opened.vocabulary_id if folder is None else folder.config["vocabulary_id"]
@@ -68,11 +69,13 @@ class Task:
             shuffle=False, rank=0, world=1,
         )  # fmt: skip
 
-        self._opened, self._folder = opened, folder
+        self._opened, self._folder, self._share = opened, folder, share or Share()
         self.grounding = self._ground()
 
     def _ground(self) -> Grounding | None:
         """The run's own, or one made from the training episodes: the last fifth of them chooses the ridge's penalty."""
+        import torch
+
         from pantok.world_model.grounding import Grounding
 
         if self.config.align == "none":
@@ -83,14 +86,21 @@ class Task:
         names = self._grounded()
         last = max(1, len(names) // 5)
         train, valid = (names[:-last], names[-last:]) if len(names) > 1 else (names, names)
-        try:
-            made = Grounding.fit(
-                lambda: self._streams(train), lambda: self._streams(valid), self._opened.vocabulary, self.layout
-            )
-        except InputError:
-            return None  # text alone: nothing is observed
+        made: list[Any] = [None]
+        if self._share.rank == 0:
+            try:
+                fitted = Grounding.fit(
+                    lambda: self._streams(train), lambda: self._streams(valid), self._opened.vocabulary, self.layout
+                )
+                made = [fitted.to_arrays()]
+            except InputError:
+                pass  # text alone: nothing is observed
+        if self._share.world > 1:  # the same in all, to the last bit
+            torch.distributed.broadcast_object_list(made)
+        if made[0] is None:
+            return None
         # As it will be read when the run goes on, to the last bit.
-        arrays, facts = made.to_arrays()
+        arrays, facts = made[0]
         return Grounding.from_arrays(arrays, json.loads(json.dumps(facts)), self._opened.vocabulary, self.layout)
 
     def _grounded(self) -> tuple[str, ...]:
@@ -103,7 +113,7 @@ class Task:
     def _streams(self, names: Iterable[str]) -> Iterable[TokenStream]:
         return (self._opened.read(name, check=False) for name in names)
 
-    def trainer(self, share: Any, device: str) -> Trainer:
+    def trainer(self, device: str) -> Trainer:
         import torch
 
         from pantok.world_model.grounding import Steps
@@ -118,7 +128,7 @@ class Task:
             self.held_steps = Steps(self.grounding, self._streams(held), self.measured.episodes, pictures=True)
         torch.manual_seed(self.config.seed)
         model = WorldModel(self.data.vocabulary, self.config, self.dims, self.modalities, self.grounding)
-        trainer = Trainer(model, self.config, self.data, share=share, device=device, steps=steps)
+        trainer = Trainer(model, self.config, self.data, share=self._share, device=device, steps=steps)
         self.feed = Feed(self.measured, model, self.config, Share(), self.held_steps)
         return trainer
 

@@ -333,3 +333,20 @@ def test_a_constant_encoder_has_no_latent_loss_at_all() -> None:
 def test_layers_whose_slope_is_not_known() -> None:
     with pytest.raises(TypeError, match="no bound is known for LayerNorm"):
         lipschitz(nn.LayerNorm(3))
+
+
+def test_a_head_starts_from_one_without_a_backbone(ridge: Ridge, tables: tuple[Table, ...]) -> None:
+    train, valid, test = tables
+    alone = GroundedHead.alone(ridge.space, ridge, train, valid)
+    head = GroundedHead(ridge.space, ridge, 24, start=alone)
+    inputs, target, _ = test.batch(test.all_rows)
+    hidden = torch.randn(len(inputs), 24)
+    assert torch.equal(head(hidden, inputs), alone(None, inputs)) and not torch.equal(
+        alone(None, inputs), head.closed(inputs)
+    )
+    errors = [float((g - target)[:, :SEEN].square().mean()) for g in (alone(None, inputs), head.closed(inputs))]
+    assert errors[0] < 0.5 * errors[1]
+    head.losses(hidden, inputs, target, torch.ones(len(inputs), 2, dtype=torch.bool)).sum().backward()
+    assert all(p.grad is None for p in alone.parameters()) and head.outer.bias.grad is not None
+    again = GroundedHead.alone(ridge.space, ridge, train, valid)
+    assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), again.state_dict().values(), strict=True))

@@ -6,9 +6,10 @@ are given the observation that follows each.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,36 +29,46 @@ Streams = Callable[[], Iterable[TokenStream]]
 
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """space; ridge, fitted in it; spread: float32 (width,), the ridge's errors on what it was not fitted on."""
+    """space; ridge, fitted in it; alone: a head without a backbone, fitted on top of the ridge, for a model's head to
+    start from; spread: float32 (width,), its errors on what it was not fitted on."""
 
     space: ObservationSpace
     ridge: Ridge
+    alone: GroundedHead
     spread: np.ndarray
 
     @classmethod
     def fit(cls, train: Streams, valid: Streams, vocabulary: Vocabulary, layout: Layout) -> Grounding:
-        """Decodes every episode of `train` twice and of `valid` twice. Raises InputError if nothing is observed."""
+        """Decodes every episode of `train` twice and of `valid` once. Raises InputError if nothing is observed."""
         space = ObservationSpace.fit(train(), vocabulary, layout)
         pictured = any(t.modality == "video" for t in space.tracks)
-        ridge = Ridge.fit(
-            space, (space.vectors(s, pictures=pictured) for s in train()), (space.vectors(s) for s in valid())
-        )
-        squares, rows = np.zeros(space.width), 0
-        for stream in valid():
-            values = space.vectors(stream).values
-            if len(values) > 1:
-                squares += ((ridge.predict(values) - values[1:]).astype(np.float64) ** 2).sum(0)
-                rows += len(values) - 1
-        return cls(space, ridge, np.sqrt(squares / max(rows, 1)).astype(np.float32))
+        kept: tuple[list[Observations], list[Observations]] = ([], [])
+
+        def seen(streams: Streams, pictures: bool, into: list[Observations]) -> Iterable[Observations]:
+            for stream in streams():
+                found = space.vectors(stream, pictures=pictures)
+                into.append(replace(found, pictures={}))
+                yield found
+
+        ridge = Ridge.fit(space, seen(train, pictured, kept[0]), seen(valid, False, kept[1]))
+        rows = Table.of(space, kept[0])
+        held = Table.of(space, kept[1]) if any(len(seen.values) > 1 for seen in kept[1]) else rows
+        alone = GroundedHead.alone(space, ridge, rows, held)
+        with torch.no_grad():
+            inputs, target, _ = held.batch(held.all_rows)
+            spread = (alone(None, inputs) - target).square().mean(0).sqrt()
+        return cls(space, ridge, alone, spread.numpy())
 
     def head(self, width: int) -> GroundedHead:
-        return GroundedHead(self.space, self.ridge, width, spread=self.spread)
+        """For hidden states (N, width), with a copy of `alone` in it."""
+        return GroundedHead(self.space, self.ridge, width, spread=self.spread, start=copy.deepcopy(self.alone))
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, JSON facts) that `from_arrays` takes."""
         space, space_facts = self.space.to_arrays()
         ridge, ridge_facts = self.ridge.to_arrays()
         arrays = {f"space/{k}": v for k, v in space.items()} | {f"ridge/{k}": v for k, v in ridge.items()}
+        arrays |= {f"alone/{k}": v.detach().numpy() for k, v in self.alone.state_dict().items()}
         return {**arrays, "spread": self.spread}, {"space": space_facts, "ridge": ridge_facts}
 
     @classmethod
@@ -68,10 +79,13 @@ class Grounding:
         arrays = {k: np.array(v, order="C") for k, v in arrays.items()}
         parts = {
             name: {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
-            for name in ("space", "ridge")
+            for name in ("space", "ridge", "alone")
         }
         space = ObservationSpace.from_arrays(parts["space"], facts["space"], vocabulary, layout)
-        return cls(space, Ridge.from_arrays(parts["ridge"], facts["ridge"], space), arrays["spread"])
+        ridge = Ridge.from_arrays(parts["ridge"], facts["ridge"], space)
+        alone = GroundedHead(space, ridge, 0, hidden=len(parts["alone"]["inner.bias"]))
+        alone.load_state_dict({k: torch.from_numpy(v) for k, v in parts["alone"].items()})
+        return cls(space, ridge, alone.eval(), arrays["spread"])
 
 
 class Steps:
@@ -131,7 +145,8 @@ def compare(
     grounding: Grounding, head: GroundedHead, steps: Steps, ends: Ends, hidden: torch.Tensor
 ) -> dict[str, dict[str, float]]:
     """One step ahead, {track: {predictor: value}}: dB of small pictures, and the squared error of the rest in units of
-    their spread, of copy-last, the ridge and the model. hidden: (N, H), after each of `ends`.
+    their spread, of copy-last, the ridge, the head without a backbone and the model. hidden: (N, H), after each of
+    `ends`.
 
     The gate that weighs the model's correction is chosen on every other episode and scored on the rest, and the other
     way round, so that nothing is scored on what it was chosen on.
@@ -141,7 +156,8 @@ def compare(
     episode = np.searchsorted(table.first, rows, "right") - 1
     before = head.gate.clone()
     predicted = {"copy_last": table.values[rows], "ridge": head.closed(ends.inputs).numpy()}
-    model = predicted["ridge"].copy()
+    predicted["without_backbone"] = head.before(ends.inputs).numpy()
+    model = predicted["without_backbone"].copy()
     for half in (0, 1):
         mine = torch.from_numpy(episode % 2 == half)
         others = ends.chosen(~mine)
