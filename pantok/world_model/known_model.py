@@ -154,7 +154,7 @@ class KnownModel(nn.Module):
 
 def train(
     model: KnownModel, source: KnownSource, steps: int, seed: int, batch: int = 32, length: int = 96,
-    learning_rate: float = 4e-3, stages: str = "joint",
+    learning_rate: float = 3e-3, stages: str = "joint",
 ) -> None:  # fmt: skip
     """AdamW, a short rise and a cosine fall, on sequences drawn afresh in each step. stages: `joint`, or `apart`: the
     backbone and the switch in the first half of the steps, the latent head alone in the second."""
