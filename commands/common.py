@@ -174,12 +174,13 @@ def recording_of(stream: TokenStream, folder: Path | None) -> Episode:
 
 def vocabulary_for(store: Path, path: Path | None) -> Vocabulary:
     """The vocabulary that was named, else the store's own. Raises OptionError, VocabularyError."""
+    from pantok.formats.store_vocabularies import newest_folder
     from pantok.formats.vocab import load_vocabulary
 
     if path is not None:
         return load_vocabulary(path)
     if (store / "vocabulary").is_dir():
-        return load_vocabulary(store / "vocabulary")
+        return load_vocabulary(newest_folder(store))
     raise OptionError("--vocab", "is missing", "name a vocabulary; `pantok fit-vocab` makes one")
 
 
@@ -187,7 +188,7 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], kinds: Iterable[st
     """Raises OptionError for a setting of `encode` that there is not, before any work."""
     from pantok import tokenizers
 
-    for kind in kinds:
+    for kind in (k for k in kinds if k in MODALITIES):  # compositions are made of ids, not of recordings
         tokenizers.options_of(kind, settings.get(kind, {}))
 
 

@@ -14,6 +14,7 @@ from pantok.commands.workers import Done, Job, encode_episode, encode_in_process
 from pantok.errors import OptionError
 
 if TYPE_CHECKING:
+    from pantok.commands.encode_growing import Growing
     from pantok.formats.folder import EpisodeFiles
 
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--latents", type=click.Choice(["none", "video", "audio", "all"]), help="Keep continuous vectors beside the codes."
 )
+@click.option("--grow", is_flag=True, help="Give the vocabulary new codes for episodes that it describes badly.")
+@click.option("--max-new", type=int, help="With --grow: ids that it may get beyond its first ones.  [default: 4096]")
 @common.resampling
 @common.config_file
 @click.option("-f", "--force", is_flag=True, help="Encode anew what the store already holds.")
@@ -51,6 +54,8 @@ def command(
     target_psnr: float | None,
     bounds: tuple[str, ...],
     latents: str | None,
+    grow: bool,
+    max_new: int | None,
     size: int | None,
     fps: str | None,
     config_path: Path | None,
@@ -64,11 +69,16 @@ def command(
     Each episode is committed as soon as it is encoded. After an interruption, the same command goes on with what
     is missing; nothing is encoded twice.
 
+    With --grow, an episode that the vocabulary describes badly gives it new codes first; they are kept if they make
+    the episode cheaper, bits of the new codes included. Ids and codes that were there stay as they were. Each growth is
+    put into the store before anything is encoded with it, and all of the store is read under the newest vocabulary.
+
     \b
     Example:
       pantok encode recordings/ --vocab home.vocab -o home.zarr
+      pantok encode new/ --grow --max-new 1000 -o home.zarr
     """
-    from pantok.formats.store import Store
+    from pantok.commands.encode_growing import Growing, open_store
 
     run = common.Run(quiet, as_json)
     settings = common.read_config(config_path)
@@ -83,21 +93,26 @@ def command(
     reading = common.reading(settings, size, fps)
     settings = {m: settings[m] for m in common.MODALITIES if m in settings}
 
+    if max_new is not None and not grow:
+        raise OptionError("--max-new", "goes with --grow", "give both, or neither")
+    growing = Growing(run, max_new) if grow else None
+    if grow and (workers or 1) > 1:
+        raise OptionError("--grow", "encodes one episode after another", "leave --workers out")
     found = common.find_episodes(run, sources)
     vocabulary = common.vocabulary_for(output, vocabulary_path)
     common.check_settings(settings, vocabulary.states)
     if dry_run:
         common.show_plan(run, found)
         run.end(common.plan_document(found))
-    Store.create_or_open(output, vocabulary).sweep()
+    open_store(run, output, vocabulary, vocabulary_path).sweep()
     job = Job(str(output), reading, settings, force)
     began = time.monotonic()
-    done = _encode(run, job, found, workers or workers_for(found))
+    done = _encode(run, job, found, 1 if grow else workers or workers_for(found), growing)
     seconds = time.monotonic() - began
-    _summary(run, sources, output, done, seconds)
+    _summary(run, sources, output, done, seconds, growing)
 
 
-def _encode(run: common.Run, job: Job, found: list[EpisodeFiles], workers: int) -> list[Done]:
+def _encode(run: common.Run, job: Job, found: list[EpisodeFiles], workers: int, growing: Growing | None) -> list[Done]:
     done: list[Done] = []
     with run.progress() as bar:
         task = bar.add_task("encode", total=len(found), note="")
@@ -111,7 +126,8 @@ def _encode(run: common.Run, job: Job, found: list[EpisodeFiles], workers: int) 
         if workers == 1:
             for files in found:
                 inner = bar.add_task(f"  {files.id}", total=None, note="")
-                finished(encode_episode(job, files, _ticker(bar, inner)))
+                codec_for = None if growing is None else growing.codec_for(bar, inner)
+                finished(encode_episode(job, files, _ticker(bar, inner), codec_for))
                 bar.remove_task(inner)
         else:
             encode_in_processes(job, found, workers, finished)
@@ -139,7 +155,9 @@ def _bounds(bounds: tuple[str, ...]) -> float | dict[str, float] | None:
     return given
 
 
-def _summary(run: common.Run, sources: tuple[Path, ...], output: Path, done: list[Done], seconds: float) -> None:
+def _summary(
+    run: common.Run, sources: tuple[Path, ...], output: Path, done: list[Done], seconds: float, growing: Growing | None
+) -> None:
     from pantok.formats.store import Store
 
     new = [d for d in done if d.encoded]
@@ -168,6 +186,9 @@ def _summary(run: common.Run, sources: tuple[Path, ...], output: Path, done: lis
         )
     elif kept:
         run.say(f"{output}: nothing to do, {common.counted(kept, 'episode')} of {len(done)} there already; {size}.")
+    if growing is not None:
+        document = {**document, **growing.document(output)}
+        growing.summary(output)
     if new or kept:
         run.say(f"Next: pantok info {output} · pantok verify {output} · pantok eval {output}")
     nothing = not new and not kept

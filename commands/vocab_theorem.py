@@ -38,7 +38,6 @@ def theorem(
     from pantok.errors import OptionError
     from pantok.evolve.theorem import BASES, Plan, measured
     from pantok.formats.store import Store
-    from pantok.formats.vocab import load_vocabulary
 
     run = common.Run(as_json=as_json)
     if output is not None:
@@ -53,7 +52,7 @@ def theorem(
     tokens = here.read(name, [track]).tracks[track]
     if tokens.modality != "numeric":
         raise OptionError(f"--track {track}", f"is {tokens.modality}", "name a track of numbers")
-    state = load_vocabulary(store / "vocabulary").states["numeric"]
+    state = here.vocabulary.states["numeric"]
     found = measured(state, tokens, eps)
     plan, paper = (
         Plan(steps=found.steps, coordinates=found.coordinates, width=found.width, eps=eps, whole=w)

@@ -20,6 +20,7 @@ from pantok.errors import InputError, StoreError, TokenError
 
 if TYPE_CHECKING:
     from pantok.encode import Codec
+    from pantok.experience import Episode
     from pantok.formats.folder import EpisodeFiles, ReadOptions
     from pantok.formats.store import Store
 
@@ -69,9 +70,15 @@ def _open(path: str) -> tuple[Store, Codec]:
     return store, Codec(store.vocabulary)
 
 
-def encode_episode(job: Job, files: EpisodeFiles, tick: Callable[[str, float], None] = lambda *_: None) -> Done:
+def encode_episode(
+    job: Job,
+    files: EpisodeFiles,
+    tick: Callable[[str, float], None] = lambda *_: None,
+    codec_for: Callable[[Store, Episode], Codec] | None = None,
+) -> Done:
     """Reads, encodes and commits one episode. What is wrong with its files comes back as problems, not as an error.
 
+    codec_for: what encodes it, chosen when it is known that it is not in the store; the store's own if None.
     Raises StoreError where the store itself cannot be written: no other episode would fare better.
     """
     from pantok.formats.folder import read_episode
@@ -85,6 +92,8 @@ def encode_episode(job: Job, files: EpisodeFiles, tick: Callable[[str, float], N
         if not job.force and store.has(episode.id, episode.sources, parameters):
             done.kept = True
             return done
+        if codec_for is not None:
+            codec = codec_for(store, episode)
         taken: dict[str, int] = {}
 
         def progress(name: str, samples: int) -> None:

@@ -30,6 +30,7 @@ from pantok.formats.store_columns import episode_columns
 from pantok.formats.store_segment import Segment
 from pantok.layout import KINDS, Arranged, Layout
 from pantok.layout_columns import Numbering
+from pantok.stream import smallest_dtype
 from pantok.vocabulary import Vocabulary
 
 _NO_CODE = tuple(KINDS.index(kind) for kind in ("control", "latent"))
@@ -42,7 +43,7 @@ class Planner:
     def __init__(self, path: str | Path, layout: Layout, vocabulary: Vocabulary) -> None:
         self.store = Store.open(path, vocabulary)
         self._vocabulary, self._numbering = vocabulary, Numbering(layout, vocabulary)
-        self._columns: dict[tuple[str, int], int] = {}
+        self._columns: dict[tuple[str, int, str], int] = {}
         self._listed: list[dict[str, Any]] = []
         self._open: OrderedDict[str, _Episode] = OrderedDict()
         if layout.latents:
@@ -50,16 +51,20 @@ class Planner:
         for name, track in sorted(self.store.sizes_by_track().items()):
             if layout.keeps(name):
                 for level in range(self._numbering.depth_of(name, track.modality, track.codes)):
-                    self._columns[name, level] = len(self._listed)
-                    self._listed.append(self._column(name, track.modality, level))
+                    for dtype in self._dtypes(track.modality, level):
+                        self._columns[name, level, dtype] = len(self._listed)
+                        self._listed.append(self._column(name, track.modality, level, dtype))
 
-    def _column(self, track: str, modality: str, level: int) -> dict[str, Any]:
-        from pantok.stream import smallest_dtype
+    def _dtypes(self, modality: str, level: int) -> list[str]:
+        """Of a level's codes in the files: more than one if it grew over 255 or 65,535 codes."""
+        versions = [v for v in map(self.store.version, self.store.vocabulary_ids) if modality in v.states]
+        sizes = [v.levels(modality)[level].cardinality for v in versions]
+        return list(dict.fromkeys(smallest_dtype(n).newbyteorder("<").str for n in sizes))
 
+    def _column(self, track: str, modality: str, level: int, dtype: str) -> dict[str, Any]:
         table = self._vocabulary.table(modality, level).astype(np.int64)
         ids = {"first": int(table[0])} if (np.diff(table) == 1).all() else {"table": table.tolist()}
-        dtype = smallest_dtype(self.store.vocabulary.levels(modality)[level].cardinality).newbyteorder("<")
-        return {"track": track, "level": level, "modality": modality, "dtype": dtype.str, **ids}
+        return {"track": track, "level": level, "modality": modality, "dtype": dtype, **ids}
 
     def head(self, length: int) -> dict[str, Any]:
         """The first line."""
@@ -77,7 +82,7 @@ class Planner:
         self._open.move_to_end(episode)
         codes, fixed = found.places(start, stop, at)
         listed = [
-            {"column": self._columns[track, level], "runs": runs, "places": places}
+            {"column": self._columns[track, level, found.dtype(track, level)], "runs": runs, "places": places}
             for track, level, runs, places in codes
         ]
         return {"episode": episode, "span": [at, at + stop - start], "codes": listed, "fixed": fixed}
@@ -130,6 +135,10 @@ class _Episode:
             spread = self._segment.about(facts["folder"])["levels"][level]
             self._splits[key] = facts["codes"][level][0] + self._segment.splits(facts, spread, check=False)
         return self._splits[key]
+
+    def dtype(self, track: str, level: int) -> str:
+        """Of a level's codes in this episode's files."""
+        return str(_array(self._segment, self._lines[track]["folder"], level).dtype.newbyteorder("<").str)
 
     def _bytes(self, track: str, level: int, first: int, count: int) -> Iterator[list[Any]]:
         array = _array(self._segment, self._lines[track]["folder"], level)

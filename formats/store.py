@@ -18,12 +18,12 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pantok.errors import StoreError, VocabularyError
 from pantok.experience import Source
+from pantok.formats import store_vocabularies as vocabularies
 from pantok.formats.store_disk import StageLock, mirror_at, publish, reason, staged, sweep_stages
 from pantok.formats.store_facts import canonical, checked, episode_digest, episode_key
 from pantok.formats.store_index import FOLDER as INDEX
@@ -45,8 +45,11 @@ _CACHED_SEGMENTS = 64
 class Store:
     """A token store that is there. Make one with `create`, `open` or `create_or_open`. Pickles by its path."""
 
-    def __init__(self, path: Path, vocabulary_id: str, manifest: Manifest) -> None:
-        self.path, self.vocabulary_id, self._manifest = path, vocabulary_id, manifest
+    def __init__(self, path: Path, first_vocabulary: str, manifest: Manifest) -> None:
+        self.path, self._manifest = path, manifest
+        self.vocabulary_ids = vocabularies.ids(path, first_vocabulary)
+        """Of the vocabularies that its segments were written under, the oldest first (`store_vocabularies`)."""
+        self._vocabularies: dict[str, Vocabulary] = {}
         self._segments: dict[str, Segment] = {}
         self._sorted: tuple[int, Mapping[str, EpisodeInfo]] | None = None
         self._is_swept = False
@@ -115,7 +118,7 @@ class Store:
             raise VocabularyError(
                 path,
                 f"was encoded under vocabulary {store.vocabulary_id[:12]}, which {vocabulary.id[:12]} does not read",
-                f"use its own, {path / 'vocabulary'}, or encode again into a new store",
+                f"use its own, {vocabularies.newest_folder(path)}, or encode again into a new store",
             )
         return store
 
@@ -130,7 +133,7 @@ class Store:
                 if not (mirror_of(path) / "zarr.json").exists():
                     raise  # else another process was first
         store = cls.open(path)
-        if store.vocabulary_id != vocabulary.id:
+        if vocabulary.id not in store.vocabulary_ids:
             raise VocabularyError(
                 path,
                 f"is a store of vocabulary {store.vocabulary_id[:12]}, not of {vocabulary.id[:12]}",
@@ -138,17 +141,50 @@ class Store:
             )
         return store
 
-    @cached_property
+    @property
+    def vocabulary_id(self) -> str:
+        """Of the newest vocabulary, under which all of it is read."""
+        return self.vocabulary_ids[-1]
+
+    @property
     def vocabulary(self) -> Vocabulary:
-        """The store's own copy; tensors are read when first touched. Raises VocabularyError."""
-        vocabulary = load_vocabulary(self.path / "vocabulary", lazy=True)
-        if vocabulary.id != self.vocabulary_id:
+        """The newest of the store's own; tensors are read when first touched. Raises VocabularyError."""
+        return self.version(self.vocabulary_id)
+
+    def version(self, vocabulary_id: str) -> Vocabulary:
+        """One of the vocabularies that segments were written under. Raises VocabularyError if none has that id."""
+        if vocabulary_id not in self._vocabularies:
+            if vocabulary_id not in self.vocabulary_ids:
+                raise VocabularyError(
+                    self.path,
+                    f"has no vocabulary {vocabulary_id[:12]}, it holds {self.vocabulary_id[:12]}",
+                    "encode again under the store's vocabulary, or into a new store",
+                )
+            folder = vocabularies.folders(self.path)[self.vocabulary_ids.index(vocabulary_id)]
+            vocabulary = load_vocabulary(folder, lazy=True)
+            if vocabulary.id != vocabulary_id:
+                raise VocabularyError(
+                    folder, f"is vocabulary {vocabulary.id[:12]}, the store says {vocabulary_id[:12]}",
+                    "restore it from a copy",
+                )  # fmt: skip
+            self._vocabularies[vocabulary_id] = vocabulary
+        return self._vocabularies[vocabulary_id]
+
+    def extend(self, vocabulary: Vocabulary, lineage: Iterable[Mapping[str, Any]]) -> bool:
+        """Makes a vocabulary that grew out of the newest one the newest; False if another writer was quicker.
+
+        What is written from then on may have its codes; what was written before reads as before. lineage: the lines
+        that led to it. Raises VocabularyError if it did not grow out of it, StoreError if the disk refuses.
+        """
+        if not vocabulary.reads(self.vocabulary):
             raise VocabularyError(
-                self.path / "vocabulary",
-                f"is vocabulary {vocabulary.id[:12]}, the store says {self.vocabulary_id[:12]}",
-                "restore it from a copy",
+                self.path,
+                f"vocabulary {vocabulary.id[:12]} did not grow out of the store's, {self.vocabulary_id[:12]}",
+                "choose another -o",
             )
-        return vocabulary
+        done = vocabularies.add(self.path, vocabulary, lineage, len(self.vocabulary_ids))
+        self.refresh()
+        return done
 
     @property
     def episodes(self) -> Mapping[str, EpisodeInfo]:
@@ -171,12 +207,16 @@ class Store:
     def refresh(self) -> None:
         """Takes note of what other processes have committed since."""
         self._manifest.refresh()
+        self.vocabulary_ids = vocabularies.ids(self.path, self.vocabulary_ids[0], self.vocabulary_ids)
 
     def has(self, episode: str, sources: Iterable[Source] = (), parameters: Mapping[str, Any] | None = None) -> bool:
         """Whether the episode is committed, made from these sources with these parameters: then skip it."""
         self.refresh()
         found = self._manifest.episodes.get(episode)
-        return found is not None and found.key == episode_key(episode, sources, self.vocabulary_id, parameters or {})
+        return found is not None and any(
+            found.key == episode_key(episode, sources, vocabulary, parameters or {})
+            for vocabulary in reversed(self.vocabulary_ids)
+        )
 
     def write(self, streams: Iterable[TokenStream]) -> int:
         """Commits each stream as it comes, a segment each; how many. An episode that is there already is replaced.
@@ -198,9 +238,14 @@ class Store:
         if segment.streams:
             self.write_segment(segment.streams)
 
+    def checked(self, stream: TokenStream) -> TokenStream:
+        """The stream as it is stored. Raises TokenError, VocabularyError as `write` does."""
+        known = stream.vocabulary_id in self.vocabulary_ids
+        return checked(stream, self.version(stream.vocabulary_id) if known else self.vocabulary)
+
     def write_segment(self, streams: Collection[TokenStream]) -> str:
         """Commits the streams together as one segment; its name. See `write`."""
-        streams = [checked(stream, self.vocabulary) for stream in streams]
+        streams = [self.checked(stream) for stream in streams]
         digests = [episode_digest(stream) for stream in streams]
         name = segment_name(streams, digests)
         try:
@@ -237,7 +282,7 @@ class Store:
         try:
             with ExitStack() as held:
                 stage = held.enter_context(staged(folder, name))
-                entry = write_segment(stage, streams, digests, self.vocabulary, packed, merged)
+                entry = write_segment(stage, streams, digests, self.version(streams[0].vocabulary_id), packed, merged)
                 while True:
                     try:
                         publish(stage, folder / name, replace=False)
@@ -311,7 +356,11 @@ class Store:
         if name not in self._segments:
             while len(self._segments) >= _CACHED_SEGMENTS:
                 self._segments.pop(next(iter(self._segments)))
-            self._segments[name] = Segment(self.path / "segments" / name, self._manifest.known[name].commit_sha256)
+            segment = Segment(self.path / "segments" / name, self._manifest.known[name].commit_sha256)
+            if (written := segment.commit["vocabulary_id"]) not in self.vocabulary_ids:
+                self.refresh()
+                self.version(written)
+            self._segments[name] = segment
         return self._segments[name]
 
     def digest(self) -> str:
@@ -399,7 +448,7 @@ class Store:
                 if name in self._manifest.known or not (folder / name).is_dir():
                     continue
                 taken = self._manifest.episodes
-                if is_intact(folder / name, self.vocabulary_id) and not is_merged(folder / name):
+                if is_intact(folder / name, self.vocabulary_ids) and not is_merged(folder / name):
                     entry = manifest_entry(folder / name)
                     if not any(row[0] in taken for row in entry["episodes"]):
                         self._manifest.commit(add=[entry])
@@ -420,7 +469,7 @@ class SegmentWriter:
 
     def add(self, stream: TokenStream) -> None:
         """Raises TokenError or VocabularyError as `Store.write` does."""
-        self.streams.append(checked(stream, self._store.vocabulary))
+        self.streams.append(self._store.checked(stream))
 
 
 def _settle(stage: Path, placed: Path) -> StageLock | None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pantok.errors import OptionError, StoreError
+from pantok.formats import store_vocabularies as vocabularies
 from pantok.formats.store_disk import publish, reason, staged, sweep_stages
-from pantok.formats.store_facts import checked, episode_digest
+from pantok.formats.store_facts import episode_digest
 from pantok.formats.store_manifest import INDEX_FROM, EpisodeInfo
 from pantok.formats.store_root import may_replace, write_empty
 from pantok.formats.store_segment import segment_name
@@ -69,14 +70,16 @@ def plan(store: Store, config: MergeConfig, whole: bool = False) -> tuple[list[l
     rows: dict[str, list[EpisodeInfo]] = {}
     for episode in store.episodes.values():
         rows.setdefault(episode.segment, []).append(episode)
-    small: list[tuple[EpisodeInfo, int]] = []
+    small: list[list[tuple[EpisodeInfo, int]]] = [[] for _ in store.vocabulary_ids]
     for name, live in rows.items():
         info = store.known(name)
         is_large = 2 * info.bytes >= config.bytes or 2 * len(live) >= config.episodes
         if whole or len(live) < info.episodes or not is_large:
-            small += [(episode, info.bytes // max(info.episodes, 1)) for episode in live]
-    small.sort(key=lambda pair: pair[0].id)
-    groups = list(_groups(small, config))
+            written = 0 if len(small) == 1 else store.vocabulary_ids.index(store.segment(name).commit["vocabulary_id"])
+            small[written] += [(episode, info.bytes // max(info.episodes, 1)) for episode in live]
+    groups: list[list[EpisodeInfo]] = []
+    for alike in small:  # a segment is of one vocabulary
+        groups += _groups(sorted(alike, key=lambda pair: pair[0].id), config)
     if whole:
         return groups, len(rows)
     # What would only write the same segment again stays.
@@ -157,7 +160,7 @@ def _read(store: Store, group: Sequence[EpisodeInfo]) -> tuple[list[TokenStream]
     """The episodes and their digests, compared. Raises StoreError."""
     streams, digests = [], []
     for episode in group:
-        stream = checked(store.read(episode.id), store.vocabulary)
+        stream = store.checked(store.read(episode.id))
         digest = episode_digest(stream)
         if digest != episode.digest:
             where = store.path / "segments" / episode.segment
@@ -183,7 +186,8 @@ def pack(
         full.parent.mkdir(parents=True, exist_ok=True)
         sweep_stages(full.parent, path.name)
         with staged(full.parent, path.name) as stage:
-            write_empty(stage, store.vocabulary)
+            write_empty(stage, store.version(store.vocabulary_ids[0]))
+            vocabularies.copy(store.path, stage)
             out = Store.open(stage)
             groups, before = plan(store, config, whole=True)
             total, done = sum(map(len, groups)), 0

@@ -122,7 +122,7 @@ class Mirror:
                 return
             (self.folder / "segments").mkdir(parents=True, exist_ok=True)
             wanted = ["zarr.json", "segments/zarr.json"]
-            for prefix in ("manifest/", "vocabulary/"):
+            for prefix in ("manifest/", "vocabulary/", "vocabularies/"):
                 wanted += [entry["path"] for batch in self._api.list(self._store, prefix) for entry in batch]
             missing = [key for key in wanted if not (self.folder / key).exists()]
             with ThreadPoolExecutor(16) as pool:

@@ -62,6 +62,7 @@ def write_segment(
     The segment's entry in the manifest.
     """
     assert streams and len({s.id for s in streams}) == len(streams), [s.id for s in streams]
+    assert {s.vocabulary_id for s in streams} == {vocabulary.id}, {s.vocabulary_id for s in streams}
     objects: Objects = {}
     lines: list[dict[str, Any]] = [
         {
@@ -121,11 +122,11 @@ def manifest_entry(folder: Path) -> dict[str, Any]:
     return {**commit["entry"], "commit_sha256": sha256}
 
 
-def is_intact(folder: Path, vocabulary_id: str | None = None) -> bool:
-    """Whether a segment is finished and every object of it is what COMMIT.json says."""
+def is_intact(folder: Path, vocabularies: Collection[str] | None = None) -> bool:
+    """Whether a segment is finished, of one of `vocabularies` (any if None), and every object what COMMIT.json says."""
     try:
         commit, _ = read_commit(folder)
-        if vocabulary_id is not None and commit["vocabulary_id"] != vocabulary_id:
+        if vocabularies is not None and commit["vocabulary_id"] not in vocabularies:
             return False
         for name, (size, crc) in commit["objects"].items():
             if crc32c_of_file(folder / name) != (size, int(crc, 16)):

@@ -34,7 +34,7 @@ class StoreSize:
 
 
 def store_sizes(manifest: Manifest, vocabulary: Vocabulary) -> StoreSize:
-    """Bytes by track and level of the live episodes."""
+    """Bytes by track and level of the live episodes; those of a level that grew in its newest width."""
     sizes, totals = [], manifest.totals
     for name, (modality, episodes, samples, ticks, ns, codes, latent_bytes) in sorted(totals.tracks.items()):
         if episodes:

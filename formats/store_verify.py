@@ -9,7 +9,7 @@ whole byte for byte is then decoded: codes below their cardinality, splits that 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,10 @@ from pantok.formats.store_remote import fresh_mirror, is_remote
 from pantok.formats.store_root import CACHE, read_root
 from pantok.formats.store_segment import COMMIT, Segment, is_intact
 from pantok.formats.store_shard import Fault
+from pantok.formats.store_vocabularies import FIRST
+from pantok.formats.store_vocabularies import FOLDER as VOCABULARIES
+from pantok.formats.store_vocabularies import faults as vocabulary_faults
+from pantok.formats.store_vocabularies import strays as vocabulary_strays
 from pantok.formats.vocab import load_vocabulary
 from pantok.stream import TokenStream
 from pantok.vocabulary import Vocabulary
@@ -96,11 +100,16 @@ def _verify(path: Path, report: Callable[[int, int], None] | None) -> Iterator[P
     manifest = Manifest(path)
     problems += _check_root(path, manifest)
     problems += _check_manifest(path, manifest)
-    vocabulary = None
-    try:
-        vocabulary = load_vocabulary(path / "vocabulary")
-    except VocabularyError as error:
-        problems.append(_problem(path, error))
+    known: dict[str, Vocabulary] = {}
+    for folder in [path / FIRST, *sorted((path / VOCABULARIES).glob("[0-9]*"))]:
+        try:
+            vocabulary = load_vocabulary(folder)
+            known[vocabulary.id] = vocabulary
+        except VocabularyError as error:
+            problems.append(_problem(path, error))
+    for file, what in vocabulary_faults(path):
+        kind = "missing" if what == "is missing" else "stray" if what.startswith("does not belong") else "damaged"
+        problems.append(Problem(kind=kind, path=str(file.relative_to(path)), what=what))
     # One damaged file may be met twice; the first word on it is enough.
     yield from {problem.path: problem for problem in reversed(problems)}.values()
     live = manifest.segments
@@ -108,7 +117,7 @@ def _verify(path: Path, report: Callable[[int, int], None] | None) -> Iterator[P
     for episode in manifest.episodes.values():
         rows[episode.segment].append(episode)
     for done, (name, segment) in enumerate(live.items()):
-        yield from _check_segment(path, segment, sorted(rows[name], key=lambda e: e.row), vocabulary)
+        yield from _check_segment(path, segment, sorted(rows[name], key=lambda e: e.row), known)
         if report is not None:
             report(done + 1, len(live))
     yield from _strays(path, manifest)
@@ -223,8 +232,13 @@ def _leftover(store: Path, path: Path, what: str, kind: str = "leftover") -> Ite
 
 def _strays(path: Path, manifest: Manifest) -> Iterator[Problem]:
     for name in sorted(os.listdir(path)):
-        if name not in ("zarr.json", "vocabulary", "segments", FOLDER, CACHE):
+        if name not in ("zarr.json", FIRST, VOCABULARIES, "segments", FOLDER, CACHE):
             yield Problem(kind="stray", path=name, what="does not belong to the store")
+    for stray in vocabulary_strays(path):
+        what, kind = "does not belong to the store", "stray"
+        if stray.name.startswith(".stage-"):
+            what, kind = "was being written by a process that was killed", "leftover"
+        yield from _leftover(path, stray, what, kind)
     try:
         names = sorted(os.listdir(path / "segments"))
     except OSError:
@@ -247,7 +261,7 @@ def _strays(path: Path, manifest: Manifest) -> Iterator[Problem]:
 
 
 def _check_segment(
-    store: Path, info: SegmentInfo, episodes: list[EpisodeInfo], vocabulary: Vocabulary | None
+    store: Path, info: SegmentInfo, episodes: list[EpisodeInfo], known: Mapping[str, Vocabulary]
 ) -> Iterator[Problem]:
     folder = store / "segments" / info.name
     relative = folder.relative_to(store)
@@ -272,11 +286,11 @@ def _check_segment(
                 yield Problem(kind="stray", path=f"{relative}/{name}", what="does not belong to the store")
     if is_whole:
         for episode in episodes:
-            yield from _check_content(store, segment, episode, vocabulary)
+            yield from _check_content(store, segment, episode, known)
 
 
 def _check_content(
-    store: Path, segment: Segment, episode: EpisodeInfo, vocabulary: Vocabulary | None
+    store: Path, segment: Segment, episode: EpisodeInfo, known: Mapping[str, Vocabulary]
 ) -> Iterator[Problem]:
     """Decodes an episode whose bytes are whole: what its writer got wrong shows here."""
     relative = str(segment.folder.relative_to(store))
@@ -289,6 +303,9 @@ def _check_content(
     except (StoreError, KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
         yield wrong(f"cannot be decoded: {error}")
         return
+    vocabulary = known.get(stream.vocabulary_id)
+    if known and vocabulary is None:
+        yield wrong(f"was written under vocabulary {stream.vocabulary_id[:12]}, which the store has not")
     for track in stream.tracks.values():
         if vocabulary is not None:
             try:

@@ -148,7 +148,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         data = (path / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         if (path / "vocabulary" / MANIFEST).is_file():
-            make = f"it is a token store; its vocabulary is {path / 'vocabulary'}"
+            from pantok.formats.store_vocabularies import newest_folder
+
+            make = f"it is a token store; its vocabulary is {newest_folder(path)}"
         problem = f"is not a vocabulary: it has no {MANIFEST}" if path.exists() else "there is no such vocabulary"
         raise VocabularyError(path, problem, make) from error
     except OSError as error:

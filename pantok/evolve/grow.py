@@ -43,12 +43,14 @@ class GrowConfig:
     far: share of the new recordings' vectors that lie nearer than new codes may reach. 0 lets a new code compete
         everywhere; nearer to 1, more of what was encoded before stays as it is.
     most: new codes of a level at most; None for as many again as it has, 64 at least.
+    total: new codes of all levels of a modality at most; the first levels have the first claim. None for no limit.
     seconds: of sound to learn from, spread over the recordings; a fifth of it is held out.
     megabytes: of frames to learn from, spread over the recordings; a fourth of them is held out.
     """
 
     far: float = 0.5
     most: int | None = None
+    total: int | None = None
     seconds: float = 240.0
     megabytes: int = 160
 
@@ -147,9 +149,10 @@ def grown_book(
     )
 
 
-def most_of(config: GrowConfig, codes: int) -> int:
-    """How many codes a level of `codes` may get."""
-    return max(codes, _LEAST_GROWTH) if config.most is None else config.most
+def most_of(config: GrowConfig, codes: int, before: Sequence[LevelGrowth] = ()) -> int:
+    """How many codes a level of `codes` may get, when the levels `before` have got theirs."""
+    most = max(codes, _LEAST_GROWTH) if config.most is None else config.most
+    return most if config.total is None else max(0, min(most, config.total - sum(g.added for g in before)))
 
 
 def _db(more: float, less: float) -> float:

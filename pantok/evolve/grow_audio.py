@@ -38,8 +38,8 @@ def grow_audio(
     if not parts[1]:
         parts = samples[:-1], samples[-1:]
     state, growths = _loudness(state, parts, config, seed, report)
-    state, more = _shapes(state, parts, config, seed, report)
-    return state, growths + more
+    state, growths = _shapes(state, parts, config, seed, report, growths)
+    return state, growths
 
 
 def _loudness(
@@ -49,7 +49,7 @@ def _loudness(
     seed: int,
     report: Report,
 ) -> tuple[TokenizerState, list[LevelGrowth]]:
-    growths = []
+    growths: list[LevelGrowth] = []
     # What is left of each sample's loudness, band by band.
     left = [[s.bands.loudness(s.frames) for s in samples] for samples in parts]
     for number, part in enumerate(PARTS):
@@ -71,8 +71,8 @@ def _loudness(
         bound = LOUDEST if part.group == "tick" else 2 * LOUDEST
         growth = grown_book(
             part.name, targets[0], targets[1], book, life,
-            price=None, most=most_of(config, len(book)), far=config.far if len(book) > 64 else 0.0, seed=seed + number,
-            spread=partial(_whole, bound),
+            price=None, most=most_of(config, len(book), growths), far=config.far if len(book) > 64 else 0.0,
+            seed=seed + number, spread=partial(_whole, bound),
         )  # fmt: skip
         growths.append(growth)
         if growth.added:
@@ -96,8 +96,9 @@ def _shapes(
     config: GrowConfig,
     seed: int,
     report: Report,
+    growths: list[LevelGrowth],
 ) -> tuple[TokenizerState, list[LevelGrowth]]:
-    growths = []
+    growths = list(growths)
     books = AudioTokenizer.from_state(state).books
     vectors = [fit.shape_vectors(books, samples) for samples in parts]
     for stage in range(STAGES):
@@ -107,7 +108,8 @@ def _shapes(
         grids = [np.clip(np.rint(v), -WIDEST, WIDEST).astype(np.float32) for v, _ in vectors]
         growth = grown_book(
             name, grids[0], grids[1], book, life,
-            price=None, most=most_of(config, len(book)), far=config.far, seed=seed + 50 + stage, spread=_short,
+            price=None, most=most_of(config, len(book), growths), far=config.far, seed=seed + 50 + stage,
+            spread=_short,
         )  # fmt: skip
         growths.append(growth)
         if growth.added:

@@ -55,7 +55,7 @@ def grow_numeric(
 
     start = best = bits(0)
     kept, size = 0, LEAST
-    while size // 2 < len(merges):
+    while len(merges) and size // 2 < len(merges):
         count = min(size, len(merges))
         report("judging", 0.9)
         now = bits(count)

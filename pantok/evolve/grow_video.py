@@ -68,7 +68,8 @@ def _grown(
     state: TokenizerState, pools: Sequence[Pool], config: GrowConfig, seed: int, report: Report
 ) -> tuple[TokenizerState, list[LevelGrowth]]:
     """Stage after stage of each book, each on what those before it, grown already, leave over."""
-    lam, growths = lambda_of(VideoOptions().quality), []
+    lam = lambda_of(VideoOptions().quality)
+    growths: list[LevelGrowth] = []
     books = VideoTokenizer.from_state(state).books
     for number, name in enumerate(Books.NAMES):
         report(f"codes of {name}", number / len(Books.NAMES))
@@ -82,7 +83,7 @@ def _grown(
             life = book.lives[stage] if book.lives else Life()
             growth = grown_book(
                 level, left[0].astype(np.float32), left[1].astype(np.float32), codes, life,
-                price=None, most=most_of(config, len(codes)), far=config.far, seed=seed + 10 * number + stage,
+                price=None, most=most_of(config, len(codes), growths), far=config.far, seed=seed + 10 * number + stage,
                 spread=partial(_legal, book),
             )  # fmt: skip
             growths.append(growth)

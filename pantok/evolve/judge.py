@@ -49,12 +49,12 @@ def judge(
     serves: seconds of recordings that the new codes' own bits are spread over. Raises InputError for less than 2 s.
     """
     parts = [beginning(t, seconds / len(tracks)) for t in tracks]
-    first = _coded(old, parts, None)
+    first = coded(old, parts, None)
     if first.seconds.sum() < 2:
         raise InputError("recordings", "are too short to judge a vocabulary on", "give more of them")
     eps = max(first.error / 2, 1e-12)
     return tuple(  # type: ignore[return-value]
-        _judged(state, _coded(state, parts, eps), codes, serves)
+        _judged(state, coded(state, parts, eps), codes, serves)
         for state, codes in ((old, 0.0), (new, _dictionary(old, new)))
     )
 
@@ -91,17 +91,19 @@ def beginning(track: Track, seconds: float) -> Track:
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
-    """ids of a modality's levels in one row, group by group; digits float64 (G,)."""
+class Told:
+    """Tracks coded: ids of the modality's levels in one row, each of a group; seconds and bits of digits of each group
+    float64 (G,); root mean square error in the units of the recording; samples, all channels or pixels counted."""
 
     ids: np.ndarray
     group: np.ndarray
     seconds: np.ndarray
     digits: np.ndarray
     error: float
+    samples: int
 
 
-def _coded(state: TokenizerState, parts: Sequence[Track], eps: float | None) -> _Told:
+def coded(state: TokenizerState, parts: Sequence[Track], eps: float | None) -> Told:
     """Codes and what they leave unsaid, in groups of about a second. eps: None to learn the error only."""
     tokenizer = tokenizers.load(state)
     offsets = np.cumsum([0, *(lv.cardinality for lv in state.levels)])
@@ -131,10 +133,10 @@ def _coded(state: TokenizerState, parts: Sequence[Track], eps: float | None) -> 
             digits.append(0.0 if eps is None else scale * float(digit_bits(here[:, some], eps).sum()))
             number += 1
     error = float(np.sqrt(square / max(samples, 1)))
-    return _Told(np.concatenate(ids), np.concatenate(groups), np.array(seconds), np.array(digits), error)
+    return Told(np.concatenate(ids), np.concatenate(groups), np.array(seconds), np.array(digits), error, samples)
 
 
-def _judged(state: TokenizerState, told: _Told, dictionary: float, serves: float) -> Judged:
+def _judged(state: TokenizerState, told: Told, dictionary: float, serves: float) -> Judged:
     held = held_out(len(told.seconds))
     passage = Passage(told.ids, told.group, told.seconds)
     size = sum(lv.cardinality for lv in state.levels)

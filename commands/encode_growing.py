@@ -1,0 +1,119 @@
+"""`pantok encode --grow`: the vocabulary of a store is extended while recordings are encoded into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pantok.commands import common
+
+if TYPE_CHECKING:
+    from pantok.encode import Codec
+    from pantok.experience import Episode
+    from pantok.formats.store import Store
+    from pantok.vocabulary import Vocabulary
+
+
+def open_store(run: common.Run, output: Path, vocabulary: Vocabulary, path: Path | None) -> Store:
+    """The store to encode into, made if there is none. One whose vocabulary the given one grew out of takes it in."""
+    from pantok.formats.store import Store
+    from pantok.formats.store_remote import is_remote
+    from pantok.formats.vocab import read_lineage
+
+    if path is not None and not is_remote(output) and (output / "zarr.json").exists():
+        store = Store.open(output)
+        if vocabulary.id not in store.vocabulary_ids and vocabulary.reads(store.vocabulary):
+            store.extend(vocabulary, read_lineage(path))
+            run.say(f"{output} is read and written under {path} from now on; what it holds reads as before.")
+    store = Store.create_or_open(output, vocabulary)
+    if store.vocabulary_id != vocabulary.id:
+        run.say(f"{output} has a later vocabulary of its own, {store.vocabulary_id[:12]}: it is used.")
+    return store
+
+
+class Growing:
+    """What --grow does on each episode, and what came of it. Raises OptionError for a limit that cannot be."""
+
+    def __init__(self, run: common.Run, max_new: int | None) -> None:
+        from pantok.evolve.online import Grower, OnlineConfig
+
+        self._config = OnlineConfig() if max_new is None else OnlineConfig(max_new=max_new)
+        self._run, self._grower = run, Grower(self._config)
+        self._codec: Codec | None = None
+        self._steps: list[dict[str, Any]] = []
+        self._left = self._config.max_new
+
+    def codec_for(self, bar: Any, task: Any) -> Callable[[Store, Episode], Codec]:
+        """For `encode_episode`: grows the store's vocabulary for an episode if that pays; what encodes it."""
+
+        def told(modality: str) -> Callable[[str, float], None]:
+            return lambda what, fraction: bar.update(task, note=f"growing {modality}: {what}")
+
+        def choose(store: Store, episode: Episode) -> Codec:
+            from pantok.encode import Codec
+
+            bar.update(task, note="growing: looking")
+            while not self._grow(store, episode, told):
+                pass  # another process was quicker: its vocabulary may do
+            if self._codec is None or self._codec.vocabulary.id != store.vocabulary_id:
+                self._codec = Codec(store.vocabulary)
+            return self._codec
+
+        return choose
+
+    def _grow(self, store: Store, episode: Episode, told: Callable[[str], Any]) -> bool:
+        from pantok.evolve.lineage import line
+        from pantok.formats.store_vocabularies import lines_of
+
+        old = store.vocabulary
+        self._left = self._config.max_new - (old.size - store.version(store.vocabulary_ids[0]).size)
+        new, steps = self._grower.grown(old, list(episode.tracks.values()), self._left, told)
+        if not steps:
+            return True
+        before = {s.modality: round(s.before, 1) for s in steps}
+        after = {s.modality: round(s.after, 1) for s in steps}
+        arguments = {"episode": episode.id, "max_new": self._config.max_new}
+        entry = line(
+            "grow", new, [old], arguments, {"ids": old.size, "bits_per_second": before},
+            {"ids": new.size, "bits_per_second": after, "levels": {s.modality: s.levels for s in steps}},
+        )  # fmt: skip
+        if not store.extend(new, [*lines_of(store.path), entry]):
+            return False
+        self._left -= new.size - old.size
+        for step in steps:
+            self._steps.append(
+                {
+                    "episode": episode.id,
+                    "modality": step.modality,
+                    "added": step.added,
+                    "bits_per_second_before": round(step.before, 1),
+                    "bits_per_second_after": round(step.after, 1),
+                    "vocabulary_id": new.id,
+                }
+            )
+            self._run.say(
+                f"{episode.id}: {step.added} new {step.modality} codes, "
+                f"{step.before:.0f} -> {step.after:.0f} bits a second to half the error."
+            )
+        return True
+
+    def document(self, output: Path) -> dict[str, Any]:
+        """What came of it, for --json."""
+        from pantok.formats.store import Store
+
+        store = Store.open(output)
+        ids = {"ids": store.vocabulary.size, "vocabulary_id": store.vocabulary_id, "vocabularies": store.vocabulary_ids}
+        return {**ids, "grown": self._steps, "new_ids_left": self._left}
+
+    def summary(self, output: Path) -> None:
+        """What came of it, in a sentence."""
+        from pantok.formats.store_vocabularies import newest_folder
+
+        added = sum(step["added"] for step in self._steps)
+        if added:
+            self._run.say(
+                f"Its vocabulary got {added} ids and may get {self._left} more; it is {newest_folder(output)}."
+            )
+        else:
+            self._run.say(f"Its vocabulary did not grow: no new code would pay, or none is left of {self._left}.")
