@@ -21,6 +21,7 @@ import click
 
 from pantok.commands.cli import SOME_SKIPPED
 from pantok.errors import InputError, OptionError, PantokError
+from pantok.formats.addresses import Place, is_remote
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +34,19 @@ if TYPE_CHECKING:
     from pantok.vocabulary import Vocabulary
 
 MODALITIES = ("video", "audio", "numeric", "text")
+
+STORE = click.Path(path_type=Place)
+"""A store: a path, or an address in object storage."""
+
+
+class _Here(click.Path):
+    """What is written on this machine."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if is_remote(value):
+            raise OptionError(value, "is in object storage, where only `encode` writes", "-o names a path here")
+        return super().convert(value, param, ctx)
+
 
 sources = click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 force = click.option("-f", "--force", is_flag=True, help="Overwrite the output if it exists.")
@@ -49,8 +63,10 @@ config_file = click.option(
 )
 
 
-def output(help_: str, required: bool = True) -> Callable[[Any], Any]:
-    return click.option("-o", "--output", required=required, type=click.Path(path_type=Path), help=help_)
+def output(help_: str, required: bool = True, type_: click.Path | None = None) -> Callable[[Any], Any]:
+    """type_: `STORE` where it may be an address in object storage."""
+    given = type_ or _Here(path_type=Path)
+    return click.option("-o", "--output", required=required, type=given, help=help_)
 
 
 _size = click.option("--size", type=int, help="Resample video: shorter side in pixels.  [default: as it is]")
@@ -117,6 +133,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def tree_bytes(path: Path) -> int:
+    """Bytes of all files below a folder; of a store in object storage those of its segments."""
+    if is_remote(path):
+        from pantok.formats.store import Store
+
+        return Store.open(path).sizes().bytes
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
@@ -174,13 +195,15 @@ def recording_of(stream: TokenStream, folder: Path | None) -> Episode:
 
 def vocabulary_for(store: Path, path: Path | None) -> Vocabulary:
     """The vocabulary that was named, else the store's own. Raises OptionError, VocabularyError."""
+    from pantok.formats.store_remote import mirror_of
     from pantok.formats.store_vocabularies import newest_folder
     from pantok.formats.vocab import load_vocabulary
 
     if path is not None:
         return load_vocabulary(path)
-    if (store / "vocabulary").is_dir():
-        return load_vocabulary(newest_folder(store))
+    here = mirror_of(store) if is_remote(store) else store
+    if (here / "vocabulary").is_dir():
+        return load_vocabulary(newest_folder(here))
     raise OptionError("--vocab", "is missing", "name a vocabulary; `pantok fit-vocab` makes one")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("decode")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=common.STORE)
 @common.output("The folder to write to.")
 @click.option("--episode", "episodes", multiple=True, help="Decode this episode (or pattern) alone; may be repeated.")
 @click.option("--track", "tracks", multiple=True, help="Decode this track (or pattern) alone; may be repeated.")

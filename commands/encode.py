@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("encode")
 @common.sources
 @click.option("--vocab", "vocabulary_path", type=click.Path(path_type=Path), help="The vocabulary to encode with.")
-@common.output("The store to write, a directory such as home.zarr; one that exists is added to.")
+@common.output("The store to write, a directory such as home.zarr; one that exists is added to.", type_=common.STORE)
 @click.option(
     "--workers",
     type=click.IntRange(1),

@@ -45,14 +45,14 @@ class Job:
 
 
 @click.command("eval")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=common.STORE)
 @click.option("--episode", "episodes", multiple=True, help="Measure these alone; may be repeated.")
 @click.option("--sources", type=click.Path(path_type=Path), help="Where the recordings are now, if they have moved.")
 @click.option("--limit", type=float, default=10.0, show_default=True, help="Seconds of each track to decode; 0: all.")
 @click.option("--levels", help="Prefixes of levels to measure, e.g. 1,2,4.  [default: all, 8 at most]")
 @click.option("--reference/--no-reference", default=True, help="Beside x264 and Opus at the nearest rate.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with curves, pictures and spectrograms.")
-@click.option("--on", type=click.Path(path_type=Path), help="For a run: the store to measure on.  [default: its own]")
+@click.option("--on", type=common.STORE, help="For a run: the store to measure on.  [default: its own]")
 @click.option("--points", type=click.IntRange(min=0), default=12, show_default=True, help="For a run: futures.")
 @click.option("--horizon", type=float, default=1.0, show_default=True, help="For a run: seconds of each.")
 @click.option("--checkpoint", default="best", show_default=True, help="For a run: best, last, or step-00000400.")

@@ -22,7 +22,7 @@ _FORMATS = ("webdataset", "mds", "parquet", "megatron")
 
 
 @click.command("export")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=common.STORE)
 @click.option("--to", "form", type=click.Choice(_FORMATS), required=True, help="For which reader.")
 @common.output("The folder to write.")
 @click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")

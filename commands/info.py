@@ -20,7 +20,7 @@ _LISTED = 100_000
 
 
 @click.command("info")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=common.STORE)
 @click.option("--episode", help="Show this episode of a store.")
 @click.option("--layout", help="Also say what a layout makes of a store: a preset, or a TOML file.")
 @common.as_json
@@ -37,7 +37,7 @@ def command(path: Path, episode: str | None, layout: str | None, as_json: bool) 
       pantok info home.zarr --layout default
       pantok info recordings/
     """
-    from pantok.formats.store_remote import is_remote
+    from pantok.formats.addresses import is_remote
 
     run = common.Run(as_json=as_json)
     if layout is not None:

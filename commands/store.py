@@ -23,7 +23,7 @@ def command() -> None:
     """
 
 
-_store = click.argument("store", type=click.Path(path_type=Path))
+_store = click.argument("store", type=common.STORE)
 _bytes = click.option(
     "--segment-bytes", default="256M", show_default=True, metavar="SIZE", help="How large segments may become."
 )

@@ -19,7 +19,7 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 
 
 @click.command("stream")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=common.STORE)
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="arrow", show_default=True)
 @click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
 @click.option("--vocab", type=click.Path(path_type=Path), help="Read it under a later vocabulary.  [default: its own]")

@@ -24,7 +24,7 @@ _LOG_EVERY = 10
 
 
 @click.command("train-wm")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=common.STORE)
 @common.output("The folder of the run; an unfinished run that is there goes on.")
 @click.option("--preset", default="tiny", show_default=True, help="tiny (minutes on two cores), small, base, large.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings in TOML, over the preset.")

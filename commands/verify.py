@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=common.STORE)
 @click.option(
     "--sources",
     type=click.Path(path_type=Path),

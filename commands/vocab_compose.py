@@ -14,7 +14,7 @@ from pantok.commands.cli import CHECK_FAILED
 
 @click.command("compose")
 @click.argument("vocabulary", type=click.Path(path_type=Path))
-@click.option("--on", "store", required=True, type=click.Path(path_type=Path), help="The store to learn from.")
+@click.option("--on", "store", required=True, type=common.STORE, help="The store to learn from.")
 @common.output("The vocabulary to write.")
 @click.option("--merges", type=int, help="The most that are learned.  [default: 4096]")
 @click.option(

@@ -13,9 +13,7 @@ from pantok.errors import OptionError
 
 @click.command("prune")
 @click.argument("vocabulary", type=click.Path(path_type=Path))
-@click.option(
-    "--on", "store", required=True, type=click.Path(path_type=Path), help="The store whose codes are counted."
-)
+@click.option("--on", "store", required=True, type=common.STORE, help="The store whose codes are counted.")
 @common.output("The vocabulary to write.")
 @click.option(
     "--below",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("theorem")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=common.STORE)
 @click.option("--track", required=True, help="A track of numbers, as `pantok info` names it.")
 @click.option("--eps", type=float, required=True, help="The bound on each sample's error, in the track's unit.")
 @click.option("--episode", help="Of this episode.  [default: the longest]")

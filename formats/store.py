@@ -24,11 +24,12 @@ from typing import Any
 from pantok.errors import StoreError, VocabularyError
 from pantok.experience import Source
 from pantok.formats import store_vocabularies as vocabularies
+from pantok.formats.addresses import address, is_remote
 from pantok.formats.store_disk import StageLock, mirror_at, publish, reason, staged, sweep_stages
 from pantok.formats.store_facts import canonical, checked, episode_digest, episode_key
 from pantok.formats.store_index import FOLDER as INDEX
 from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest, SegmentInfo, commit_name
-from pantok.formats.store_remote import address, is_remote, mirror_of
+from pantok.formats.store_remote import mirror_of
 from pantok.formats.store_root import may_replace, read_root, write_empty
 from pantok.formats.store_segment import Segment, is_intact, is_merged, manifest_entry, segment_name, write_segment
 from pantok.formats.store_sizes import StoreSize, TrackSize, store_sizes

@@ -29,20 +29,11 @@ from typing import Any
 
 from pantok.errors import StoreError
 from pantok.formats import store_disk
+from pantok.formats.addresses import address, is_remote
 
 _RANGE = 8 << 20
 _SHARD = re.compile(r"^(.*/c\.)(\d+)((?:\.0)*)$")
 _REMEDY = "check the address, AWS_ENDPOINT_URL and credentials"
-
-
-def is_remote(path: str | Path) -> bool:
-    """Whether a store's path is an address (`Path` makes `s3:/bucket` of `s3://bucket`)."""
-    return re.match(r"^(s3|gs|az|memory):/", str(path)) is not None
-
-
-def address(path: str | Path) -> str:
-    """The address in full, without a slash at its end."""
-    return re.sub(r"^(\w+):/+", r"\1://", str(path)).rstrip("/")
 
 
 def mirror_of(path: str | Path) -> Path:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pantok.errors import PantokError, StoreError, TokenError, VocabularyError
+from pantok.formats.addresses import is_remote
 from pantok.formats.store_array import MappedArray
 from pantok.formats.store_disk import StageLock, crc32c_of_file
 from pantok.formats.store_facts import episode_digest, episode_key
@@ -33,7 +34,7 @@ from pantok.formats.store_manifest import (
     is_commit,
     is_roll,
 )
-from pantok.formats.store_remote import fresh_mirror, is_remote
+from pantok.formats.store_remote import fresh_mirror
 from pantok.formats.store_root import CACHE, read_root
 from pantok.formats.store_segment import COMMIT, Segment, is_intact
 from pantok.formats.store_shard import Fault

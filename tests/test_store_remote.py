@@ -142,3 +142,20 @@ def test_training_and_the_command_line(url, tmp_path, pantok) -> None:
     done = pantok("verify", url)
     assert done.code == 0, done.out + done.err
     assert os.environ["PANTOK_CACHE"]
+
+
+def test_messages_name_the_address_and_only_encode_writes_there(url, bucket, vocabulary, tmp_path, pantok) -> None:
+    (tmp_path / "said.txt").write_text("words that were said, and some more of them")
+    fresh = f"{url.removesuffix('home.zarr')}said.zarr"
+    named = ("--vocab", str(vocabulary))
+    for summary, words in (("1 episode", named), ("nothing to do", ())):  # then its own is known
+        done = pantok("encode", str(tmp_path / "said.txt"), *words, "-o", fresh)
+        assert done.code == 0 and summary in done.err and f"{fresh}: " in done.err and " 0 B" not in done.err, done.err
+    done = pantok("info", fresh)
+    assert done.code == 0 and f"{fresh}: 1 episode" in done.out + done.err, done.out + done.err
+    done = pantok("store", "pack", fresh, "-o", str(tmp_path / "packed.zarr"))
+    assert done.code == 0 and " of 0 B" not in done.err, done.err
+    for words in (("store", "pack", fresh), ("export", fresh, "--to", "parquet"), ("decode", fresh)):
+        done = pantok(*words, "-o", f"{bucket[0]}/out")
+        assert done.code == 2 and f"{bucket[0]}/out: is in object storage" in done.err, done.err
+    assert not list(tmp_path.glob("s3:*")), "a folder of that name was made here"
