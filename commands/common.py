@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pantok.stream import TokenStream
     from pantok.vocabulary import Vocabulary
 
+T = TypeVar("T")
 MODALITIES = ("video", "audio", "numeric", "text")
 
 STORE = click.Path(path_type=Place)
@@ -298,6 +299,14 @@ class Run:
         text = " ".join(str(line).split())
         self.problems.append(text)
         click.echo(f"Skipped: {text}", err=True)
+
+    def watched(self, many: Iterable[T], total: int, doing: str) -> Iterator[T]:
+        """The same, with a live display of how many there have been."""
+        with self.progress() as bar:
+            task = bar.add_task(doing, total=total, note="")
+            for number, one in enumerate(many):
+                bar.update(task, completed=number, note=f"{number + 1} of {counted(total, 'episode')}")
+                yield one
 
     def say(self, text: str = "") -> None:
         """A line for people; not with --json or --quiet."""

@@ -84,7 +84,7 @@ def command(
         common.refuse_existing(output, force)
         folder.clear()
     _check_device(device)
-    task = Task(store, config, folder if goes_on else None, share)
+    task = Task(store, config, folder if goes_on else None, share, run)
     trainer = task.trainer(device)
     document = {
         "store": str(store),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 from pantok.errors import InputError, StoreError, VocabularyError
 
 if TYPE_CHECKING:
+    from pantok.commands.common import Run
     from pantok.formats.runs import RunFolder
     from pantok.stream import TokenStream
     from pantok.world_model.config import TrainConfig
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 class Task:
     """The store, split by episode, and the windows to measure by."""
 
-    def __init__(self, store: Path, config: TrainConfig, folder: RunFolder | None, share: Share | None = None) -> None:
+    def __init__(
+        self, store: Path, config: TrainConfig, folder: RunFolder | None, share: Share | None = None,
+        run: Run | None = None,
+    ) -> None:  # fmt: skip
+        """run: shows how far the episodes are looked through before the first step."""
         from pantok.formats.store import Store
         from pantok.layout import Layout
         from pantok.loader import StreamDataset
@@ -69,7 +74,7 @@ class Task:
             shuffle=False, rank=0, world=1,
         )  # fmt: skip
 
-        self._opened, self._folder, self._share = opened, folder, share or Share()
+        self._opened, self._folder, self._share, self._run = opened, folder, share or Share(), run
         self.grounding = self._ground()
 
     def _ground(self) -> Grounding | None:
@@ -90,7 +95,10 @@ class Task:
         if self._share.rank == 0:
             try:
                 fitted = Grounding.fit(
-                    lambda: self._streams(train), lambda: self._streams(valid), self._opened.vocabulary, self.layout
+                    lambda: self._streams(train, "looking"),
+                    lambda: self._streams(valid, "trying"),
+                    self._opened.vocabulary,
+                    self.layout,
                 )
                 made = [fitted.to_arrays()]
             except InputError:
@@ -110,8 +118,9 @@ class Task:
         count = max(1, int(np.searchsorted(hours, self.config.ground_hours, "right")))
         return tuple(ranked[:count])
 
-    def _streams(self, names: Iterable[str]) -> Iterable[TokenStream]:
-        return (self._opened.read(name, check=False) for name in names)
+    def _streams(self, names: Sequence[str], doing: str) -> Iterable[TokenStream]:
+        read = (self._opened.read(name, check=False) for name in names)
+        return read if self._run is None else self._run.watched(read, len(names), doing)
 
     def trainer(self, device: str) -> Trainer:
         import torch
@@ -123,9 +132,11 @@ class Task:
         steps = None
         self.held_steps = None
         if self.grounding is not None:
-            steps = Steps(self.grounding, self._streams(self._grounded()), self.data.episodes)
+            steps = Steps(self.grounding, self._streams(self._grounded(), "observing"), self.data.episodes)
             held = self.held_out or self._grounded()
-            self.held_steps = Steps(self.grounding, self._streams(held), self.measured.episodes, pictures=True)
+            self.held_steps = Steps(
+                self.grounding, self._streams(held, "observing"), self.measured.episodes, pictures=True
+            )
         torch.manual_seed(self.config.seed)
         model = WorldModel(self.data.vocabulary, self.config, self.dims, self.modalities, self.grounding)
         trainer = Trainer(model, self.config, self.data, share=self._share, device=device, steps=steps)
