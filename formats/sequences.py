@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pantok.formats.store import Store
@@ -12,13 +12,19 @@ from pantok.layout_columns import Numbering
 from pantok.vocabulary import Vocabulary
 
 
-def read_sequences(path: str | Path, layout: Layout, vocabulary: Vocabulary) -> Iterator[tuple[TokenSequence, float]]:
+def read_sequences(
+    path: str | Path, layout: Layout, vocabulary: Vocabulary, episodes: Collection[str] | None = None
+) -> Iterator[tuple[TokenSequence, float]]:
     """Each episode in the order of their names, as ids of `vocabulary`, and the seconds that it lasts.
+
+    episodes: these alone; all if None.
 
     Raises StoreError, and VocabularyError if `vocabulary` does not read the store.
     """
     store = Store.open(path, vocabulary)
     numbering = Numbering(layout, vocabulary)
     for name, info in sorted(store.episodes.items()):
+        if episodes is not None and name not in episodes:
+            continue
         arranged = Arranged(episode_columns(store, name, numbering), layout, vocabulary, numbering)
         yield arranged.cut(), max(info.duration_ns, 1) / 1e9

@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from pantok.commands.cli import pantok
+from pantok.formats.runs import RunFolder
 from pantok.formats.store import Store
 from pantok.loader import StreamDataset
 from pantok.world_model.config import TrainConfig
@@ -120,3 +121,22 @@ def test_a_model_that_hears_nothing_learns_nothing_from_actions(store: Path) -> 
         model.embed.weight[ids] = 0.0
     deaf = action_information(model, batches, gap)
     assert deaf["recorded"] == pytest.approx(deaf["shuffled"]) == pytest.approx(deaf["without"])
+
+
+def test_a_vocabulary_is_scored_by_a_model_beside_the_ngram(trained: Path, store: Path) -> None:
+    own = trained / "vocabulary"
+    args = ("vocab", "score", own, "--on", store, "--model", trained, "--seconds", 0, "--json", "-q")
+    done = run(*args)
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    low, high = found["model"]["bits_per_second_95"]
+    assert low <= found["model"]["bits_per_second"] <= high and found["errors"] == []
+    assert found["held_out"] == found["model"]["episodes"] == RunFolder(trained).config["held_out"]
+    value = found["model"]["bits_per_second"] + found["vocabulary_bits_per_second"]
+    assert found["objective"] == {"name": "bits", "value": pytest.approx(value)}
+    # The n-gram is asked about the same episodes.
+    held = Store.open(store).episodes[found["held_out"][0]].duration_ns / 1e9
+    assert found["held_out_bits_per_second"] == pytest.approx(sum(s["bits_per_second"] for s in found["shares"]))
+    assert found["seconds"] > held
+    other = CliRunner().invoke(pantok, ["vocab", "score", "/nowhere", "--on", str(store), "--model", str(trained)])
+    assert other.exit_code != 0

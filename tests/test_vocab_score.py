@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from pantok.commands.vocab_score import score as score_command
+from pantok.evolve import codebooks
 from pantok.evolve.compose import Compositions, Corpus, with_compositions
 from pantok.evolve.objective import held_out
 from pantok.evolve.predictor import NGram
 from pantok.evolve.score import description_bits, score
 from pantok.formats.sequences import read_sequences
 from pantok.formats.store import Store
-from pantok.formats.vocab import load_vocabulary, read_lineage
+from pantok.formats.vocab import load_vocabulary, read_lineage, save_vocabulary
 from pantok.layout import Layout, arrange
 
 
@@ -72,3 +75,30 @@ def test_compose_and_score_on_the_command_line(store: Path, tmp_path: Path, pant
     assert table.code == 0 and "bits a second" in table.out and table.err == ""
     wrong = pantok("vocab", "compose", home, "--on", store, "-o", tmp_path / "x.vocab", "--objective", "size")
     assert wrong.code in (1, 2) and "known: bits, length, rd" in wrong.err
+
+
+def test_the_error_of_what_stands_for_retired_codes(store: Path, recordings: Path, tmp_path: Path) -> None:
+    own = load_vocabulary(store / "vocabulary")
+    state = own.states["audio"]
+    gone = np.arange(0, state.levels[codebooks.level_of(state, "gain.tick")].cardinality - 1)
+    to = np.full(len(gone), len(gone))
+    pruned = own.with_state(codebooks.without(state, codebooks.level_of(state, "gain.tick"), gone, to))
+    save_vocabulary(pruned, tmp_path / "p.vocab")
+
+    def errors(vocabulary: Path, *more: object) -> dict:
+        args = [str(vocabulary), "--on", str(store), "--seconds", "1", "--json", "-q", *map(str, more)]
+        done = CliRunner().invoke(score_command, args)
+        assert done.exit_code == 0, (done.stderr, done.exception)
+        said = json.loads(done.stdout)
+        digits = sum(e["digit_bits_per_second"] for e in said["errors"])
+        if said["objective"]["name"] == "rd":
+            assert said["objective"]["value"] == pytest.approx(said["bits_per_second"] + digits)
+        return {e["modality"]: e for e in said["errors"]}
+
+    same, less = errors(store / "vocabulary"), errors(tmp_path / "p.vocab", "--objective", "rd")
+    assert {e["error"] for e in same.values()} == {0.0}
+    assert less["audio"]["error"] > 0 and less["audio"]["digit_bits_per_second"] > 0 and less["video"]["error"] == 0
+    true = errors(store / "vocabulary", "--recordings", recordings)
+    assert all(e["error"] == e["own_error"] > 0 and e["eps"] == e["own_error"] / 2 for e in true.values())
+    worse = errors(tmp_path / "p.vocab", "--recordings", recordings)
+    assert worse["audio"]["error"] > true["audio"]["error"] and worse["audio"]["eps"] == true["audio"]["eps"]

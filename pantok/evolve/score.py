@@ -55,22 +55,32 @@ def description_bits(vocabulary: Vocabulary) -> float:
     return bits
 
 
-def score(vocabulary: Vocabulary, sequences: Iterable[tuple[TokenSequence, float]]) -> Score:
+def score(
+    vocabulary: Vocabulary,
+    sequences: Iterable[tuple[TokenSequence, float]],
+    rest: Iterable[tuple[TokenSequence, float]] = (),
+) -> Score:
     """Judges a vocabulary on sequences of a layout, each with its seconds; its compositions are applied.
+
+    rest: those that are to be held out; none of `sequences` is then. Else a quarter of them.
 
     Raises InputError if they are too few to hold some out.
     """
-    given = list(sequences)
+    given, last = [s for s in sequences if len(s[0])], [s for s in rest if len(s[0])]
+    counted = sum(len(sequence) for sequence, _ in given)
+    given += last
     compositions = Compositions.of(vocabulary)
     whole = Corpus.of(given, compositions.across)
     corpus = whole.composed(compositions)
-    held = held_out(len(corpus.passage.seconds))
-    train, rest = corpus.passage.taken(~held), corpus.passage.taken(held)
+    groups = len(corpus.passage.seconds)
+    held = np.arange(groups) >= whole.passage.group[counted] if last and counted else held_out(groups)
+    train, judged = corpus.passage.taken(~held), corpus.passage.taken(held)
     weight = description_bits(vocabulary)
-    found, bits = cost_and_bits(train, rest, vocabulary.size, dictionary_bits=weight)
+    found, bits = cost_and_bits(train, judged, vocabulary.size, dictionary_bits=weight)
     owner, names = _owners(vocabulary)
-    seconds = float(rest.seconds.sum())
-    count, sums = np.bincount(owner[rest.ids], minlength=len(names)), np.bincount(owner[rest.ids], bits, len(names))
+    seconds = float(judged.seconds.sum())
+    count = np.bincount(owner[judged.ids], minlength=len(names))
+    sums = np.bincount(owner[judged.ids], bits, len(names))
     return Score(
         cost=found,
         shares=tuple(
