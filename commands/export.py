@@ -16,7 +16,7 @@ from pantok.errors import OptionError, StoreError
 if TYPE_CHECKING:
     from pantok.formats.id_exports import Record
     from pantok.formats.store import Store
-    from pantok.layout import Layout
+    from pantok.layout_columns import Numbering
 
 _FORMATS = ("webdataset", "mds", "parquet", "megatron")
 
@@ -26,6 +26,8 @@ _FORMATS = ("webdataset", "mds", "parquet", "megatron")
 @click.option("--to", "form", type=click.Choice(_FORMATS), required=True, help="For which reader.")
 @common.output("The folder to write.")
 @click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
+@click.option("--vocab", type=click.Path(path_type=Path), help="Read it under a later vocabulary.  [default: its own]")
+@click.option("--in-use", is_flag=True, help="Instead of codes that were retired since, what stands for them now.")
 @click.option(
     "--length", type=click.IntRange(min=2), help="Cut episodes into records of so many ids.  [default: whole]"
 )
@@ -34,8 +36,8 @@ _FORMATS = ("webdataset", "mds", "parquet", "megatron")
 @common.as_json
 @common.quiet
 def command(
-    store: Path, form: str, output: Path, layout: str, length: int | None, episodes: tuple[str, ...], force: bool,
-    as_json: bool, quiet: bool,
+    store: Path, form: str, output: Path, layout: str, vocab: Path | None, in_use: bool, length: int | None,
+    episodes: tuple[str, ...], force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Write a store as the files that another trainer reads.
 
@@ -49,24 +51,28 @@ def command(
     from pantok.formats import id_exports
     from pantok.formats.store import Store
     from pantok.layout import Layout
+    from pantok.layout_columns import Numbering
 
     run = common.Run(quiet, as_json)
     common.refuse_existing(output, force)
     if output.absolute() == store.absolute():
         raise OptionError(output, "is the store itself", "-o names another folder")
-    chosen, opened = Layout.of(layout), Store.open(store)
+    vocabulary = None if vocab is None else common.vocabulary_for(store, vocab)
+    chosen, opened = Layout.of(layout), Store.open(store, vocabulary)
+    vocabulary = vocabulary or opened.vocabulary
     names = common.choose(opened.episodes, episodes, "episode") if episodes else list(opened.episodes)
     if not names:
         raise StoreError(store, "holds no episodes", "encode some first")
+    numbering = Numbering(chosen, vocabulary, in_use).of_codes(opened.vocabulary)
     about = {
-        "vocabulary_id": opened.vocabulary.id, "size": opened.vocabulary.size, "layout": layout, "length": length,
+        "vocabulary_id": vocabulary.id, "size": vocabulary.size, "layout": layout, "length": length,
         "episodes": len(names),
     }  # fmt: skip
     # Made beside its place and moved there when whole, so that a folder of that name is a whole export.
     stage = output.absolute().with_name(f".{output.name}.partial-{os.getpid()}")
     stage.mkdir(parents=True)
     try:
-        done = id_exports.write(_records(opened, names, chosen, length), form, stage, about)
+        done = id_exports.write(_records(opened, names, numbering, length), form, stage, about)
         if output.is_dir():
             shutil.rmtree(output)
         elif output.exists():
@@ -82,12 +88,14 @@ def command(
     run.end({"output": str(output), "bytes": size, "format": form, "records": done.records, "ids": done.ids, **about})
 
 
-def _records(store: Store, names: Sequence[str], layout: Layout, length: int | None) -> Iterator[Record]:
+def _records(store: Store, names: Sequence[str], numbering: Numbering, length: int | None) -> Iterator[Record]:
     from pantok.formats.id_exports import Record
-    from pantok.layout import Arranged
+    from pantok.formats.store_columns import episode_columns
+    from pantok.layout_composed import arranged
 
     for name in names:
-        sequence = Arranged(store.read(name), layout, store.vocabulary).cut()
+        store.read(name)  # every byte of it compared with its checksum
+        sequence = arranged(episode_columns(store, name, numbering), numbering).cut()
         step = length or len(sequence)
         for start in range(0, len(sequence), step):
             yield Record(name, start, sequence.cut(start, start + step))

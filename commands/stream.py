@@ -23,6 +23,7 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="arrow", show_default=True)
 @click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
 @click.option("--vocab", type=click.Path(path_type=Path), help="Read it under a later vocabulary.  [default: its own]")
+@click.option("--in-use", is_flag=True, help="Instead of codes that were retired since, what stands for them now.")
 @click.option("--length", type=click.IntRange(min=2), default=4096, show_default=True, help="Ids of a window.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Windows written at a time.")
 @click.option("--episode", "episodes", multiple=True, help="Stream these alone; may be repeated.")
@@ -33,8 +34,8 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 @click.option("--world", type=click.IntRange(min=1), default=1, help="Shares that the windows are dealt into.")
 @click.option("--from", "resume", metavar="TOKEN", help="Go on after the record that carried this `resume`.")
 def command(
-    store: Path, form: str, layout: str, vocab: Path | None, length: int, batch: int, episodes: tuple[str, ...],
-    shuffle: bool, seed: int, repeat: int, rank: int, world: int, resume: str | None,
+    store: Path, form: str, layout: str, vocab: Path | None, in_use: bool, length: int, batch: int,
+    episodes: tuple[str, ...], shuffle: bool, seed: int, repeat: int, rank: int, world: int, resume: str | None,
 ) -> None:  # fmt: skip
     """Write a store as windows of ids to standard output.
 
@@ -57,11 +58,13 @@ def command(
     from pantok.loader import StreamDataset
 
     vocabulary = None if vocab is None else common.vocabulary_for(store, vocab)
-    if form == "plan" and vocabulary is not None and "composition" in vocabulary.states:
-        raise OptionError(f"--vocab {vocab}", "composes ids, and a plan names codes as they lie", "choose arrow or npy")
+    if form == "plan" and "composition" in common.vocabulary_for(store, vocab).states:
+        raise OptionError(
+            f"--vocab {vocab or store}", "composes ids, and a plan names codes as they lie", "choose arrow or npy"
+        )
     data = StreamDataset(
         store, layout, length=length, batch_size=batch, vocabulary=vocabulary, episodes=episodes or None,
-        shuffle=shuffle, seed=seed, epochs=repeat or None, rank=rank, world=world,
+        shuffle=shuffle, seed=seed, epochs=repeat or None, rank=rank, world=world, in_use=in_use,
     )  # fmt: skip
     if resume is not None:
         data.load_state_dict(_state(resume))
@@ -70,7 +73,7 @@ def command(
         from pantok.formats.id_plan import Planner
         from pantok.formats.id_plan import write as write_plan
 
-        write_plan(Planner(store, data.layout, data.vocabulary), _windows(data), out, length)
+        write_plan(Planner(store, data.layout, data.vocabulary, in_use), _windows(data), out, length)
         return
     id_streams.write(_records(data), form, out, _count(data), length)
 

@@ -40,9 +40,10 @@ _OPEN = 64
 class Planner:
     """Says where the windows of a store's episodes lie. Raises StoreError for a packed store."""
 
-    def __init__(self, path: str | Path, layout: Layout, vocabulary: Vocabulary) -> None:
+    def __init__(self, path: str | Path, layout: Layout, vocabulary: Vocabulary, in_use: bool = False) -> None:
         self.store = Store.open(path, vocabulary)
-        self._vocabulary, self._numbering = vocabulary, Numbering(layout, vocabulary)
+        self._vocabulary = vocabulary
+        self._numbering = Numbering(layout, vocabulary, in_use).of_codes(self.store.vocabulary)
         self._columns: dict[tuple[str, int, str], int] = {}
         self._listed: list[dict[str, Any]] = []
         self._open: OrderedDict[str, _Episode] = OrderedDict()
@@ -62,7 +63,7 @@ class Planner:
         return list(dict.fromkeys(smallest_dtype(n).newbyteorder("<").str for n in sizes))
 
     def _column(self, track: str, modality: str, level: int, dtype: str) -> dict[str, Any]:
-        table = self._vocabulary.table(modality, level).astype(np.int64)
+        table = self._numbering.table(modality, level)
         ids = {"first": int(table[0])} if (np.diff(table) == 1).all() else {"table": table.tolist()}
         return {"track": track, "level": level, "modality": modality, "dtype": dtype, **ids}
 

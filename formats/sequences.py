@@ -22,7 +22,7 @@ def read_sequences(
     Raises StoreError, and VocabularyError if `vocabulary` does not read the store.
     """
     store = Store.open(path, vocabulary)
-    numbering = Numbering(layout, vocabulary)
+    numbering = Numbering(layout, vocabulary).of_codes(store.vocabulary)
     for name, info in sorted(store.episodes.items()):
         if episodes is not None and name not in episodes:
             continue

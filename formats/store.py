@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pantok.errors import StoreError, VocabularyError
+from pantok.evolve.lineage import unread
 from pantok.experience import Source
 from pantok.formats import store_vocabularies as vocabularies
 from pantok.formats.addresses import address, is_remote
@@ -106,8 +107,9 @@ class Store:
     def open(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> Store:
         """The store at `path`, as of its newest commit.
 
-        vocabulary: what the caller will read the codes with; VocabularyError if it is not the store's own or a
-        later one that begins with it. Raises StoreError for what is missing, damaged or of another format.
+        vocabulary: what the caller will read the codes with; VocabularyError if it is not the store's own, a later one
+        that begins with it, or one that has tables for all that the store holds. Raises StoreError for what is
+        missing, damaged or of another format.
         """
         given, path = path, mirror_of(path)
         if is_remote(given) and not (path / "zarr.json").exists():
@@ -115,7 +117,10 @@ class Store:
         store = cls(path, read_root(path), Manifest.load(path))
         if is_remote(given):
             store._address = address(given)
-        if vocabulary is not None and vocabulary.id != store.vocabulary_id and not vocabulary.reads(store.vocabulary):
+        if vocabulary is None or vocabulary.id == store.vocabulary_id or vocabulary.reads(store.vocabulary):
+            return store
+        held = {track.modality for track in store.sizes().tracks} or set(store.vocabulary.states)
+        if held & set(unread(vocabulary, store.vocabulary)):
             raise VocabularyError(
                 path,
                 f"was encoded under vocabulary {store.vocabulary_id[:12]}, which {vocabulary.id[:12]} does not read",

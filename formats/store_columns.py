@@ -107,6 +107,7 @@ def lengths(store: Store, episodes: Sequence[str], numbering: Numbering) -> np.n
 
 def _name(store: Store, numbering: Numbering) -> str:
     said = [1, store.vocabulary_id, numbering.vocabulary.id, to_mapping(numbering.layout)]
+    said += ["in use"] if numbering.in_use else []
     return hashlib.sha256(canonical(said)).hexdigest()[:24]
 
 

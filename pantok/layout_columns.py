@@ -112,12 +112,37 @@ class EpisodeColumns:
 
 
 class Numbering:
-    """A layout under a vocabulary: what every episode of a store has in common."""
+    """A layout under a vocabulary: what every episode of a store has in common.
 
-    def __init__(self, layout: Layout, vocabulary: Vocabulary) -> None:
-        self.layout, self.vocabulary = layout, vocabulary
+    in_use: for a code that was retired, the id of what stands for it now.
+    written: what the codes were written under; `vocabulary` itself, or one that it grew out of, if None.
+    """
+
+    def __init__(
+        self, layout: Layout, vocabulary: Vocabulary, in_use: bool = False, written: Vocabulary | None = None
+    ) -> None:
+        self.layout, self.vocabulary, self.in_use, self._written = layout, vocabulary, in_use, written
+        self._variants: dict[str, Numbering] = {}
         self._levels: dict[str, np.ndarray] = {}
         self._tables: list[np.ndarray] = []
+
+    def of_codes(self, written: Vocabulary) -> Numbering:
+        """For codes that were written under `written`: this, if they mean the same here. Else ids by the tables that a
+        merge left, and `levels` raises VocabularyError for a modality that is not related."""
+        if written.id == self.vocabulary.id:
+            return self
+        if written.id not in self._variants:
+            same = self.vocabulary.decodes(written)
+            self._variants[written.id] = self if same else Numbering(self.layout, self.vocabulary, self.in_use, written)
+        return self._variants[written.id]
+
+    def table(self, modality: str, level: int) -> np.ndarray:
+        """int64: the id of each code of a level."""
+        if self._written is None:
+            return self.vocabulary.table(modality, level, in_use=self.in_use).astype(np.int64)
+        from pantok.evolve.lineage import table
+
+        return table(self.vocabulary, self._written, modality, level, in_use=self.in_use).astype(np.int64)
 
     def depth(self, track: TrackTokens | TrackColumns) -> int:
         """Levels of the track that are kept."""
@@ -134,7 +159,7 @@ class Numbering:
             specs = self.vocabulary.levels(modality)
             found = self._levels[modality] = np.zeros((len(specs), kernels.LEVEL_FIELDS), np.int64)
             for k, spec in enumerate(specs):
-                table = self.vocabulary.table(modality, k).astype(np.int64)
+                table = self.table(modality, k)
                 in_a_row = bool((np.diff(table) == 1).all())
                 found[k, kernels.LINEAR] = table[0] if in_a_row else -1
                 if not in_a_row:

@@ -35,6 +35,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pantok import loader_kernels as kernels
 from pantok.errors import OptionError, StoreError
+from pantok.evolve.lineage import unread
 from pantok.layout import ROLES, Columns, Layout
 from pantok.layout import write as write_plain
 from pantok.layout_columns import Numbering
@@ -62,6 +63,7 @@ class StreamDataset(IterableDataset):
     epochs: how many, without end if None. rank, world: of this process among those that share the work;
     torch.distributed's if it is initialised. threads: make batches ahead in so many threads, in this process.
     pin_memory: in page-locked memory, where there is a GPU.
+    in_use: instead of codes that the vocabulary has retired since they were written, what stands for them now.
 
     Each batch is a dictionary of tensors (B windows of L ids):
         ids         int64 (B, L)    of `vocabulary`, <pad> where an epoch ends
@@ -106,6 +108,7 @@ class StreamDataset(IterableDataset):
         world: int | None = None,
         threads: int = 0,
         pin_memory: bool = False,
+        in_use: bool = False,
     ) -> None:
         super().__init__()
         self.layout, self.length, self.epochs = Layout.of(layout), length, epochs
@@ -125,7 +128,7 @@ class StreamDataset(IterableDataset):
         self.vocabulary = vocabulary or _common(self._sources)
         self._stages = tuple(curriculum) or (Stage(levels=self.layout.levels),)
         layouts = [replace(self.layout, levels=stage.levels) for stage in self._stages]
-        self._numberings = [Numbering(layout, self.vocabulary) for layout in layouts]
+        self._numberings = [Numbering(layout, self.vocabulary, in_use) for layout in layouts]
         self._epoch = self._batch = self._turn = 0
         self._known: dict[tuple[tuple[str, ...], ...], tuple[list[str], np.ndarray, dict[tuple[str, ...], int]]] = {}
 
@@ -385,7 +388,7 @@ def _common(sources: Sequence[Source]) -> Vocabulary:
     """The vocabulary, of those of the stores, that reads all of them. Raises StoreError."""
     for source in sources:
         mine = source.own
-        if all(mine.id == other.own.id or mine.reads(other.own) for other in sources):
+        if all(mine.id == other.own.id or mine.reads(other.own) or not unread(mine, other.own) for other in sources):
             return mine
     ids = ", ".join(f"{source.path} {source.own.id[:12]}" for source in sources)
     raise StoreError(

@@ -78,10 +78,11 @@ class Source:
 
     def lengths(self, numbering: Numbering) -> np.ndarray:
         """int64 (E,): ids of each episode's sequence."""
-        return lengths(self.store, self.episodes, numbering)
+        return lengths(self.store, self.episodes, numbering.of_codes(self.own))
 
     def arranged(self, episode: int, numbering: Numbering) -> Arranged | Composed:
         """An episode, by its place in `episodes`."""
+        numbering = numbering.of_codes(self.own)
         key = (id(numbering), episode)
         found = self._open.get(key)
         if found is not None and self._bytes < _OPEN_BYTES // 2:

@@ -75,10 +75,16 @@ def ids(newest: Vocabulary, ancestor: Vocabulary, *, in_use: bool = False) -> np
 
 def related(newest: Vocabulary, ancestor: Vocabulary) -> bool:
     """Whether everything written under `ancestor` can be read under `newest`."""
-    return all(
-        m in newest.states and (newest.states[m].descends(s) or s.digest in newest.remaps)
+    return not unread(newest, ancestor)
+
+
+def unread(newest: Vocabulary, ancestor: Vocabulary) -> list[str]:
+    """The modalities of `ancestor` whose codes have no ids in `newest`."""
+    return [
+        m
         for m, s in ancestor.states.items()
-    )
+        if m not in newest.states or not (newest.states[m].descends(s) or s.digest in newest.remaps)
+    ]
 
 
 def line(
