@@ -32,10 +32,18 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 @click.option("--repeat", type=click.IntRange(min=0), default=1, show_default=True, help="Epochs; 0 goes on for ever.")
 @click.option("--rank", type=int, default=0, help="Which of --world shares to write.")
 @click.option("--world", type=click.IntRange(min=1), default=1, help="Shares that the windows are dealt into.")
+@click.option(
+    "--io",
+    type=click.Choice(["mmap", "pread"]),
+    default="mmap",
+    show_default=True,
+    help="Map the files; pread reads them, for network file systems.",
+)
 @click.option("--from", "resume", metavar="TOKEN", help="Go on after the record that carried this `resume`.")
 def command(
     store: Path, form: str, layout: str, vocab: Path | None, in_use: bool, length: int, batch: int,
-    episodes: tuple[str, ...], shuffle: bool, seed: int, repeat: int, rank: int, world: int, resume: str | None,
+    episodes: tuple[str, ...], shuffle: bool, seed: int, repeat: int, rank: int, world: int, io: str,
+    resume: str | None,
 ) -> None:  # fmt: skip
     """Write a store as windows of ids to standard output.
 
@@ -64,7 +72,7 @@ def command(
         )
     data = StreamDataset(
         store, layout, length=length, batch_size=batch, vocabulary=vocabulary, episodes=episodes or None,
-        shuffle=shuffle, seed=seed, epochs=repeat or None, rank=rank, world=world, in_use=in_use,
+        shuffle=shuffle, seed=seed, epochs=repeat or None, rank=rank, world=world, in_use=in_use, io=io,
     )  # fmt: skip
     if resume is not None:
         data.load_state_dict(_state(resume))

@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pantok.errors import StoreError, VocabularyError
+from pantok.errors import OptionError, StoreError, VocabularyError
 from pantok.evolve.lineage import unread
 from pantok.experience import Source
 from pantok.formats import store_vocabularies as vocabularies
@@ -33,6 +33,7 @@ from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest, Segment
 from pantok.formats.store_remote import mirror_of
 from pantok.formats.store_root import may_replace, read_root, write_empty
 from pantok.formats.store_segment import Segment, is_intact, is_merged, manifest_entry, segment_name, write_segment
+from pantok.formats.store_shard import IO
 from pantok.formats.store_sizes import StoreSize, TrackSize, store_sizes
 from pantok.formats.store_verify import Problem, verify_store
 from pantok.formats.vocab import load_vocabulary
@@ -56,9 +57,10 @@ class Store:
         self._sorted: tuple[int, Mapping[str, EpisodeInfo]] | None = None
         self._is_swept = False
         self._address: str | None = None
+        self._io = "mmap"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store.open, (str(self.path if self._address is None else self._address),)
+        return Store.open, (str(self.path if self._address is None else self._address), None, self._io)
 
     @classmethod
     def create(cls, path: str | Path, vocabulary: Vocabulary, *, force: bool = False) -> Store:
@@ -104,17 +106,21 @@ class Store:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> Store:
+    def open(cls, path: str | Path, vocabulary: Vocabulary | None = None, io: str = "mmap") -> Store:
         """The store at `path`, as of its newest commit.
 
         vocabulary: what the caller will read the codes with; VocabularyError if it is not the store's own, a later one
-        that begins with it, or one that has tables for all that the store holds. Raises StoreError for what is
-        missing, damaged or of another format.
+        that begins with it, or one that has tables for all that the store holds. io: one of `store_shard.IO`, `pread`
+        where a map is not to be trusted (network file systems). Raises StoreError for what is missing, damaged or of
+        another format.
         """
+        if io not in IO:
+            raise OptionError(f"io {io}", "is no way to read", f"known: {', '.join(IO)}")
         given, path = path, mirror_of(path)
         if is_remote(given) and not (path / "zarr.json").exists():
             raise StoreError(address(given), "there is no such store", "`pantok encode -o` makes one")
         store = cls(path, read_root(path), Manifest.load(path))
+        store._io = io
         if is_remote(given):
             store._address = address(given)
         if vocabulary is None or vocabulary.id == store.vocabulary_id or vocabulary.reads(store.vocabulary):
@@ -362,7 +368,7 @@ class Store:
         if name not in self._segments:
             while len(self._segments) >= _CACHED_SEGMENTS:
                 self._segments.pop(next(iter(self._segments)))
-            segment = Segment(self.path / "segments" / name, self._manifest.known[name].commit_sha256)
+            segment = Segment(self.path / "segments" / name, self._manifest.known[name].commit_sha256, self._io)
             if (written := segment.commit["vocabulary_id"]) not in self.vocabulary_ids:
                 self.refresh()
                 self.version(written)

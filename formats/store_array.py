@@ -132,9 +132,9 @@ class MappedArray:
     Raises StoreError, at once or on reading, for what is missing or damaged; nothing is ever read as fill value.
     """
 
-    def __init__(self, path: Path, metadata: bytes | None = None) -> None:
-        """metadata: the content of the array's zarr.json, if it has been read."""
-        self.path = path
+    def __init__(self, path: Path, metadata: bytes | None = None, io: str = "mmap") -> None:
+        """metadata: the content of the array's zarr.json, if it has been read. io: one of `store_shard.IO`."""
+        self.path, self._io = path, io
         if metadata is None:
             present(path / "zarr.json")
         try:
@@ -164,6 +164,7 @@ class MappedArray:
         )
         self.is_hot = ours and names[0] == ["bytes", "crc32c"]
         """Whether it can be mapped."""
+        self.is_mapped = self.is_hot and io == "mmap"
         self.is_packed = ours and names[0] == ["bytes", "blosc", "crc32c"]
         self._shards: dict[int, Shard] = {}
 
@@ -181,8 +182,9 @@ class MappedArray:
             rows = min(self._shard_rows, len(self) - first)
             slots = self._shard_rows // self._chunk_rows
             self._shards[number] = Shard(
-                self.path / key, first, rows, (self._chunk_rows, *self.shape[1:]), self.dtype, slots, self.is_packed
-            )
+                self.path / key, first, rows, (self._chunk_rows, *self.shape[1:]), self.dtype, slots,
+                self.is_packed, self._io,
+            )  # fmt: skip
         return self._shards[number]
 
     def views(self) -> Iterator[np.ndarray]:
@@ -221,9 +223,9 @@ class MappedArray:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def pieces(self, first: int, last: int) -> tuple[list[np.ndarray], int, int]:
-        """(the rows [first, last) as read-only views of the chunks that they lie in, rows of the first chunk that come
-        before them, rows of a whole chunk). What cannot be mapped is read, and then is one piece."""
-        if not self.is_hot or first == last:
+        """(the rows [first, last) by the chunks that they lie in, read-only views where it is mapped, rows of the first
+        chunk that come before them, rows of a whole chunk). What has other codecs is read, and then is one piece."""
+        if not (self.is_hot or self.is_packed) or first == last:
             return [self.read(first, last, check=False)], 0, max(last - first, 1)
         parts = []
         for number in range(first // self._shard_rows, -(-last // self._shard_rows)):

@@ -58,7 +58,8 @@ def _track(segment: Segment, facts: dict[str, Any], numbering: Numbering, with_c
             array = segment.array(f"{folder}/codes_{k:02d}")
             segment.fits(array, first, rows)
             pieces, offset, chunk_rows = array.pieces(first, first + rows)
-            columns.append(Column(tuple(pieces), rows, offset, chunk_rows))
+            held = 0 if array.is_mapped else rows * array.dtype.itemsize
+            columns.append(Column(tuple(pieces), rows, offset, chunk_rows, held))
         else:
             columns.append(Column((), rows))
     spread = [(level.get("column", -1), level.get("count", 0)) for level in about["levels"][:depth]]

@@ -221,9 +221,9 @@ def _write_track(
 class Segment:
     """A committed segment, read through memory maps. Raises StoreError for what is missing or damaged."""
 
-    def __init__(self, folder: Path, commit_sha256: str | None = None) -> None:
-        """commit_sha256: what the manifest says of COMMIT.json; compared if given."""
-        self.folder = folder
+    def __init__(self, folder: Path, commit_sha256: str | None = None, io: str = "mmap") -> None:
+        """commit_sha256: what the manifest says of COMMIT.json; compared if given. io: one of `store_shard.IO`."""
+        self.folder, self._io = folder, io
         self.commit, found = read_commit(folder)
         if commit_sha256 is not None and found != commit_sha256:
             raise StoreError(folder / COMMIT, f"has the hash {found}, the manifest says {commit_sha256}", _REMEDY)
@@ -250,7 +250,7 @@ class Segment:
     def array(self, name: str) -> MappedArray:
         """An array of the segment, as `tracks/video.front/codes_00`."""
         if name not in self._arrays:
-            self._arrays[name] = MappedArray(self.folder / name, self.object(f"{name}/zarr.json"))
+            self._arrays[name] = MappedArray(self.folder / name, self.object(f"{name}/zarr.json"), self._io)
         return self._arrays[name]
 
     def object(self, name: str) -> bytes:

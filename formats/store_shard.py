@@ -3,6 +3,8 @@
 What is unusual: a *packed* shard is plain Zarr too (Blosc with zstd in the place of nothing between the bytes and
 their CRC-32C), but the zarr library is not asked: it would read the missing as fill value, and the chunks that
 a window needs are fewer than it would decode. The last chunks unpacked are kept, so that windows in order unpack once.
+And what is mapped can be read instead (`pread`), range by range: over a network file system a map that cannot be served
+ends the process, a read that fails is an error with a name.
 
 Chunks are cut along the first axis. C rows of an inner chunk, D width of a row.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from pantok.formats.store_disk import crc32c, present, reason
 
 MAP_FROM_BYTES = 1 << 18
 """Smaller files are read instead of mapped: quicker, and many episodes stay below the kernel's 65,530 maps."""
+IO = ("mmap", "pread")
+"""How large files are looked into: mapped, or read where and when they are wanted."""
 REMEDY = "`pantok verify` names all that is damaged; `pantok encode --force` mends those episodes"
 _KEPT_CHUNKS = 4
 _LEVEL = 5
@@ -56,17 +61,19 @@ class Shard:
     """A shard file, its index checked. Raises StoreError for what is missing or damaged."""
 
     def __init__(
-        self, file: Path, first: int, rows: int, chunk: tuple[int, ...], dtype: np.dtype, slots: int, is_packed: bool
-    ) -> None:
+        self, file: Path, first: int, rows: int, chunk: tuple[int, ...], dtype: np.dtype, slots: int, is_packed: bool,
+        io: str = "mmap",
+    ) -> None:  # fmt: skip
         """first: the array's row that it begins with. rows: how many it holds. chunk: shape of an inner chunk.
 
-        slots: entries of its index, of which the first `ceil(rows / C)` are in use.
+        slots: entries of its index, of which the first `ceil(rows / C)` are in use. io: one of IO.
         """
         self.file, self.first, self.rows = file, first, rows
         self._chunk, self._dtype, self._is_packed = chunk, dtype, is_packed
         self._chunk_bytes = int(np.prod(chunk, dtype=np.int64)) * dtype.itemsize
         self._unpacked: dict[int, np.ndarray] = {}
-        self._buffer = contents(file)
+        self._buffer: memoryview | Ranges = contents(file) if io == "mmap" else Ranges(file)
+        self.is_mapped = io == "mmap" and not is_packed
         size = len(self._buffer)
         tail = 16 * slots + 4
         index_bytes = self._buffer[max(size - tail, 0) : max(size - 4, 0)]
@@ -86,10 +93,11 @@ class Shard:
             raise StoreError(file, f"lacks its chunk {int(np.argmin(fits))}", REMEDY)
         self.view: np.ndarray | None = None
         """(chunks, C, ...) of the mapped file, where its chunks stand in order and are not packed."""
-        if not is_packed and np.array_equal(self._offsets, np.arange(chunks, dtype=np.uint64) * whole):
+        if self.is_mapped and np.array_equal(self._offsets, np.arange(chunks, dtype=np.uint64) * whole):
             self.view = self._strided(0, chunks)
 
     def _strided(self, offset: int, chunks: int) -> np.ndarray:
+        assert isinstance(self._buffer, memoryview)
         strides = (self._chunk_bytes + 4, *_c_strides(self._chunk, self._dtype.itemsize))
         return np.ndarray((chunks, *self._chunk), self._dtype, self._buffer, offset, strides)
 
@@ -97,7 +105,7 @@ class Shard:
         """Chunk k (C, ...), read-only; packed ones have their checksum compared."""
         if self.view is not None:
             return self.view[k]
-        if not self._is_packed:
+        if self.is_mapped:
             return self._strided(int(self._offsets[k]), 1)[0]
         if k not in self._unpacked:
             while len(self._unpacked) >= _KEPT_CHUNKS:
@@ -120,12 +128,23 @@ class Shard:
         return np.frombuffer(data, self._dtype).reshape(self._chunk)
 
     def pieces(self, first: int, last: int) -> list[np.ndarray]:
-        """The rows [first, last) of this shard, one read-only array for each chunk; views where it is not packed."""
+        """The rows [first, last) of this shard, one array for each chunk; read-only views where it is mapped."""
         rows = self._chunk[0]
         return [
-            self._of(k)[max(first - k * rows, 0) : min(last - k * rows, rows)]
+            self._rows(k, max(first - k * rows, 0), min(last - k * rows, rows))
             for k in range(first // rows, -(-last // rows))
         ]
+
+    def _rows(self, k: int, first: int, last: int) -> np.ndarray:
+        """Rows of chunk k. Of what is not mapped a copy, so that a few rows do not keep a whole chunk in memory."""
+        if self.is_mapped:
+            return self._of(k)[first:last]
+        if self._is_packed:
+            return self._of(k)[first:last].copy()
+        row_bytes = self._chunk_bytes // self._chunk[0]
+        at = int(self._offsets[k])
+        data = self._buffer[at + first * row_bytes : at + last * row_bytes]
+        return np.frombuffer(data, self._dtype).reshape(last - first, *self._chunk[1:])
 
     def faults(self, first: int, last: int) -> Iterator[Fault]:
         """The chunks that hold the rows [first, last) of this shard and whose checksum differs."""
@@ -143,6 +162,50 @@ class Shard:
         k, within = divmod(row, self._chunk[0])
         row_bytes = self._chunk_bytes // self._chunk[0]
         return int(self._offsets[k]) + within * row_bytes, min(self._chunk[0] - within, self.rows - row)
+
+
+class Ranges:
+    """A file of which slices are read when they are asked for. Raises StoreError.
+
+    It is opened for each: a process may have fewer files open than a store has shards.
+    """
+
+    def __init__(self, file: Path) -> None:
+        present(file)
+        self._file, self._size = file, 0
+        with _opened(file) as handle:
+            self._size = os.fstat(handle).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, where: slice) -> memoryview:
+        first, last, _ = where.indices(self._size)
+        wanted = max(last - first, 0)
+        data = bytearray(wanted)
+        view, got = memoryview(data), 0
+        with _opened(self._file) as handle:
+            while got < wanted and (n := os.preadv(handle, [view[got:]], first + got)):
+                got += n
+        if got < wanted:
+            raise StoreError(self._file, f"is cut short: {got} of {wanted} bytes at {first}", REMEDY)
+        return view
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[int]:
+    """A descriptor. Raises StoreError, also for what goes wrong while it is open."""
+    handle = -1
+    try:
+        handle = os.open(file, os.O_RDONLY)
+        yield handle
+    except FileNotFoundError as error:
+        raise StoreError(file, "is missing", REMEDY) from error
+    except OSError as error:
+        raise StoreError(file, f"cannot be read: {reason(error)}", "check its permissions") from error
+    finally:
+        if handle >= 0:
+            os.close(handle)
 
 
 def contents(file: Path) -> memoryview:

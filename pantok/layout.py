@@ -132,7 +132,7 @@ class Arranged:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds besides its columns."""
+        """Bytes that it holds besides columns in mapped files."""
         return int(self._sheet.nbytes + self._packed.nbytes)
 
     def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:

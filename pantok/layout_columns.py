@@ -26,12 +26,14 @@ WHOLE = 1 << 62
 @dataclass(frozen=True, eq=False)
 class Column:
     """Codes that lie in one or more arrays, one after another. pieces: unsigned (n,) each, contiguous; all but the
-    first and the last hold chunk_rows codes, and the first lacks `offset` codes at its beginning."""
+    first and the last hold chunk_rows codes, and the first lacks `offset` codes at its beginning. held: bytes of memory
+    that they take; 0 where they lie in mapped files."""
 
     pieces: tuple[np.ndarray, ...]
     rows: int
     offset: int = 0
     chunk_rows: int = WHOLE
+    held: int = 0
 
     @classmethod
     def of(cls, codes: np.ndarray) -> Column:
@@ -281,8 +283,9 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what it holds itself, without the columns."""
-        return sum(array.nbytes for array in (self.tracks, self.levels, self.chunks, *self._held))
+        """Bytes of what it holds, without columns that lie in mapped files."""
+        codes = sum(column.held for track in self.columns for column in track.levels)
+        return codes + sum(array.nbytes for array in (self.tracks, self.levels, self.chunks, *self._held))
 
 
 def address_of(array: np.ndarray) -> int:

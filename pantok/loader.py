@@ -64,6 +64,7 @@ class StreamDataset(IterableDataset):
     torch.distributed's if it is initialised. threads: make batches ahead in so many threads, in this process.
     pin_memory: in page-locked memory, where there is a GPU.
     in_use: instead of codes that the vocabulary has retired since they were written, what stands for them now.
+    io: `mmap`, or `pread` for network file systems: an episode's codes are read when it is opened, none is mapped.
 
     Each batch is a dictionary of tensors (B windows of L ids):
         ids         int64 (B, L)    of `vocabulary`, <pad> where an epoch ends
@@ -109,6 +110,7 @@ class StreamDataset(IterableDataset):
         threads: int = 0,
         pin_memory: bool = False,
         in_use: bool = False,
+        io: str = "mmap",
     ) -> None:
         super().__init__()
         self.layout, self.length, self.epochs = Layout.of(layout), length, epochs
@@ -123,7 +125,7 @@ class StreamDataset(IterableDataset):
             raise OptionError(f"loader split {split}", "is no split", f"known: {', '.join(splits)}")
         pairs = _pairs(stores)
         chosen = None if split is None else (split, dict(splits), split_by)
-        self._sources = [Source(path, vocabulary, episodes, chosen) for path, _ in pairs]
+        self._sources = [Source(path, vocabulary, episodes, chosen, io) for path, _ in pairs]
         self._weights = None if pairs[0][1] is None else whole_weights([float(w) for _, w in pairs if w is not None])
         self.vocabulary = vocabulary or _common(self._sources)
         self._stages = tuple(curriculum) or (Stage(levels=self.layout.levels),)
@@ -194,7 +196,14 @@ class StreamDataset(IterableDataset):
                 epoch, batches = epoch + batches // whole, batches % whole
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises OptionError if it is of another seed or of other data: then the order was another."""
+        """state: of this class, or of torchdata's StatefulDataLoader: that loader takes its own back only with as many
+        workers as before, here it stands for where the job was, and the next loader may have any number.
+
+        Raises OptionError if it is of another seed or of other data: then the order was another.
+        """
+        taken = 0
+        if "dataset_state" in state or "_snapshot" in state:
+            state, taken = _of_torchdata(state)
         if state["seed"] != self.seed:
             raise OptionError("loader seed", f"is {self.seed}, the state is of {state['seed']}", "give the same seed")
         if state.get("data", self.data_id) != self.data_id:
@@ -204,6 +213,8 @@ class StreamDataset(IterableDataset):
             )  # fmt: skip
         self._epoch, self._batch = int(state["epoch"]), int(state["window"])
         self._turn = int(state.get("turn", 0))
+        if taken:
+            self.load_state_dict(self.state_after(taken))
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
@@ -369,6 +380,16 @@ def _batch_size(length: int, windows: int | None, tokens: int | None) -> int:
         given = f"batch_size {size}" if tokens is None else f"tokens {tokens}"
         raise OptionError("loader", f"length {length} and {given}", "at least 2, and at least one window")
     return size
+
+
+def _of_torchdata(state: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """(the state of the dataset, batches taken since) in a state of torchdata's StatefulDataLoader."""
+    if "_snapshot" not in state:
+        return dict(state["dataset_state"]), 0
+    # Batches come from the workers by turns, so the job was where the foremost of them is.
+    each = [worker["dataset_state"] for worker in state["_snapshot"]["_worker_snapshots"].values()]
+    foremost = max(each, key=lambda one: (one["epoch"], one["window"]))
+    return {k: v for k, v in foremost.items() if k != "turn"}, int(state["_steps_since_snapshot"])
 
 
 def _pairs(stores: Stores) -> list[tuple[str | Path, float | None]]:

@@ -33,15 +33,15 @@ class Source:
     """A store and the episodes of it that are read. Raises StoreError, VocabularyError.
 
     vocabulary: what it will be read with, if that is known. episodes: their ids, all if None. split: (name, shares,
-    split_by), see `loader_splits`.
+    split_by), see `loader_splits`. io: `mmap`, or `pread`: the codes of an episode that is opened are read.
     """
 
     def __init__(
         self, path: str | Path, vocabulary: Vocabulary | None, episodes: Sequence[str] | None,
-        split: tuple[str, Mapping[str, float], str] | None,
+        split: tuple[str, Mapping[str, float], str] | None, io: str = "mmap",
     ) -> None:  # fmt: skip
-        self.path = Path(path)
-        self._store: Store | None = Store.open(path, vocabulary)
+        self.path, self._io = Path(path), io
+        self._store: Store | None = Store.open(path, vocabulary, io)
         self.own = self._store.vocabulary
         infos = self._store.episodes
         names = tuple(infos) if episodes is None else tuple(episodes)
@@ -65,7 +65,7 @@ class Source:
     @property
     def store(self) -> Store:
         if self._store is None:
-            self._store = Store.open(self.path)
+            self._store = Store.open(self.path, io=self._io)
         return self._store
 
     def __getstate__(self) -> dict[str, Any]:
