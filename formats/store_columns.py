@@ -84,9 +84,9 @@ def _latents(segment: Segment, name: str, begin: int) -> Callable[[int, int], np
 
 def lengths(store: Store, episodes: Sequence[str], numbering: Numbering) -> np.ndarray:
     """int64 (E,): ids of each episode's sequence. Raises as `episode_columns` does."""
-    from pantok.layout_composed import arranged, compositions_of
+    from pantok.layout_composed import Composed, arranged
 
-    composes = compositions_of(numbering) is not None  # then the codes themselves say how many ids there are
+    composes = numbering.compositions is not None  # then the codes themselves say how many ids there are
     infos = [store.episodes[episode] for episode in episodes]
     path = store.path / CACHE / f"lengths-{_name(store, numbering)}.npy"
     known = _load(path) if len(infos) >= _WORTH_KEEPING else np.zeros(0, _ENTRY)
@@ -98,7 +98,10 @@ def lengths(store: Store, episodes: Sequence[str], numbering: Numbering) -> np.n
     missing = np.flatnonzero(found < 0)
     for k in sorted(missing.tolist(), key=lambda k: (infos[k].segment, infos[k].row)):
         columns = episode_columns(store, infos[k].id, numbering, codes=composes)
-        found[k] = len(arranged(columns, numbering))
+        sequence = arranged(columns, numbering)
+        found[k] = len(sequence)
+        if isinstance(sequence, Composed):  # it has looked at every id: once is enough
+            numbering.spans[infos[k].segment, infos[k].row] = sequence.spans
     if len(missing) >= _WORTH_KEEPING:
         new = np.empty(len(missing), _ENTRY)
         new["key"], new["ids"] = keys[missing], found[missing]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from pantok.experience import Clock
 from pantok.layout_grammar import KINDS, MARKS, ROLES, Layout
 from pantok.stream import TokenStream, TrackTokens
 from pantok.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from pantok.evolve.compose import Compositions
 
 MODALITIES = ("video", "audio", "numeric", "text")
 WHOLE = 1 << 62
@@ -125,6 +129,8 @@ class Numbering:
     ) -> None:
         self.layout, self.vocabulary, self.in_use, self._written = layout, vocabulary, in_use, written
         self._variants: dict[str, Numbering] = {}
+        self.spans: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        """Of episodes that were composed before, by segment and row: see `layout_composed.Composed`."""
         self._levels: dict[str, np.ndarray] = {}
         self._tables: list[np.ndarray] = []
 
@@ -172,6 +178,13 @@ class Numbering:
                 marked = spec.role == "digit" and self.layout.marks != "none"
                 found[k, kernels.MARK] = self.vocabulary.control(f"level_{k}") if marked else -1
         return found
+
+    @cached_property
+    def compositions(self) -> Compositions | None:
+        """Those of the vocabulary, None where it has none."""
+        from pantok.evolve.compose import MODALITY, Compositions
+
+        return Compositions.of(self.vocabulary) if MODALITY in self.vocabulary.states else None
 
     @cached_property
     def facts(self) -> np.ndarray:

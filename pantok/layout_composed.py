@@ -7,6 +7,7 @@ is read, from the codes that are stored.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,23 +20,18 @@ if TYPE_CHECKING:
     from pantok.evolve.compose import Compositions
     from pantok.layout_columns import EpisodeColumns, Numbering
 
-_SPAN = 2048  # ids of a span, or a few more
+_SPAN = 512  # ids of a span, or a few more
 _AT_ONCE = 1 << 20  # ids that are composed at a time while an episode is opened
 _LATENT = KINDS.index("latent")
 
 
-def compositions_of(numbering: Numbering) -> Compositions | None:
-    """The compositions of its vocabulary, None where it has none."""
-    from pantok.evolve.compose import MODALITY, Compositions
-
-    return Compositions.of(numbering.vocabulary) if MODALITY in numbering.vocabulary.states else None
-
-
-def arranged(columns: EpisodeColumns, numbering: Numbering) -> Arranged | Composed:
-    """An episode as its vocabulary writes it."""
+def arranged(
+    columns: EpisodeColumns, numbering: Numbering, spans: tuple[np.ndarray, np.ndarray] | None = None
+) -> Arranged | Composed:
+    """An episode as its vocabulary writes it. spans: see `Composed`."""
     plain = Arranged(columns, numbering.layout, numbering.vocabulary, numbering)
-    pairs = compositions_of(numbering)
-    return plain if pairs is None else Composed(plain, pairs, numbering.vocabulary.control("bos"))
+    pairs = numbering.compositions
+    return plain if pairs is None else Composed(plain, pairs, numbering.vocabulary.control("bos"), spans)
 
 
 class Composed:
@@ -44,13 +40,20 @@ class Composed:
     address = 0
     """There is nothing that compiled loops could find by itself; see `write`."""
 
-    def __init__(self, plain: Arranged, compositions: Compositions, bos: int) -> None:
+    def __init__(
+        self, plain: Arranged, compositions: Compositions, bos: int, spans: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> None:
+        """spans: those of another object of the same episode and compositions, if there was one."""
+        self.plain, self._compositions, self._bos = plain, compositions, bos
+        self.tracks = plain.tracks
+        self.spans = spans if spans is not None else self._counted()
+        """int64 (S + 1,), twice: where each span begins, in ids of the layout and in composed ones."""
+        self._firsts, self._owns = self.spans
+
+    def _counted(self) -> tuple[np.ndarray, np.ndarray]:
         from pantok.evolve.compose import joins_of
 
-        self._plain, self._compositions, self._bos = plain, compositions, bos
-        self.tracks = plain.tracks
-        total = len(plain)
-        # Where each span begins, in ids of the layout and in composed ones.
+        plain, compositions, total = self.plain, self._compositions, len(self.plain)
         firsts, owns, own, at, size = [0], [0], 0, 0, _AT_ONCE
         while at < total:
             part = plain.cut(at, min(at + size, total))
@@ -62,30 +65,38 @@ class Composed:
                     continue
                 part, joins, free = part.cut(0, int(free[-2])), joins[: free[-2]], free[:-1]
             size = _AT_ONCE
-            _, starts = compositions.apply(part.ids, joins)
+            _, starts = compositions.read(part.ids, joins)
             wanted = np.searchsorted(free, np.arange(_SPAN, len(part) + _SPAN, _SPAN))
             marks = free[np.unique(wanted.clip(max=len(free) - 1))]
             firsts += (marks + at).tolist()
             owns += (np.searchsorted(starts, marks) + own).tolist()
             own, at = own + len(starts), at + len(part)
-        self._firsts, self._owns = np.array(firsts), np.array(owns)
+        return np.array(firsts), np.array(owns)
 
     def __len__(self) -> int:
         return int(self._owns[-1])
 
     @property
+    def has_latents(self) -> bool:
+        return self.plain.has_latents
+
+    @property
     def nbytes(self) -> int:
-        return self._plain.nbytes + self._firsts.nbytes + self._owns.nbytes
+        return self.plain.nbytes + self._firsts.nbytes + self._owns.nbytes
+
+    def where(self, start: int, stop: int) -> tuple[int, int, int]:
+        """(first and last + 1 id of the layout that hold the composed ids [start, stop); how many come before them)."""
+        low = max(int(np.searchsorted(self._owns, start, "right")) - 1, 0)
+        high = max(int(np.searchsorted(self._owns, stop, "left")), low)
+        return int(self._firsts[low]), int(self._firsts[high]), start - int(self._owns[low])
 
     def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:
         """The ids [start, stop). Raises TokenError for a code that its level does not have."""
         stop = len(self) if stop is None else min(stop, len(self))
         start = min(max(start, 0), stop)
-        low = max(int(np.searchsorted(self._owns, start, "right")) - 1, 0)
-        high = max(int(np.searchsorted(self._owns, stop, "left")), low)
-        part = self._compositions.sequence(self._plain.cut(int(self._firsts[low]), int(self._firsts[high])))
-        begin = int(self._owns[low])
-        return part.cut(start - begin, stop - begin)
+        first, last, before = self.where(start, stop)
+        part = self._compositions.sequence(self.plain.cut(first, last))
+        return part.cut(before, before + stop - start)
 
     def put(self, first: int, stop: int, at: int, names: np.ndarray, document: int, columns: Columns) -> TokenSequence:
         """The ids [first, stop) into columns from `at` on, as `layout.write` does."""
@@ -101,15 +112,57 @@ class Composed:
 def write(
     parts: Sequence[Arranged | Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns
 ) -> list[tuple[int, int, np.ndarray]]:
-    """As `layout.write`, of episodes that may be composed."""
+    """As `layout.write`, of episodes that may be composed, all of them by one vocabulary."""
     found: list[tuple[int, int, np.ndarray]] = []
+    quick: list[int] = []
     for k, part in enumerate(parts):
         if isinstance(part, Arranged):
             found += [
                 (k, track, values) for _, track, values in write_plain([part], places[k : k + 1], numbers, columns)
             ]
-            continue
-        first, stop, at, row, document = places[k, 1:].tolist()
-        written = part.put(first, stop, at, numbers[row], document, columns)
-        found += [(k, part.tracks.index(name), values) for name, values in written.latents.items() if len(values)]
+        elif not part.has_latents:
+            quick.append(k)
+        else:
+            first, stop, at, row, document = places[k, 1:].tolist()
+            written = part.put(first, stop, at, numbers[row], document, columns)
+            found += [(k, part.tracks.index(name), values) for name, values in written.latents.items() if len(values)]
+    if quick:
+        _write_composed(
+            [p for p in (parts[k] for k in quick) if isinstance(p, Composed)], places[quick], numbers, columns
+        )
     return found
+
+
+def _write_composed(parts: Sequence[Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns) -> None:
+    """Ids of the layout of all parts into a scratch in one compiled call, and from there composed in another."""
+    from pantok.evolve import compose_read_kernels as kernels
+    from pantok.evolve.compose import ACROSS, COMPOSABLE
+
+    bounds, before = np.empty((len(parts), 6), np.int64), np.empty((len(parts), 6), np.int64)
+    at = 0
+    for row, (part, place) in enumerate(zip(parts, places.tolist(), strict=True)):
+        first, last, skip = part.where(place[1], place[2])
+        bounds[row] = part.plain.address, first, last, at, place[4], place[5]
+        before[row] = at, at + last - first, skip, place[2] - place[1], place[3], place[5]
+        at += last - first
+    scratch = _scratch(at)
+    write_plain([part.plain for part in parts], bounds, numbers, scratch)
+    compositions = parts[0]._compositions
+    keys, ranks, named, base = compositions.reading
+    s, c = scratch, columns
+    kernels.compose(
+        before, s.ids, s.kind, s.level, s.track, s.role, s.time_ns, s.mask, keys, ranks, named, base, COMPOSABLE,
+        KINDS.index("digit"), ACROSS.index(compositions.across), c.ids, c.kind, c.level, c.track, c.role, c.time_ns,
+        c.mask, c.document,
+    )  # fmt: skip
+
+
+_HELD = threading.local()
+
+
+def _scratch(ids: int) -> Columns:
+    """Columns of at least so many ids; each thread keeps its own."""
+    held: Columns | None = getattr(_HELD, "columns", None)
+    if held is None or len(held.ids) < ids:
+        held = _HELD.columns = Columns.empty(ids + ids // 8)
+    return held

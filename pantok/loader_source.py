@@ -93,7 +93,11 @@ class Source:
                 self._open.move_to_end(key)
                 return found
             columns = episode_columns(self.store, self.episodes[episode], numbering)
-            found = self._open[key] = opened(columns, numbering)
+            info = self.store.episodes[self.episodes[episode]]
+            place = info.segment, info.row
+            found = self._open[key] = opened(columns, numbering, numbering.spans.get(place))
+            if isinstance(found, Composed):
+                numbering.spans[place] = found.spans
             self._bytes += found.nbytes
             while len(self._open) > 1 and (self._bytes > _OPEN_BYTES or len(self._open) > _OPEN_EPISODES):
                 self._bytes -= self._open.popitem(last=False)[1].nbytes

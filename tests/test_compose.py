@@ -207,3 +207,18 @@ def test_another_text_model_cannot_move_the_ids_that_compositions_are_made_of() 
     with pytest.raises(VocabularyError, match="compose again"):
         merge([new], text)
     assert merge([new, old]).id == new.id
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 400), st.booleans())
+def test_reading_gives_what_applying_the_merges_one_by_one_gives(seed, alphabet, n, is_long):
+    """Short runs are searched, long ones (over 96) kept in a heap."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, alphabet, n).astype(np.int64)
+    joins = rng.random(n) < (0.999 if is_long else 0.8)
+    joins[-1] = False
+    passage = Passage(ids, np.zeros(n, np.int64), np.ones(1))
+    pairs = learn(Corpus(passage, joins), 1000, ComposeConfig(merges=30, least=2, longest=int(rng.integers(2, 40))))
+    want, begins = pairs.apply(ids, joins)
+    got, starts = pairs.read(ids, joins)
+    assert got.tolist() == want.tolist() and starts.tolist() == begins.tolist()
