@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -62,6 +64,18 @@ def test_what_is_read_is_what_is_mapped(stores: tuple[Path, Path]) -> None:
     assert_same(next(iter(loader)), expected[0])
     with pytest.raises(OptionError, match="io read: is no way to read"):
         StreamDataset(stores[0], io="read")
+
+
+def test_stream_reads_so_too(stores: tuple[Path, Path]) -> None:
+    """Both ways give the same bytes, of a packed store as well."""
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "pantok", "stream", path, "--format", "npy", "--length", "64", "--io", io],
+            capture_output=True, check=True,
+        ).stdout
+        for path, io in ((stores[0], "mmap"), (stores[0], "pread"), (stores[1], "pread"))
+    ]  # fmt: skip
+    assert len(said[0]) > 1000 and said[0] == said[1] == said[2]
 
 
 def copied_of(path: Path) -> Path:

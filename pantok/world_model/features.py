@@ -7,6 +7,8 @@ which counts where a thousand codes meet ten minutes of film.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -52,11 +54,30 @@ class FeatureTable(nn.Module):
         self.maps = nn.Parameter(torch.randn(len(features), dims, width) * std / dims**0.5)
         table = np.concatenate(list(features.values())) if features else np.zeros((0, dims), np.float32)
         self.register_buffer("features", torch.from_numpy(table), persistent=False)
+        self._kept: tuple[object, Tensor] | None = None
 
     def forward(self) -> Tensor:
-        """The whole table."""
+        """The whole table. Where no gradient is wanted it is made once for the weights that there are: a simulation
+        asks for it twice an element."""
         if not self.spans:
             return self.weight
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.weight.is_inference():
+            self._kept = None
+            return self._made()
+        inputs = (self.weight, self.maps, self.features)
+        of = (
+            *((x.data_ptr(), x._version, x.dtype, x.device) for x in inputs),
+            torch.is_autocast_enabled(self.weight.device.type),
+        )
+        if self._kept is None or self._kept[0] != of:
+            self._kept = of, self._made()
+        return self._kept[1]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._kept = None  # of weights that are somewhere else from now on
+        return super()._apply(fn, recurse)
+
+    def _made(self) -> Tensor:
         table, at = self.weight, 0
         parts, done = [], 0
         for number, (start, stop) in enumerate(self.spans):
