@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +36,13 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     from pantok.formats.runs import RunFolder
     from pantok.formats.store import Store
     from pantok.loader import StreamDataset
+    from pantok.world_model.beside import next_step
     from pantok.world_model.foresight import action_information, foresee, points
-    from pantok.world_model.inputs import inputs_of
+    from pantok.world_model.grounding import Grounding, Steps
+    from pantok.world_model.inputs import joined
     from pantok.world_model.measure import measure
     from pantok.world_model.simulate import SimulateConfig
+    from pantok.world_model.trainer import Feed, Share
 
     stored = RunFolder(folder).config
     if store is None:
@@ -67,14 +69,24 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     count = min(asked.windows, total)
     chosen = sorted({round(k * (total - 1) / max(1, count - 1)) for k in range(count)})
     groups = [chosen[k : k + 8] for k in range(0, count, 8)]
-    batches = [inputs_of(data.batch(0, g), model.keys, model.latent_modalities, config.latents) for g in groups]
     streams = {name: opened.read(name) for name in names}
+    kept = RunFolder(folder).arrays("observations") if model.grounded is not None else None
+    grounding = None if kept is None else Grounding.from_arrays(*kept, model.vocabulary, layout)
+    steps = None if grounding is None else Steps(grounding, streams.values(), data.episodes, pictures=True)
+    feed = Feed(data, model, config, Share(), steps)
+    batches = [feed.inputs(0, group) for group in groups]
+    feed.close()
+    states: list[Any] = []
     seconds = sum(_seconds(s) for s in streams.values())
     with run.progress() as bar:
         task = bar.add_task("bits", total=1 + asked.points, note="")
-        found = measure(model, batches)
+        found = measure(model, batches, states)
         rate = data.windows.ids / max(1e-9, seconds) * found.elements / (len(chosen) * config.length)
         report = found.report(rate)
+        foretold = {}
+        if grounding is not None and model.grounded is not None and steps is not None and states:
+            foretold = next_step(grounding, model.grounded, steps, *joined(states))
+        baselines = _baselines(run, stored, opened.vocabulary.size, layout, batches, found, rate)
         bar.advance(task)
         codec, horizon_ns = Codec(opened.vocabulary), round(asked.horizon_s * 1e9)
         likeliest = SimulateConfig(temperature=0, seed=asked.seed)
@@ -87,7 +99,7 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     actions = action_information(model, batches, opened.vocabulary.control("gap"))
     document = {
         "run": str(folder), "store": str(store), "episodes": list(names), "checkpoint": asked.checkpoint, **report,
-        "baselines": {"xz_bits_per_second": _xz(data, seconds)}, "actions": actions, "foresight": _foresight(seen),
+        "baselines": baselines, "next_step": foretold, "actions": actions, "foresight": _foresight(seen),
     }  # fmt: skip
     _show(run, document)
     if asked.html is not None:
@@ -101,19 +113,38 @@ def _seconds(stream: Any) -> float:
     return (max(s + c.duration_ns for s, c in zip(starts, clocks, strict=True)) - min(starts)) / 1e9 if clocks else 0.0
 
 
-def _xz(data: Any, seconds: float) -> float:
-    """Bits a second that a general compressor needs for the same sequences, two bytes an id (four where they do not
-    fit)."""
+def _baselines(
+    run: common.Run, stored: dict[str, Any], size: int, layout: Any, batches: list[Any], found: Any, rate: float
+) -> dict[str, Any]:
+    """Bits a second of a trigram of the run's training episodes and of xz, for the same predicted ids. The n-gram is
+    left out, and it is said, where the store that the run was trained on is not there."""
     import numpy as np
 
-    dtype = np.uint16 if data.vocabulary.size <= 1 << 16 else np.uint32
-    coder = lzma.LZMACompressor(preset=9)
-    size = 0
-    for start in range(0, len(data.windows), 32):
-        batch = data.batch(0, list(range(start, min(start + 32, len(data.windows)))))
-        ids = batch["ids"][batch["document"] >= 0].numpy().astype(dtype)
-        size += len(coder.compress(ids.tobytes()))
-    return 8 * (size + len(coder.flush())) / max(1e-9, seconds)
+    from pantok.errors import PantokError
+    from pantok.formats.store import Store
+    from pantok.loader import StreamDataset
+    from pantok.world_model.beside import counted, ngram_bits, resampled, xz_rate
+
+    xz = xz_rate(batches, rate)
+    baselines: dict[str, Any] = {"xz_bits_per_second": xz["value"], "xz_bits_per_second_95": xz["95"]}
+    try:
+        held = set(stored["held_out"])
+        names = tuple(n for n in Store.open(Path(stored["store"])).episodes if n not in held)
+        length = int(stored["train"]["length"])
+        train = StreamDataset(
+            stored["store"], layout, length=length, batch_size=32, episodes=names, shuffle=False, rank=0, world=1
+        )
+    except PantokError as error:
+        run.say(f"No n-gram beside it: {error}")
+        return baselines
+    total = len(train.windows)
+    ngram = counted((train.batch(0, list(range(k, min(k + 32, total)))) for k in range(0, total, 32)), size)
+    elements = np.array([e for e, _ in found.windows])
+    spent = resampled(ngram_bits(ngram, batches), elements, rate)
+    return {
+        **baselines, "ngram_bits_per_second": spent["value"], "ngram_bits_per_second_95": spent["95"],
+        "ngram_episodes": len(names),
+    }  # fmt: skip
 
 
 def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
@@ -146,8 +177,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
     low, high = document["bits_per_second_95"]
     lines = [
         f"{document['bits_per_second']:,.0f} bits a second of experience (95% of resampled windows: {low:,.0f} to "
-        f"{high:,.0f}); xz needs {document['baselines']['xz_bits_per_second']:,.0f}."
+        f"{high:,.0f}); for the same ids {_rivals(document['baselines'])}."
     ]
+    for track, values in document["next_step"].items():
+        lines.append(_next_line(track, values))
     actions, foresight, switch = document["actions"], document["foresight"], document["switch"]
     if switch:
         lines.append(
@@ -170,6 +203,29 @@ def _lines(document: dict[str, Any]) -> list[str]:
             f"{foresight['psnr_copy_last']:.2f} dB, at {foresight['points']} points."
         )
     return lines
+
+
+def _rivals(baselines: dict[str, Any]) -> str:
+    named = (("ngram_bits_per_second", "a trigram of the training episodes"), ("xz_bits_per_second", "xz"))
+    said = [
+        f"{words} needs {baselines[key]:,.0f}{_between(baselines[f'{key}_95'], 0)}"
+        for key, words in named
+        if key in baselines
+    ]
+    return ", ".join(said)
+
+
+def _between(interval: list[float] | None, digits: int) -> str:
+    return "" if interval is None else f" ({interval[0]:,.{digits}f} to {interval[1]:,.{digits}f})"
+
+
+def _next_line(track: str, values: dict[str, Any]) -> str:
+    digits, unit = (2, " dB") if values["unit"] == "dB" else (4, " of the variance is missed")
+    said = [
+        f"{words} {values[name]['value']:.{digits}f}{_between(values[name]['95'], digits)}"
+        for name, words in (("model", "the model"), ("ridge", "the ridge"), ("copy_last", "the last one again"))
+    ]
+    return f"The next step's {track}: {', '.join(said)}{unit}."
 
 
 def _show(run: common.Run, document: dict[str, Any]) -> None:

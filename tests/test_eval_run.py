@@ -55,7 +55,14 @@ def test_the_command(trained: Path, store: Path, tmp_path: Path) -> None:
     assert low <= found["bits_per_second"] <= high
     assert sum(v["bits_per_second"] for v in found["by_kind"].values()) == pytest.approx(found["bits_per_second"])
     assert sum(v["share"] for v in found["by_role"].values()) == pytest.approx(1)
-    assert found["baselines"]["xz_bits_per_second"] > 0
+    for rival in ("xz", "ngram"):
+        low, high = found["baselines"][f"{rival}_bits_per_second_95"]
+        assert 0 < low <= found["baselines"][f"{rival}_bits_per_second"] <= high
+    assert found["next_step"]["video"]["unit"] == "dB" and found["next_step"]["audio"]["unit"] == "nmse"
+    for values in found["next_step"].values():
+        assert {"model", "ridge", "copy_last", "without_backbone"} < set(values) and set(values["gain_95"]) == {
+            "copy_last", "ridge",
+        }  # fmt: skip
     assert found["foresight"]["points"] == 2 and 3 < found["foresight"]["psnr_copy_last"] < 99
     assert set(found["actions"]) == {"recorded", "without", "shuffled", "information"}
     html = page.read_text()
