@@ -134,7 +134,7 @@ def load_model(folder: Path, checkpoint: str, device: str) -> tuple[WorldModel, 
 
     run = RunFolder(folder)
     stored = run.config
-    config = from_mapping(TrainConfig, stored["train"], f"{folder / 'config.json'}")
+    config = from_mapping(TrainConfig, {"hint": 0, **stored["train"]}, f"{folder / 'config.json'}")
     which = "average" if config.ema else "model"
     tensors, _ = run.load(checkpoint, (which,))
     layout = replace(Layout.of(config.layout), latents=bool(stored["latent_dims"]))

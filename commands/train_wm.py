@@ -129,7 +129,7 @@ def _same(folder: RunFolder, config: TrainConfig, given: set[str], file: Path | 
     from pantok.config import from_mapping
     from pantok.world_model.config import TrainConfig
 
-    stored = from_mapping(TrainConfig, folder.config["train"], f"{folder.path / 'config.json'}")
+    stored = from_mapping(TrainConfig, {"hint": 0, **folder.config["train"]}, f"{folder.path / 'config.json'}")
     asked = given if file is None else set(asdict(config))
     for name in sorted(asked | ({"preset"} if preset != "tiny" else set())):
         wanted, there = getattr(config, name), getattr(stored, name)

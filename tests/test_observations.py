@@ -115,7 +115,7 @@ Rows.__abstractmethods__ = frozenset()
 def test_what_is_no_number_is_as_before() -> None:
     values = np.array([[1.0, np.nan], [np.nan, np.nan], [3.0, 4.0], [np.nan, 6.0]])
     track = TrackTokens("x", "numeric", Clock.regular(50, 4), 1, ())
-    found = list(senses.felt(track, Rows(values), np.array([0, 0, 2, 2])))
+    found = list(senses.felt(track, Rows(values), np.array([0, 0, 2, 2]), range(4)))
     assert [s for s, _ in found] == [0, 2]
     assert np.allclose(found[0][1], [1, 0, 1, 0]) and np.allclose(found[1][1], [3, 6, 3, 5])
 
@@ -126,7 +126,7 @@ def test_loudness_is_in_decibels_and_in_its_band() -> None:
     tone = np.stack([0.5 * np.sin(2 * np.pi * 1000 * t), np.zeros(len(t))], 1).astype(np.float32)
     track = TrackTokens("audio", "audio", Clock.regular(rate, len(t)), tick, ())
     edges = np.array([100.0, 800.0, 1200.0, 8000.0])
-    found = list(senses.heard(track, Rows(tone), edges, np.array([0, 0, 0, 1, 1])))
+    found = list(senses.heard(track, Rows(tone), edges, np.array([0, 0, 0, 1, 1]), range(5)))
     assert [s for s, _ in found] == [0, 1]
     for _, loud in found:
         # Mean square 0.125 is -9 dB; half of it is at the positive frequency.
@@ -297,3 +297,21 @@ def test_clocks_of_other_rates() -> None:
     begins = clock.times_ns[::4]
     assert steps.of_ticks(track).tolist() == [int((b - 5_000) // 200_000_000) for b in begins]
     assert steps.count == 15 and steps.times_ns[1] == 200_005_000
+
+
+def test_a_span_of_steps_is_that_part_of_the_whole(store: Path) -> None:
+    opened = Store.open(store)
+    layout = Layout()
+    space = ObservationSpace.fit((opened.read(n) for n in opened.episodes), opened.vocabulary, layout)
+    for name in opened.episodes:
+        stream = opened.read(name)
+        whole = space.vectors(stream, pictures=True)
+        for first, last in ((0, 1), (1, 3), (2, None), (3, 3), (0, 99)):
+            part = space.vectors(stream, pictures=True, first=first, last=last)
+            assert np.array_equal(part.values, whole.values[first:last]), (name, first, last)
+            assert np.array_equal(part.present, whole.present[first:last])
+            assert np.array_equal(part.times_ns, whole.times_ns[first:last])
+            for track, pictures in part.pictures.items():
+                assert np.array_equal(pictures, whole.pictures[track][first:last])
+    only = space.vectors(stream, only=())
+    assert not only.values.any() and len(only.values) == len(whole.values)

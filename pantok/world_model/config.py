@@ -31,7 +31,8 @@ class TrainConfig:
     flow: weight of the flow-matching loss beside the likelihood of the codes. ground: weight of the loss in the space
     of observations (paper, equation 8); align: what it moves: `none`, the head alone (`frozen`: hidden states are
     detached, the decoder only looks on), or everything (`joint`). ground_hours: of training episodes whose observations
-    are kept for it, at most.
+    are kept for it, at most. hint: width of the layer by which what the last two observations foretell of a state goes
+    into the elements that say it; 0 for none.
     """
 
     preset: str = "tiny"
@@ -58,6 +59,7 @@ class TrainConfig:
     flow: float = 0.5
     ground: float = 0.5
     align: str = "joint"
+    hint: int = 128
     ground_hours: float = 4.0
     evaluate_every: int = 100
     evaluate_windows: int = 32

@@ -17,7 +17,7 @@ from pantok import pixels
 from pantok.encode import Codec
 from pantok.layout import ROLES, Layout
 from pantok.stream import TokenStream, TrackTokens
-from pantok.world_model.inputs import Inputs
+from pantok.world_model.inputs import Foretold, Inputs
 from pantok.world_model.measure import measure
 from pantok.world_model.model import WorldModel
 from pantok.world_model.simulate import SimulateConfig, Simulation
@@ -105,8 +105,16 @@ def action_information(model: WorldModel, batches: Sequence[Inputs], hidden_id: 
         other = batch.ids.clone()
         codes = pool[model.keys[pool] > 0]
         other[code] = codes[torch.from_numpy(rng.integers(0, len(codes), int(code.sum())))]
-        without.append(_with(batch, hidden))
-        shuffled.append(_with(batch, other))
+        told = batch.foretold
+        if told is None:
+            without.append(_with(batch, ids=hidden))
+            shuffled.append(_with(batch, ids=other))
+            continue
+        every = torch.ones(len(batch.ids), dtype=torch.bool)
+        without.append(_with(batch, ids=hidden, foretold=told.without_actions(every)))
+        mixed = torch.from_numpy(rng.permutation(len(told.inputs)))
+        inputs = torch.where(told.actions, told.inputs[mixed], told.inputs)
+        shuffled.append(_with(batch, ids=other, foretold=Foretold(inputs, told.row, told.actions)))
     found = {
         name: _observed(model, given)
         for name, given in (("recorded", batches), ("without", without), ("shuffled", shuffled))
@@ -114,8 +122,8 @@ def action_information(model: WorldModel, batches: Sequence[Inputs], hidden_id: 
     return {**found, "information": found["without"] - found["recorded"]}
 
 
-def _with(batch: Inputs, ids: torch.Tensor) -> Inputs:
-    return Inputs(**{**vars(batch), "ids": ids})
+def _with(batch: Inputs, **changed: Any) -> Inputs:
+    return Inputs(**{**vars(batch), **changed})
 
 
 def _observed(model: WorldModel, batches: Sequence[Inputs]) -> float:

@@ -93,6 +93,11 @@ class GroundedHead(nn.Module):
         head.calibrate([(None, *valid.batch(valid.all_rows))])
         return head
 
+    @property
+    def width(self) -> int:
+        """Of an observation."""
+        return len(self.bias)
+
     def closed(self, inputs: Tensor) -> Tensor:
         """(N, width): what the ridge says."""
         return inputs[:, : len(self.bias)] + inputs @ self.weights + self.bias

@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from pantok.layout import Layout
+from pantok.layout import ROLES, Layout
 from pantok.stream import TokenStream
 from pantok.vocabulary import Vocabulary
-from pantok.world_model.baselines import Ridge, predicted_tracks
+from pantok.world_model.baselines import Ridge, known_ahead, predicted_tracks
 from pantok.world_model.grounded import GroundedHead, Table, ends_of_steps
-from pantok.world_model.inputs import Ends
+from pantok.world_model.inputs import Ends, Foretold
 from pantok.world_model.observations import Observations, ObservationSpace
+
+FORETOLD = (ROLES.index("observation"), ROLES.index("reward"))
+"""Roles of the elements that say what was foretold."""
 
 Streams = Callable[[], Iterable[TokenStream]]
 """Gives episodes, as often as it is called."""
@@ -135,9 +138,33 @@ class Steps:
         observed = (t.clone() for t in self.table.batch(row_of))
         return Ends(torch.from_numpy(np.concatenate(places)), torch.from_numpy(row_of), *observed)
 
+    def foretold(self, batch: Mapping[str, Any]) -> Foretold:
+        """What is known before each state, for the elements of the tracks that are foretold."""
+        role, time_ns, document = (batch[name].numpy() for name in ("role", "time_ns", "document"))
+        told = np.isin(role, FORETOLD)
+        row = np.full(role.shape, -1, np.int64)
+        documents = [0] * len(role)
+        for window, _, _, store, episode in batch["parts"].tolist():
+            name, number = self._episodes[store][episode], documents[window]
+            documents[window] += 1
+            here = told[window] & (document[window] == number)
+            # The step before: the one that an instant a step's width earlier is in.
+            row[window, here] = self.table.rows(name, time_ns[window, here] - self._width_ns)
+        apart = row + np.arange(len(row))[:, None] * len(self.table.values)
+        known, place = np.unique(apart[row >= 0], return_inverse=True)
+        row[row >= 0] = place
+        inputs = self.table.batch(known % max(1, len(self.table.values)))[0].clone()
+        return Foretold(inputs, torch.from_numpy(row), action_inputs(self.table.space))
+
     def _begin(self, name: str) -> int:
         number = self.table.numbers.get(name)
         return 0 if number is None else int(self.table.begins_ns[number])
+
+
+def action_inputs(space: ObservationSpace) -> torch.Tensor:
+    """bool (F,): which of the inputs of a prediction are actions."""
+    given = np.isin(space.of_track, [k for k, n in enumerate(space.names) if n not in predicted_tracks(space)])
+    return torch.from_numpy(np.concatenate([given, given, np.ones(len(known_ahead(space)), bool)]))
 
 
 @torch.no_grad()

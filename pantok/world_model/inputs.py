@@ -60,6 +60,28 @@ class Ends:
 
 
 @dataclass(frozen=True, eq=False)
+class Foretold:
+    """What is known before each state of its observation. inputs: float32 (R, F), a row a state, as
+    `pantok.world_model.grounded` takes them: the two observations before it and the actions that come first in it.
+    row: int64 (B, L), whose state an element helps to say, no two windows the same; -1: none that was foretold.
+    actions: bool (F,), which of the inputs are actions."""
+
+    inputs: Tensor
+    row: Tensor
+    actions: Tensor
+
+    def to(self, device: torch.device | str) -> Foretold:
+        return Foretold(self.inputs.to(device), self.row.to(device), self.actions.to(device))
+
+    def without_actions(self, windows: Tensor) -> Foretold:
+        """windows: bool (B,), those in which actions are as on average."""
+        rows = self.row[windows]
+        inputs = self.inputs.clone()
+        inputs[rows[rows >= 0].unique()] *= ~self.actions
+        return Foretold(inputs, self.row, self.actions)
+
+
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """B windows of L elements.
 
@@ -69,7 +91,7 @@ class Inputs:
     document. document: int64 (B, L), -1 padding.
     predict: bool (B, L), whether element i is to be predicted from the one before it. window: int64 (B,).
     latents: by modality, values float32 (M, D) and place int64 (M,) in the flattened (B L). ends: of states, where the
-    next observation is to be predicted too.
+    next observation is to be predicted too. foretold: what the observations before it say of each state.
     """
 
     ids: Tensor
@@ -82,11 +104,14 @@ class Inputs:
     window: Tensor
     latents: Mapping[str, tuple[Tensor, Tensor]]
     ends: Ends | None = None
+    foretold: Foretold | None = None
 
     def to(self, device: torch.device | str) -> Inputs:
         ends = None if self.ends is None else self.ends.to(device)
+        foretold = None if self.foretold is None else self.foretold.to(device)
         latents = {k: (v.to(device), p.to(device)) for k, (v, p) in self.latents.items()}
-        return Inputs(**{name: getattr(self, name).to(device) for name in _PLAIN}, latents=latents, ends=ends)
+        plain = {name: getattr(self, name).to(device) for name in _PLAIN}
+        return Inputs(**plain, latents=latents, ends=ends, foretold=foretold)
 
     def rows(self, start: int, stop: int) -> Inputs:
         """The windows [start, stop)."""
@@ -99,10 +124,13 @@ class Inputs:
         ends = self.ends
         if ends is not None:
             ends = ends.chosen((ends.place >= start * length) & (ends.place < stop * length), start * length)
-        return Inputs(**plain, latents=latents, ends=ends)
+        foretold = self.foretold
+        if foretold is not None:
+            foretold = Foretold(foretold.inputs, foretold.row[start:stop], foretold.actions)
+        return Inputs(**plain, latents=latents, ends=ends, foretold=foretold)
 
 
-_PLAIN = tuple(f.name for f in fields(Inputs) if f.name not in ("latents", "ends"))
+_PLAIN = tuple(f.name for f in fields(Inputs) if f.name not in ("latents", "ends", "foretold"))
 
 
 def joined(states: Sequence[tuple[Ends, Tensor]]) -> tuple[Ends, Tensor]:
@@ -131,12 +159,22 @@ def concatenated(parts: Sequence[Inputs]) -> Inputs:
             shifts.append(part.ends.chosen(torch.arange(len(part.ends)), -rows * part.ids.shape[1]))
         rows += len(part.ids)
     ends = Ends(*(torch.cat([getattr(e, f.name) for e in shifts]) for f in fields(Ends))) if shifts else None
-    return Inputs(**plain, latents=latents, ends=ends)
+    return Inputs(**plain, latents=latents, ends=ends, foretold=_all_foretold([p.foretold for p in parts]))
+
+
+def _all_foretold(parts: Sequence[Foretold | None]) -> Foretold | None:
+    told = [p for p in parts if p is not None]
+    if len(told) < len(parts):
+        return None
+    before = np.cumsum([0, *(len(t.inputs) for t in told)])
+    rows = [torch.where(t.row >= 0, t.row + int(n), -1) for t, n in zip(told, before[:-1], strict=True)]
+    return Foretold(torch.cat([t.inputs for t in told]), torch.cat(rows), told[0].actions)
 
 
 def inputs_of(
     batch: Mapping[str, Any], keys: Tensor, modalities: Mapping[str, str], dims: int, *, action_loss: bool = False,
     action_dropout: float = 0.0, hidden_id: int = 0, seed: int = 0, ends: Ends | None = None,
+    foretold: Foretold | None = None,
 ) -> Inputs:  # fmt: skip
     """A batch of `pantok.loader.StreamDataset`.
 
@@ -162,8 +200,10 @@ def inputs_of(
         predict &= ~is_action
     if action_dropout > 0:
         epoch = int(batch["epoch"])
-        drop = [np.random.default_rng([seed, epoch, w]).random() < action_dropout for w in batch["window"].tolist()]
-        ids[torch.tensor(drop)[:, None] & code] = hidden_id
+        each = [np.random.default_rng([seed, epoch, w]).random() < action_dropout for w in batch["window"].tolist()]
+        drop = torch.tensor(each)
+        ids[drop[:, None] & code] = hidden_id
+        foretold = None if foretold is None else foretold.without_actions(drop)
     latents: dict[str, tuple[Tensor, Tensor]] = {}
     flat_kind, flat_track = batch["kind"].reshape(-1), batch["track"].reshape(-1)
     for name, values in batch["latents"].items():
@@ -175,5 +215,5 @@ def inputs_of(
         latents[modality] = (taken, where)
     return Inputs(
         ids=ids, role=role, time_s=time_s, ordinal=ordinal, index=place - first, document=document, predict=predict,
-        window=batch["window"], latents=latents, ends=ends,
+        window=batch["window"], latents=latents, ends=ends, foretold=foretold,
     )  # fmt: skip

@@ -25,8 +25,9 @@ from pantok.vocabulary import Vocabulary
 from pantok.world_model.backbone import Backbone, Cache
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.features import FeatureTable, code_features
+from pantok.world_model.grounded import GroundedHead
 from pantok.world_model.grounding import Grounding
-from pantok.world_model.inputs import PLACES, Inputs, level_keys
+from pantok.world_model.inputs import PLACES, Foretold, Inputs, level_keys
 from pantok.world_model.switch import Kinds, Switch
 
 BITS = 1 / math.log(2)
@@ -73,6 +74,35 @@ class Losses:
         }
 
 
+class Hint(nn.Module):
+    """Adds to each element what the two observations before its state foretell of it.
+
+    The predicted observation and its difference from the last go through one layer a state; what an element takes of
+    it depends on the element: its level, and where in the picture it stands. Nothing is added at first.
+    """
+
+    def __init__(self, width: int, observed: int, hidden: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(2 * observed, hidden)
+        self.element = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, foretold: Foretold, head: GroundedHead) -> Tensor:
+        """x: (B, L, width)."""
+        if not len(foretold.inputs):
+            return x
+        now = foretold.inputs[:, : head.width]
+        guess = head.before(foretold.inputs)
+        state = F.silu(self.state(torch.cat([guess, guess - now], 1).to(x.dtype)))
+        chosen = foretold.row >= 0
+        rows = x[chosen]
+        asked = self.element(F.rms_norm(rows, rows.shape[-1:]))
+        found = self.out(state[foretold.row[chosen]] * asked)
+        return x.masked_scatter(chosen[..., None], rows + found.to(x.dtype))
+
+
 class WorldModel(nn.Module):
     """vocabulary: its extents are what the switch chooses among. latent_dims: of each modality's continuous vectors.
     latent_modalities: modality of each track that has some, by name. grounding: what the loss in the space of
@@ -87,7 +117,7 @@ class WorldModel(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self._made_of = (vocabulary, config, latent_dims, latent_modalities, grounding)
-        self.config, self.vocabulary = config, vocabulary
+        self.config, self.vocabulary, self.grounding = config, vocabulary, grounding
         self.latent_dims, self.latent_modalities = dict(latent_dims or {}), dict(latent_modalities or {})
         width = config.backbone.width
         self.kinds = Kinds.of(vocabulary, self.latent_dims)
@@ -106,6 +136,9 @@ class WorldModel(nn.Module):
 
             self.flows.update({m: FlowHead(width, d) for m, d in self.latent_dims.items()})
         self.grounded = grounding.head(width) if grounding is not None and config.align != "none" else None
+        self.hint = None
+        if self.grounded is not None and config.hint:
+            self.hint = Hint(width, self.grounded.width, config.hint)
         self.register_buffer("kind_of", self.kinds.table(), persistent=False)
         self.register_buffer("keys", level_keys(vocabulary), persistent=False)
         # Into memory of torch's own: what numpy allots is aligned now so, now so, and the last bit of a matrix product
@@ -123,6 +156,8 @@ class WorldModel(nn.Module):
     def elements(self, inputs: Inputs) -> Tensor:
         """(B, L, width): what the backbone is given."""
         x = F.embedding(inputs.ids, self.embed()) + self.role(inputs.role) + self.place(inputs.ordinal)
+        if self.hint is not None and self.grounded is not None and inputs.foretold is not None:
+            x = self.hint(x, inputs.foretold, self.grounded)
         if not inputs.latents:
             return x
         flat = x.reshape(-1, x.shape[-1])

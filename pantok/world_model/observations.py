@@ -20,7 +20,7 @@ A track that says nothing in a step is as it was before, and marked as not prese
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -192,7 +192,7 @@ class ObservationSpace:
                 part = open_.get(track.name) or space._opened(track)
                 open_[track.name] = part
                 rows = held.setdefault(track.name, Thinned(config.samples))
-                for _, raw in space._raw(track, part, steps):
+                for _, raw in space._raw(track, part, steps, range(track.ticks)):
                     rows.add(raw[None])
         if not open_:
             raise InputError("observations", "no episode has a track that can be observed", "video, sound or numbers")
@@ -219,35 +219,41 @@ class ObservationSpace:
         return TrackSpace(track.name, "numeric", none, none)
 
     # ------------------------------------------------------------------ an episode
-    def vectors(self, stream: TokenStream, *, pictures: bool = False) -> Observations:
-        """The observations of an episode; holds one tick of it at a time besides them."""
+    def vectors(
+        self, stream: TokenStream, *, pictures: bool = False, first: int = 0, last: int | None = None,
+        only: Collection[str] | None = None,
+    ) -> Observations:  # fmt: skip
+        """The observations of an episode, of its steps [first, last); holds one tick of it at a time besides them. Only
+        what they need is decoded; with `only` the others' dimensions are 0. (A channel that is not a number where
+        decoding begins is 0 there, not as before.)"""
         steps = Steps.of(stream, self.layout)
-        values = np.zeros((steps.count, self.width), np.float32)
-        present = np.zeros((steps.count, len(self.tracks)), bool)
+        last = steps.count if last is None else min(last, steps.count)
+        first = min(first, last)
+        count = last - first
+        values = np.zeros((count, self.width), np.float32)
+        present = np.zeros((count, len(self.tracks)), bool)
         shown: dict[str, np.ndarray] = {}
         for number, part in enumerate(self.tracks):
-            track = stream.tracks.get(part.name)
-            small = np.zeros((steps.count, *part.shape, 3), np.uint8) if part.modality == "video" else None
-            at = np.full(steps.count, -1)
-            if track is not None and track.clock.count and track.modality == part.modality:
-                for step, raw in self._raw(track, part, steps):
-                    if not 0 <= step < steps.count:
-                        continue
-                    values[step, self.slices[part.name]] = part.standard(raw[None])[0]
-                    present[step, number] = True
-                    at[step] = step
+            track = stream.tracks.get(part.name) if only is None or part.name in only else None
+            # Row 0 is what was said before the first step, if it says nothing.
+            mine = np.zeros((count + 1, part.width), np.float32)
+            small = np.zeros((count + 1, *part.shape, 3), np.uint8) if part.modality == "video" else None
+            at = np.full(count + 1, -1)
+            if track is not None and track.clock.count and track.modality == part.modality and count:
+                for step, raw in self._raw(track, part, steps, _ticks(steps.of_ticks(track), first, last)):
+                    row = max(step - first + 1, 0)
+                    mine[row], at[row] = part.standard(raw[None])[0], row
                     if small is not None:
-                        small[step] = np.rint(raw).clip(0, 255).reshape(small.shape[1:])
+                        small[row] = np.rint(raw).clip(0, 255).reshape(small.shape[1:])
             # What is not said is as it was before; before everything else it is what comes first.
-            before = np.maximum.accumulate(at) if steps.count else at
-            if present[:, number].any():
-                before = np.where(before < 0, int(np.argmax(present[:, number])), before)
-                values[:, self.slices[part.name]] = values[before, self.slices[part.name]]
-                if small is not None:
-                    small = small[before]
-            if small is not None and pictures and present[:, number].any():
-                shown[part.name] = small
-        return Observations(stream.id, values, present, steps.times_ns, shown)
+            if (at >= 0).any():
+                present[:, number] = at[1:] >= 0
+                before = np.maximum.accumulate(at)
+                before = np.where(before < 0, int(np.argmax(at >= 0)), before)[1:]
+                values[:, self.slices[part.name]] = mine[before]
+                if small is not None and pictures:
+                    shown[part.name] = small[before]
+        return Observations(stream.id, values, present, steps.times_ns[first:last], shown)
 
     def frames(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
         """uint8 (S, lines, columns, 3): the pictures that vectors say. values: (S, width), or (S, D) of the one track.
@@ -265,14 +271,16 @@ class ObservationSpace:
         mine = values[:, self.slices[name]] if values.shape[1] == self.width else values
         return part.raw(mine).reshape(-1, *part.shape, 3)
 
-    def _raw(self, track: TrackTokens, part: TrackSpace, steps: Steps) -> Iterator[tuple[int, np.ndarray]]:
-        """(step, float32 features) of each step in which a tick of the track begins, in order."""
+    def _raw(
+        self, track: TrackTokens, part: TrackSpace, steps: Steps, ticks: range
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(step, float32 features) of each step in which one of the ticks begins, in order."""
         tokenizer, step = self._tokenizer(track.modality), steps.of_ticks(track)
         if part.modality == "video":
-            return senses.seen(track, tokenizer, part.shape, step)
+            return senses.seen(track, tokenizer, part.shape, step, ticks)
         if part.edges_hz is not None:
-            return senses.heard(track, tokenizer, part.edges_hz, step)
-        return senses.felt(track, tokenizer, step)
+            return senses.heard(track, tokenizer, part.edges_hz, step, ticks)
+        return senses.felt(track, tokenizer, step, ticks)
 
     def _tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self._tokenizers:
@@ -305,6 +313,15 @@ class ObservationSpace:
             for k, fact in enumerate(facts["tracks"])
         ]  # fmt: skip
         return cls(from_mapping(ObservationConfig, dict(facts["config"]), "observations"), layout, vocabulary, tracks)
+
+
+def _ticks(step: np.ndarray, first: int, last: int) -> range:
+    """The ticks that say steps [first, last): those in them, and of the last step before if the first has none. step:
+    int64 (ticks,), ascending."""
+    start = int(np.searchsorted(step, first, "left"))
+    if start and (start == len(step) or step[start] > first):
+        start = int(np.searchsorted(step, step[start - 1], "left"))
+    return range(start, int(np.searchsorted(step, last, "left")))
 
 
 def _closed(part: TrackSpace, rows: np.ndarray, config: ObservationConfig) -> TrackSpace:

@@ -1,7 +1,7 @@
 """What the ticks of a track say in a step: the last picture, the loudness of bands, the last values and their mean.
 
-All take the step of each tick and give (step, float32 features) for each step in which a tick begins, holding one tick
-of samples at a time.
+All take the step of each tick and give (step, float32 features) for each step in which one of the `ticks` begins, which
+are those of whole steps, holding one tick of samples at a time.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ FLOOR = 1e-10
 
 
 def seen(
-    track: TrackTokens, tokenizer: Tokenizer, shape: tuple[int, int], step: np.ndarray
+    track: TrackTokens, tokenizer: Tokenizer, shape: tuple[int, int], step: np.ndarray, ticks: range
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The last frame of each step, (lines * columns * 3)."""
     height, width = int(track.header["height"]), int(track.header["width"])
     down, across = area_weights(height, shape[0]), area_weights(width, shape[1])
     matrix, full = str(track.info.get("matrix", "bt601")), bool(track.info.get("full_range", False))
     last_of = np.append(step[1:] != step[:-1], True)
-    at = 0
-    for block in tokenizer.decode(track):
+    at = ticks.start * track.tick
+    for block in tokenizer.decode(track, start=at, stop=ticks.stop * track.tick):
         for tick in range(at // track.tick, -(-(at + len(block)) // track.tick)):
             end = min((tick + 1) * track.tick, track.clock.count)
             if last_of[tick] and at < end <= at + len(block):
@@ -39,7 +39,7 @@ def seen(
 
 
 def heard(
-    track: TrackTokens, tokenizer: Tokenizer, edges_hz: np.ndarray, step: np.ndarray
+    track: TrackTokens, tokenizer: Tokenizer, edges_hz: np.ndarray, step: np.ndarray, ticks: range
 ) -> Iterator[tuple[int, np.ndarray]]:
     """dB in each band of each channel, the mean over the ticks that begin in a step; (channels * bands)."""
     rate = sample_rate(track)
@@ -47,7 +47,7 @@ def heard(
     bins = np.clip(np.rint(edges_hz * track.tick / rate).astype(int), 0, track.tick // 2 + 1)
     total: np.ndarray | float = 0.0
     count = 0
-    for tick, samples in _by_tick(track, tokenizer):
+    for tick, samples in _by_tick(track, tokenizer, ticks):
         samples = samples.reshape(len(samples), -1)
         scaled = samples / 32768 if samples.dtype.kind == "i" else samples
         padded = np.zeros((track.tick, scaled.shape[1]), np.float32)
@@ -61,11 +61,11 @@ def heard(
             total, count = 0.0, 0
 
 
-def felt(track: TrackTokens, tokenizer: Tokenizer, step: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def felt(track: TrackTokens, tokenizer: Tokenizer, step: np.ndarray, ticks: range) -> Iterator[tuple[int, np.ndarray]]:
     """The last value and the mean of each channel over the rows of the ticks that begin in a step; (2 * channels)."""
     rows: list[np.ndarray] = []
     held: np.ndarray | None = None
-    for tick, values in _by_tick(track, tokenizer):
+    for tick, values in _by_tick(track, tokenizer, ticks):
         rows.append(values.reshape(len(values), -1).astype(np.float64))
         if tick + 1 < len(step) and step[tick + 1] == step[tick]:
             continue
@@ -79,10 +79,10 @@ def felt(track: TrackTokens, tokenizer: Tokenizer, step: np.ndarray) -> Iterator
         yield int(step[tick]), np.concatenate([held, filled.mean(0)]).astype(np.float32)
 
 
-def _by_tick(track: TrackTokens, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray]]:
+def _by_tick(track: TrackTokens, tokenizer: Tokenizer, ticks: range) -> Iterator[tuple[int, np.ndarray]]:
     """(tick, its samples), in order, whatever blocks the tokenizer gives."""
-    tick, held = 0, np.zeros((0, 0))
-    for block in tokenizer.decode(track):
+    tick, held = ticks.start, np.zeros((0, 0))
+    for block in tokenizer.decode(track, start=ticks.start * track.tick, stop=ticks.stop * track.tick):
         held = np.concatenate([held, block.values]) if len(held) else block.values
         at = 0
         while len(held) - at >= track.tick:

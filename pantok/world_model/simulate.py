@@ -22,6 +22,7 @@ from pantok.experience import Clock
 from pantok.layout import KINDS, ROLES, Arranged, Layout
 from pantok.stream import Latents, LevelCodes, TokenStream, TrackTokens
 from pantok.world_model.backbone import Cache
+from pantok.world_model.foretelling import Foreteller
 from pantok.world_model.inputs import PLACES, Inputs
 from pantok.world_model.model import WorldModel
 
@@ -61,6 +62,7 @@ class _Element:
     time_ns: int
     latent: np.ndarray | None = None
     ordinal: int = 0
+    told: int | None = None
 
 
 @dataclass(eq=False)
@@ -112,6 +114,9 @@ class Simulation:
         self._longest = self._longest_units(arranged, stream)
         self._elements: list[_Element] = []
         self._keys = model.keys.tolist()
+        self._foreteller: Foreteller | None = None
+        if model.hint is not None and model.grounding is not None:
+            self._foreteller = Foreteller(model.grounding.space, lambda: self.stream)
 
     @property
     def steps(self) -> int:
@@ -199,7 +204,8 @@ class Simulation:
         self._restart(self._capacity - self._capacity // 4)
 
     def _append(self, number: int, role: int, track: int, time_ns: int, latent: np.ndarray | None = None) -> _Element:
-        element = _Element(number, role, track, time_ns, latent)
+        told = None if self._foreteller is None else self._foreteller.step(role, time_ns)
+        element = _Element(number, role, track, time_ns, latent, told=told)
         if self._elements:
             last = self._elements[-1]
             element.ordinal = last.ordinal + 1 if self._same(last, element) else 0
@@ -213,6 +219,9 @@ class Simulation:
     def _restart(self, keep: int) -> None:
         """Runs the last `keep` elements through the backbone into a new cache: memory stays constant."""
         self._elements = self._elements[-keep:]
+        told = [e.told for e in self._elements if e.told is not None]
+        if self._foreteller is not None and told:
+            self._foreteller.forget(min(told))
         # As in training: where a window begins, nothing before it is known.
         self._elements[0].ordinal = 0
         for before, element in pairwise(self._elements):
@@ -245,6 +254,7 @@ class Simulation:
             ordinal=row[..., 3].clamp_max(PLACES - 1), index=torch.arange(at, at + count)[None],
             document=torch.zeros(1, count, dtype=torch.int64), predict=torch.zeros(1, count, dtype=torch.bool),
             window=torch.zeros(1, dtype=torch.int64), latents=latents,
+            foretold=None if self._foreteller is None else self._foreteller.foretold([e.told for e in elements]),
         ).to(self._device)  # fmt: skip
         return self._model.hidden(inputs, self._cache)[:, -1]
 

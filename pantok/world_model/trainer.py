@@ -75,6 +75,7 @@ class Feed:
             batch, self._keys, self._modalities, config.latents, seed=config.seed,
             action_loss=config.action_loss, action_dropout=dropout, hidden_id=self._hidden,
             ends=None if self.steps is None else self.steps.ends(batch),
+            foretold=None if self.steps is None or not config.hint else self.steps.foretold(batch),
         )  # fmt: skip
 
 
