@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     from pantok.formats.store import Store
     from pantok.loader import StreamDataset
     from pantok.world_model.beside import next_step
+    from pantok.world_model.collapse import collapse_of
     from pantok.world_model.foresight import action_information, foresee, points
     from pantok.world_model.grounding import Grounding, Steps
     from pantok.world_model.inputs import joined
@@ -84,6 +86,7 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
         rate = data.windows.ids / max(1e-9, seconds) * found.elements / (len(chosen) * config.length)
         report = found.report(rate)
         foretold = {}
+        collapse = collapse_of(model, *joined(states)) if states else {}
         if grounding is not None and model.grounded is not None and steps is not None and states:
             foretold = next_step(grounding, model.grounded, steps, *joined(states))
         baselines = _baselines(run, stored, opened.vocabulary.size, layout, batches, found, rate)
@@ -99,7 +102,8 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     actions = action_information(model, batches, opened.vocabulary.control("gap"))
     document = {
         "run": str(folder), "store": str(store), "episodes": list(names), "checkpoint": asked.checkpoint, **report,
-        "baselines": baselines, "next_step": foretold, "actions": actions, "foresight": _foresight(seen),
+        "baselines": baselines, "next_step": foretold, "collapse": collapse, "actions": actions,
+        "foresight": _foresight(seen),
     }  # fmt: skip
     _show(run, document)
     if asked.html is not None:
@@ -192,6 +196,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
             f"Latents of {modality}: {found['bits_per_value']:.2f} bits a value, to a step of 1/"
             f"{found['steps_per_deviation']} of its deviation."
         )
+    if document["collapse"]:
+        lines.append(collapse_line(document["collapse"]))
     if actions:
         lines.append(
             f"What is observed costs {actions['recorded']:.3f} bits an id knowing the actions, "
@@ -226,6 +232,15 @@ def _next_line(track: str, values: dict[str, Any]) -> str:
         for name, words in (("model", "the model"), ("ridge", "the ridge"), ("copy_last", "the last one again"))
     ]
     return f"The next step's {track}: {', '.join(said)}{unit}."
+
+
+def collapse_line(found: Mapping[str, float]) -> str:
+    """What `pantok.world_model.collapse.collapse_of` found, for people."""
+    return (
+        f"Codes of observations: effective rank {found['effective_rank']:.1f} of {found['of']:.0f}, least deviation "
+        f"{found['least_std']:.3g}; a linear probe finds {found['probe_r2_now']:.2f} of what is seen now and "
+        f"{found['probe_r2_next']:.2f} of what comes next (R2)."
+    )
 
 
 def _show(run: common.Run, document: dict[str, Any]) -> None:

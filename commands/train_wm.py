@@ -34,6 +34,11 @@ _LOG_EVERY = 10
 @click.option("--batch", type=int, help="Windows of a step, over all processes.")
 @click.option("--lr", "learning_rate", type=float, help="Learning rate.")
 @click.option("--optimizer", type=click.Choice(["adamw", "muon"]), help="[default: adamw]")
+@click.option(
+    "--objective",
+    type=click.Choice(["generative", "latent", "ema", "vicreg", "sigreg"]),
+    help="What moves the backbone: observations, or the JEPA family for comparison.  [default: generative]",
+)
 @click.option("--latents", type=int, help="Dimensions of continuous latents to predict; 0 leaves them out.")
 @click.option("--seed", type=int, help="Same data, settings and seed: same curve.  [default: 0]")
 @common.device
@@ -212,4 +217,8 @@ def _summary(run: common.Run, found: Mapping[str, Any]) -> None:
             f"{track}, one step ahead: {by['model']:.2f} {unit}; the ridge {by['ridge']:.2f}, the last again "
             f"{by['copy_last']:.2f}."
         )
+    if found.get("collapse"):
+        from pantok.commands.evaluate_run import collapse_line
+
+        run.say(collapse_line(found["collapse"]))
     run.say(f"95% of resampled windows: {low:,.1f} to {high:,.1f} bits a second.")

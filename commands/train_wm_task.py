@@ -165,6 +165,10 @@ class Task:
             ends, hidden = joined(states)
             report["next_step"] = compare(self.grounding, model.grounded.cpu(), self.held_steps, ends, hidden)
             model.grounded.to(trainer.device)
+        if model.latent is not None and states:
+            from pantok.world_model.collapse import collapse_of
+
+            report["collapse"] = collapse_of(model, *joined(states))
         return report
 
 

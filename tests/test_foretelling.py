@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 import torch
 
+from pantok.errors import OptionError
 from pantok.formats.store import Store
 from pantok.layout import Layout
 from pantok.loader import StreamDataset
 from pantok.world_model.backbone import BackboneConfig
+from pantok.world_model.collapse import collapse_of
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.foretelling import Foreteller
 from pantok.world_model.grounding import FORETOLD, Grounding, Steps
-from pantok.world_model.inputs import Foretold, Inputs, concatenated
+from pantok.world_model.inputs import Foretold, Inputs, concatenated, joined
+from pantok.world_model.measure import measure
 from pantok.world_model.model import WorldModel
 from pantok.world_model.simulate import SimulateConfig, Simulation
-from pantok.world_model.trainer import Feed, Share
+from pantok.world_model.trainer import Feed, Share, Trainer
 
 CONFIG = TrainConfig(
     length=384, batch=2, steps=2, latents=0, action_dropout=0.0, hint=16,
@@ -138,3 +141,41 @@ def test_a_simulation_uses_it(opened: Store, model: WorldModel) -> None:
     steps = list(made)
     assert len(steps) == made.steps and sum(s.drawn for s in steps)
     assert any(e.told is not None for e in made._elements)
+
+
+@pytest.mark.parametrize("objective", ["latent", "ema", "vicreg", "sigreg"])
+def test_the_family_of_latent_objectives(opened: Store, grounding: Grounding, feed: Feed, objective: str) -> None:
+    """Only the prediction of codes moves the backbone; what decodes looks on; collapse is measured; runs go on."""
+    torch.manual_seed(0)
+    config = replace(CONFIG, objective=objective, length=384, batch=4, learning_rate=3e-3, warmup=1)
+    model = WorldModel(opened.vocabulary, config, grounding=grounding)
+    trainer = Trainer(model, config, feed.data, steps=feed.steps)
+    found = []
+    for _ in range(3):
+        found.append(trainer.advance())
+    assert all(np.isfinite(f["latent_loss"]) for f in found) and found[0]["latent_loss"] != found[1]["latent_loss"]
+    with_ends = feed.inputs(0, range(len(feed.data.windows)))
+    model.zero_grad()
+    losses = model(with_ends, seed=(0, 1))
+    (losses.nll + losses.ground).backward(retain_graph=True)
+    assert model.backbone.blocks[0].up.weight.grad is None and model.switch.gate.weight.grad is not None
+    losses.latent.backward()
+    assert model.backbone.blocks[0].up.weight.grad is not None
+    states: list = []
+    measure(model, [with_ends], states)
+    report = collapse_of(model, *joined(states))
+    assert 0 <= report["effective_rank"] <= report["of"] and report["probe_r2_now"] <= 1
+    again = WorldModel(opened.vocabulary, config, grounding=grounding)
+    later = Trainer(again, config, feed.data, steps=feed.steps)
+    later.load(trainer.tensors(), trainer.step)
+    one, two = trainer.advance(), later.advance()
+    assert one == two
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    trainer.feed.close(), later.feed.close()
+
+
+def test_a_latent_objective_needs_observations(opened: Store) -> None:
+    with pytest.raises(OptionError, match="there are none"):
+        WorldModel(opened.vocabulary, replace(CONFIG, objective="latent"))
+    with pytest.raises(OptionError, match="generative"):
+        replace(CONFIG, objective="jepa")

@@ -256,7 +256,8 @@ def test_where_nothing_can_be_foretold_nothing_changes() -> None:
 
 def test_pictures_of_predictors(home: Store, space: ObservationSpace) -> None:
     episodes = [space.vectors(home.read(i), pictures=True) for i in home.episodes]
-    ridge = Ridge.fit(space, episodes, episodes)
+    ridge = Ridge.fit(space, episodes, episodes, least=1)
+    assert Ridge.fit(space, episodes, episodes, least=10**6).penalties["video"] == math.inf
     report = score(space, {"copy": CopyLast(space), "ridge": ridge}, episodes)
     changes = [np.diff(e.pictures["video"].astype(float), axis=0)[e.present[1:, 0]] for e in episodes]
     assert space.names[0] == "video"

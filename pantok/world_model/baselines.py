@@ -28,6 +28,9 @@ from pantok.world_model.observations import Observations, ObservationSpace
 PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, math.inf)
 """Of the ridge, in units of the mean variance of its inputs; without bound: no change at all."""
 
+LEAST = 20
+"""Steps to be tried on, below which nothing but staying as it is is trusted."""
+
 
 class Predictor(Protocol):
     """Says the next observation."""
@@ -126,10 +129,10 @@ class Ridge:
     @classmethod
     def fit(
         cls, space: ObservationSpace, train: Iterable[Observations], valid: Iterable[Observations],
-        penalties: Iterable[float] = PENALTIES,
+        penalties: Iterable[float] = PENALTIES, least: int = LEAST,
     ) -> Ridge:  # fmt: skip
-        """One pass over each; the pictures are used where they are there. A track that the episodes of `valid` do not
-        have is foretold to stay as it is. Raises InputError if no episode has two steps."""
+        """One pass over each; the pictures are used where they are there. A track of which the episodes of `valid` have
+        less than `least` steps is foretold to stay as it is. Raises InputError if no episode has two steps."""
         penalties, names = tuple(penalties), predicted_tracks(space)
         moments = {name: _Moments() for name in names}
         kept = {t.name: [np.zeros((2, *t.shape, 3))] for t in space.tracks if t.modality == "video"}
@@ -147,24 +150,28 @@ class Ridge:
         if not any(m.n for m in moments.values()):
             raise InputError("ridge", "no episode has two steps", "give longer recordings")
         solved = {name: m.solve(penalties) for name, m in moments.items() if m.n}
-        errors = {name: np.zeros(len(penalties)) for name in solved}
+        errors, tried = {name: np.zeros(len(penalties)) for name in solved}, dict.fromkeys(solved, 0)
         for seen in valid:
             if len(seen.values) < 2:
                 continue
             x, change = inputs_of(space, seen.values), np.diff(seen.values, axis=0)
             for name, choices in solved.items():
                 rows = _said(space, seen, name)
+                tried[name] += int(rows.sum())
                 for at, (weights, bias) in enumerate(choices):
                     errors[name][at] += ((x[rows] @ weights + bias - change[rows][:, space.slices[name]]) ** 2).sum()
         weights = np.zeros((2 * space.width + len(known_ahead(space)), space.width))
         bias, chosen = np.zeros(space.width), {}
         for name, found in errors.items():
-            # Of equal errors the heavier penalty; so what was never tried stays as it is.
-            best = len(penalties) - 1 - int(np.argmin(found[::-1]))
+            # Of equal errors the heavier penalty; so what was hardly tried stays as it is.
+            best = len(penalties) - 1 - int(np.argmin((found if tried[name] >= least else 0 * found)[::-1]))
             chosen[name] = penalties[best]
             weights[:, space.slices[name]], bias[space.slices[name]] = solved[name][best]
         # A little is added below, so that pixels that are never left out carry over whole.
         carry = {n: ((c[0][0] + 1e-3) / (c[0][1] + 1e-3)).clip(0, 1).astype(np.float32) for n, c in kept.items()}
+        for name, share in carry.items():
+            if math.isinf(chosen.get(name, math.inf)):
+                share[:] = 1  # it stays as it is, whole
         return cls(space, weights, bias, carry, chosen)
 
     def predict(self, values: np.ndarray) -> np.ndarray:

@@ -129,6 +129,8 @@ def next_step(
             continue
         truth = target[said][:, mine]
         spread = ((truth - truth.mean(0)) ** 2).sum(1)
+        if not pictured and spread.sum() < 1e-9 * truth.size:
+            continue  # nothing changes: there is nothing to foretell
         errors: dict[str, np.ndarray] = {}
         for predictor, values in predicted.items():
             if pictured:

@@ -20,10 +20,15 @@ whatever is predicted (Proposition 1 there). `latent_bound` is the right hand si
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from pantok.world_model.inputs import Ends
+    from pantok.world_model.model import WorldModel
 
 _SLOPES: dict[type[nn.Module], float] = {
     nn.ReLU: 1.0, nn.Tanh: 1.0, nn.Identity: 1.0, nn.SiLU: 1.0999, nn.GELU: 1.1290, nn.Dropout: 1.0,
@@ -66,6 +71,22 @@ def measure_collapse(
     else:
         found = _probe(z, o, split)
     return Collapse(effective_rank(z), float(z.std(0).min()), found)
+
+
+@torch.no_grad()
+def collapse_of(model: WorldModel, ends: Ends, hidden: torch.Tensor) -> dict[str, float]:
+    """Of a model of the JEPA family, on states that end and h (N, H) after each: its codes of the observations now,
+    and what a linear map of the codes that it predicts finds of the next ones. Empty for less than four states."""
+    if model.latent is None or len(ends) < 4:
+        return {}
+    head, device = model.latent, next(model.parameters()).device
+    now, before, given, after = model.observed(ends.to(device))
+    codes, guess = head.encode(now), head.predict(hidden.to(device), now, before, given)
+    found, ahead = (measure_collapse(a.cpu().numpy(), b.cpu().numpy()) for a, b in ((codes, now), (guess, after)))
+    return {
+        "effective_rank": found.effective_rank, "of": float(head.config.dims), "least_std": found.least_std,
+        "probe_r2_now": found.probe_r2, "probe_r2_next": ahead.probe_r2,
+    }  # fmt: skip
 
 
 def effective_rank(latents: np.ndarray) -> float:

@@ -28,6 +28,9 @@ class TrainConfig:
     so that the model also knows what happens on average. held_out: share of the episodes that are kept from training.
     latents: dimensions of the continuous vectors that are predicted, the first ones; 0 leaves latents out.
     code_features: principal components of the codebooks that embeddings and outputs start from; 0 for none.
+    objective: `generative`, or one of the JEPA family that moves the backbone in its place, the code of the next
+    observation being predicted (`latent` plainly, `ema`, `vicreg`, `sigreg`: see `pantok.world_model.latent`): all that
+    says what is seen, heard and said then looks on without moving it.
     flow: weight of the flow-matching loss beside the likelihood of the codes. ground: weight of the loss in the space
     of observations (paper, equation 8); align: what it moves: `none`, the head alone (`frozen`: hidden states are
     detached, the decoder only looks on), or everything (`joint`). ground_hours: of training episodes whose observations
@@ -56,6 +59,7 @@ class TrainConfig:
     held_out: float = 0.15
     latents: int = 16
     code_features: int = 16
+    objective: str = "generative"
     flow: float = 0.5
     ground: float = 0.5
     align: str = "joint"
@@ -69,6 +73,7 @@ class TrainConfig:
         for name, known in (
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
+            ("objective", OBJECTIVES),
             ("align", ("none", "frozen", "joint")),
         ):
             if getattr(self, name) not in known:

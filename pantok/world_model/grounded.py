@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from pantok.errors import InputError
-from pantok.world_model.baselines import Ridge, inputs_of, known_ahead, predicted_tracks
+from pantok.world_model.baselines import LEAST, Ridge, inputs_of, known_ahead, predicted_tracks
 from pantok.world_model.descend import descend
 from pantok.world_model.observations import Observations, ObservationSpace
 
@@ -91,6 +91,8 @@ class GroundedHead(nn.Module):
         descend(head, lambda mine: head.loss(None, *train.batch(mine)), rows, steps=steps, seed=seed, weight_decay=0.1)
         head.zero_grad(set_to_none=True)
         head.calibrate([(None, *valid.batch(valid.all_rows))])
+        if len(valid.all_rows) < LEAST:
+            head.gate.zero_()
         return head
 
     @property

@@ -211,6 +211,8 @@ def compare(
             else:
                 truth = target[said][:, mine_of]
                 spread = float(((truth - truth.mean(0)) ** 2).sum())
+                if spread < 1e-9 * truth.size:
+                    continue  # nothing changes: there is nothing to foretell
                 found = float(((values[said][:, mine_of] - truth) ** 2).sum()) / max(spread, 1e-12)
             report.setdefault(name, {})[predictor] = found
     return report

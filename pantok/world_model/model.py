@@ -20,14 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pantok.errors import OptionError
 from pantok.layout import ROLES
 from pantok.vocabulary import Vocabulary
 from pantok.world_model.backbone import Backbone, Cache
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.features import FeatureTable, code_features
 from pantok.world_model.grounded import GroundedHead
-from pantok.world_model.grounding import Grounding
-from pantok.world_model.inputs import PLACES, Foretold, Inputs, level_keys
+from pantok.world_model.grounding import Grounding, action_inputs
+from pantok.world_model.inputs import PLACES, Ends, Foretold, Inputs, level_keys
+from pantok.world_model.latent import LatentConfig, LatentHead
 from pantok.world_model.switch import Kinds, Switch
 
 BITS = 1 / math.log(2)
@@ -36,7 +38,8 @@ BITS = 1 / math.log(2)
 @dataclass(frozen=True)
 class Losses:
     """Sums over the elements of a batch. nll: nats of gate and codes, a likelihood. flow: the flow-matching loss,
-    which is not one. ground: nats a value of what is observed next, by state. Weights are of the training loss."""
+    which is not one. ground: nats a value of what is observed next, by state. latent: the loss of the JEPA family, by
+    state, if that is the objective. Weights are of the training loss."""
 
     nll: Tensor
     gate: Tensor
@@ -44,22 +47,23 @@ class Losses:
     ground: Tensor
     flow_weight: float
     ground_weight: float
+    latent: Tensor
 
     def mean(self, counts: Mapping[str, float]) -> Tensor:
         """The training loss: each part over the count of its elements in the whole step."""
         return (
             self.nll / max(1.0, counts["elements"])
             + self.flow_weight * self.flow / max(1.0, counts["latents"])
-            + self.ground_weight * self.ground / max(1.0, counts["states"])
+            + (self.ground_weight * self.ground + self.latent) / max(1.0, counts["states"])
         )
 
     def detached(self) -> dict[str, float]:
-        return {name: float(getattr(self, name).detach()) for name in ("nll", "gate", "flow", "ground")}
+        return {name: float(getattr(self, name).detach()) for name in _SUMS}
 
     @staticmethod
     def summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         found = list(parts)
-        return {k: sum(p[k] for p in found) for k in ("nll", "gate", "flow", "ground")}
+        return {k: sum(p[k] for p in found) for k in _SUMS}
 
     @staticmethod
     def report(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
@@ -70,8 +74,12 @@ class Losses:
             "gate_bits_per_element": BITS * sums["gate"] / elements,
             "flow_loss": sums["flow"] / latents,
             "ground_loss": sums["ground"] / max(1.0, counts["states"]),
+            "latent_loss": sums["latent"] / max(1.0, counts["states"]),
             "elements": counts["elements"],
         }
+
+
+_SUMS = ("nll", "gate", "flow", "ground", "latent")
 
 
 class Hint(nn.Module):
@@ -110,6 +118,7 @@ class WorldModel(nn.Module):
 
     kind_of: Tensor
     keys: Tensor
+    actions: Tensor
 
     def __init__(
         self, vocabulary: Vocabulary, config: TrainConfig, latent_dims: Mapping[str, int] | None = None,
@@ -136,6 +145,17 @@ class WorldModel(nn.Module):
 
             self.flows.update({m: FlowHead(width, d) for m, d in self.latent_dims.items()})
         self.grounded = grounding.head(width) if grounding is not None and config.align != "none" else None
+        self.latent = None
+        if config.objective != "generative":
+            if self.grounded is None or grounding is None:
+                raise OptionError(
+                    f"objective {config.objective}", "predicts codes of observations, and there are none",
+                    "give recordings with sight, sound or numbers, and align joint or frozen",
+                )  # fmt: skip
+            kind = "plain" if config.objective == "latent" else config.objective
+            seen, actions = int(self.grounded.foretold.sum()), action_inputs(grounding.space)
+            self.latent = LatentHead(width, seen, int(actions.sum()), LatentConfig(kind=kind))
+            self.register_buffer("actions", actions, persistent=False)
         self.hint = None
         if self.grounded is not None and config.hint:
             self.hint = Hint(width, self.grounded.width, config.hint)
@@ -190,6 +210,11 @@ class WorldModel(nn.Module):
     def forward(self, inputs: Inputs, seed: tuple[int, ...] = (0,)) -> Losses:
         """seed: of the noise of the flow; each window's is a pure function of (seed, window)."""
         hidden = self.hidden(inputs)
+        latent = hidden.new_zeros(())
+        if self.latent is not None:
+            latent = self._latent_loss(hidden, inputs.ends, seed)
+            # The rest looks on: what the latent objective has made of the backbone is all that it can use.
+            hidden = hidden.detach()
         before = hidden[:, :-1][inputs.predict[:, 1:]]
         ids = inputs.ids[:, 1:][inputs.predict[:, 1:]]
         kinds = self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]]
@@ -206,7 +231,27 @@ class WorldModel(nn.Module):
             # The decoder that only looks on (`frozen`) is the ablation of DINO-WM (Zhou et al. 2024).
             state = state.detach() if self.config.align == "frozen" else state
             ground = self.grounded.losses(state, ends.inputs, ends.target, ends.present).sum()
-        return Losses(-(gate + code).sum(), -gate.sum(), flow, ground, self.config.flow, self.config.ground)
+        return Losses(-(gate + code).sum(), -gate.sum(), flow, ground, self.config.flow, self.config.ground, latent)
+
+    def _latent_loss(self, hidden: Tensor, ends: Ends | None, seed: tuple[int, ...]) -> Tensor:
+        """A sum over states. Variances and projections are of the part of a batch that a process works on at once."""
+        if self.latent is None or ends is None or len(ends) < 2:
+            return hidden.new_zeros(())
+        state = hidden.reshape(-1, hidden.shape[-1])[ends.place]
+        generator = torch.Generator(hidden.device).manual_seed(_mixed(*seed))
+        return self.latent.loss(state, *self.observed(ends), generator=generator) * len(ends)
+
+    def observed(self, ends: Ends) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """now, before, given and after, as `LatentHead` takes them."""
+        assert self.grounded is not None
+        seen, width = self.grounded.foretold, self.grounded.width
+        now, before = ends.inputs[:, :width][:, seen], ends.inputs[:, width : 2 * width][:, seen]
+        return now, before, ends.inputs[:, self.actions], ends.target[:, seen]
+
+    def after_step(self) -> None:
+        """To be called after each step of the optimiser."""
+        if self.latent is not None:
+            self.latent.after_step()
 
     def _flow(
         self, modality: str, hidden: Tensor, inputs: Inputs, values: Tensor, place: Tensor, seed: tuple[int, ...]

@@ -127,6 +127,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         for optimizer in self._optimizers:
             optimizer.step()
+        self.model.after_step()
         self.step += 1
         self._average()
         sums = self._over_ranks(Losses.summed(parts))
