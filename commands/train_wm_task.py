@@ -145,7 +145,7 @@ class Task:
 
     def measure(self, trainer: Trainer, windows: int) -> dict[str, Any]:
         """Bits a second on what was held out, and the next step's observation; evenly spread windows."""
-        from pantok.world_model.grounding import compare
+        from pantok.world_model.beside import PREDICTORS, next_step
         from pantok.world_model.inputs import joined
         from pantok.world_model.measure import measure
 
@@ -163,7 +163,8 @@ class Task:
         report = found.report(self.measured.windows.ids / max(1e-9, seconds) * share)
         if self.grounding is not None and self.held_steps is not None and model.grounded is not None and states:
             ends, hidden = joined(states)
-            report["next_step"] = compare(self.grounding, model.grounded.cpu(), self.held_steps, ends, hidden)
+            found_next = next_step(self.grounding, model.grounded.cpu(), self.held_steps, ends, hidden)
+            report["next_step"] = {t: {p: v[p]["value"] for p in PREDICTORS} for t, v in found_next.items()}
             model.grounded.to(trainer.device)
         if model.latent is not None and states:
             from pantok.world_model.collapse import collapse_of

@@ -109,7 +109,8 @@ def next_step(
 
     Of pictures dB against those of the recording as its tokens decode it; of the rest the squared error in units of
     the spread (of sound: of the features that it is foretold in, log energies of bands). Copy-last, the ridge, the
-    head without a backbone and the model, as `pantok.world_model.grounding.compare` defines them. Intervals are over
+    head without a backbone and the model; the gate of the model's correction is chosen on every other episode and
+    scored on the rest, and the other way round. hidden: (N, H), after each of `ends`. Intervals are over
     episodes, or over steps where there is one episode. gain_95: of the model above copy-last and above the ridge, each
     drawn together with what it is compared to: positive is better.
     """

@@ -7,7 +7,6 @@ are given the observation that follows each.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -165,54 +164,3 @@ def action_inputs(space: ObservationSpace) -> torch.Tensor:
     """bool (F,): which of the inputs of a prediction are actions."""
     given = np.isin(space.of_track, [k for k, n in enumerate(space.names) if n not in predicted_tracks(space)])
     return torch.from_numpy(np.concatenate([given, given, np.ones(len(known_ahead(space)), bool)]))
-
-
-@torch.no_grad()
-def compare(
-    grounding: Grounding, head: GroundedHead, steps: Steps, ends: Ends, hidden: torch.Tensor
-) -> dict[str, dict[str, float]]:
-    """One step ahead, {track: {predictor: value}}: dB of small pictures, and the squared error of the rest in units of
-    their spread, of copy-last, the ridge, the head without a backbone and the model. hidden: (N, H), after each of
-    `ends`.
-
-    The gate that weighs the model's correction is chosen on every other episode and scored on the rest, and the other
-    way round, so that nothing is scored on what it was chosen on.
-    """
-    space, table = grounding.space, steps.table
-    rows = ends.row.numpy()
-    episode = np.searchsorted(table.first, rows, "right") - 1
-    before = head.gate.clone()
-    predicted = {"copy_last": table.values[rows], "ridge": head.closed(ends.inputs).numpy()}
-    predicted["without_backbone"] = head.before(ends.inputs).numpy()
-    model = predicted["without_backbone"].copy()
-    for half in (0, 1):
-        mine = torch.from_numpy(episode % 2 == half)
-        others = ends.chosen(~mine)
-        if mine.any() and len(others):
-            head.calibrate([(hidden[~mine], others.inputs, others.target, others.present)])
-            model[mine.numpy()] = head(hidden[mine], ends.inputs[mine]).numpy()
-    head.gate.copy_(before)
-    predicted["model"] = model
-    report: dict[str, dict[str, float]] = {}
-    target, present = ends.target.numpy(), ends.present.numpy()
-    for number, name in enumerate(space.names):
-        said = present[:, number]
-        if name not in predicted_tracks(space) or not said.any():
-            continue
-        where, mine_of = rows[said], space.slices[name]
-        for predictor, values in predicted.items():
-            if name in steps.pictures:
-                small = steps.pictures[name]
-                guess: Any = small[where].astype(np.float32)
-                if predictor != "copy_last":
-                    guess = grounding.ridge.picture(name, values[said], table.values[where], small[where])
-                error = float(np.mean((np.rint(guess).clip(0, 255) - small[where + 1]) ** 2))
-                found = 10 * math.log10(255**2 / max(error, 1e-12))
-            else:
-                truth = target[said][:, mine_of]
-                spread = float(((truth - truth.mean(0)) ** 2).sum())
-                if spread < 1e-9 * truth.size:
-                    continue  # nothing changes: there is nothing to foretell
-                found = float(((values[said][:, mine_of] - truth) ** 2).sum()) / max(spread, 1e-12)
-            report.setdefault(name, {})[predictor] = found
-    return report
