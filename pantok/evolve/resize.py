@@ -156,34 +156,67 @@ def resize_switched(
     before: Sequence[tuple[int, int]],
     after: Sequence[tuple[int, int]],
     moved: Transfer,
+    shares: Sequence[float] | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """Gate (K, D) and (K,), output rows (V, D) and biases (V,) of a model that chooses a kind and then an id of it.
 
     before, after: [start, stop) of each kind of ids; those of `before` come first in `after`, the new ones are extents
-    of new ids; other kinds (latents) come after all in the arrays of the gate and are left as they are.
+    of new ids; other kinds (latents) come after all in the arrays of the gate and are left as they are. shares: of each
+    new kind, how much of its parent's probability it asks for; 1/2 where nothing is said.
 
-    A new kind copies the gate's row of the kind that most of its parents are in, and the two share its probability in
-    halves: what the kinds of `before` said of their own ids, given the kind, is as it was, and so is everything that is
-    said of other kinds. Returns the four, resized. The rows of a new kind are the parents', so that given the kind they
-    are as likely as their parents are to each other.
+    A new kind copies the gate's row of the kind that most of its parents are in, and the two share its probability:
+    what the kinds of `before` said of their own ids, given the kind, is as it was, and so is everything that is said of
+    other kinds. Returns the four, resized. The rows of a new kind are the parents', so that given the kind they are as
+    likely as their parents are to each other.
     """
     assert tuple(after[: len(before)]) == tuple(before) and all(a >= moved.size for a, _ in after[len(before) :])
     rows, biases = resize_rows(weight, moved), _larger(bias, moved.total)
     for number, parent in enumerate(moved.parent.tolist()):
         biases[moved.size + number] = biases[parent]
-    old, count = len(before), len(after) - len(before)
-    others = len(gate_bias) - old
-    place = [*range(old), *range(old + count, old + count + others)]
-    gate, gate_b = _larger(gate_weight, old + count + others), _larger(gate_bias, old + count + others)
-    gate[place], gate_b[place] = gate_weight, gate_bias
-    for k in range(old, old + count):
-        start, stop = after[k]
-        parents = [p for p in moved.parent[start - moved.size : stop - moved.size].tolist() if p < moved.size]
-        kinds = [next(i for i, (a, b) in enumerate(before) if a <= p < b) for p in parents] or [0]
-        kind = max(set(kinds), key=kinds.count)
-        gate[k], gate_b[k] = gate[kind], gate_b[kind] - float(np.log(2))
-        gate_b[kind] = gate_b[kind] - float(np.log(2))
+    parents = parent_kinds(before, after, moved)
+    wanted = [0.5] * len(parents) if shares is None else shares
+    gate, gate_b = resize_gate(gate_weight, gate_bias, len(before), parents, wanted)
     return gate, gate_b, rows, biases
+
+
+def parent_kinds(
+    before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]], moved: Transfer
+) -> tuple[int, ...]:
+    """For each kind of `after` that is new the kind of `before` that most of its ids came out of."""
+    family = np.arange(moved.total)
+    for number, parent in enumerate(moved.parent.tolist()):
+        family[moved.size + number] = family[parent]  # a parent that is new itself comes before its child
+    stops = np.array([stop for _, stop in before])
+    order = np.argsort(stops, kind="stable")
+    found = []
+    for start, stop in after[len(before) :]:
+        kinds = order[np.searchsorted(stops[order], family[start:stop], "right")]
+        found.append(int(np.bincount(kinds, minlength=len(before)).argmax()))
+    return tuple(found)
+
+
+def resize_gate(weight: Any, bias: Any, kinds: int, parents: Sequence[int], shares: Sequence[float]) -> tuple[Any, Any]:
+    """Gate (K, D) and (K,) with a new kind for each of `parents`, after the first `kinds`, before all others.
+
+    weight: or None. Children of one parent share with it as `Transfer` says; its probability and theirs together are
+    what its own was.
+    """
+    others, more = len(bias) - kinds, len(parents)
+    place = [*range(kinds), *range(kinds + more, kinds + more + others)]
+    gate, gate_b = None if weight is None else _larger(weight, len(bias) + more), _larger(bias, len(bias) + more)
+    if gate is not None:
+        gate[place] = weight
+    gate_b[place] = bias
+    taken = _shared(parents, shares)
+    left = dict.fromkeys(parents, 1.0)
+    for number, (parent, share) in enumerate(zip(parents, taken.tolist(), strict=True)):
+        if gate is not None:
+            gate[kinds + number] = gate[parent]
+        gate_b[kinds + number] = gate_b[parent] + float(np.log(share))
+        left[parent] -= share
+    for parent, share in left.items():
+        gate_b[parent] = gate_b[parent] + float(np.log(max(share, 1e-9)))
+    return gate, gate_b
 
 
 def _near(rows: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,21 +19,24 @@ from pantok.vocabulary import Vocabulary
 
 def code_features(vocabulary: Vocabulary, dims: int) -> dict[tuple[int, int], np.ndarray]:
     """float32 (stop - start, dims) for each extent [start, stop) whose level has a codebook: its principal components,
-    the largest first, of mean 0 and mean square 1 together."""
+    the largest first, of mean 0 and mean square 1 together. They are those of the codes that the level was born with:
+    what a code grown later is told by, and no code's change by it."""
+    born = {(e.modality, e.level): e.length for e in vocabulary.extents if e.kind == "code" and e.first == 0}
     found = {}
     for extent in vocabulary.extents:
         if extent.kind != "code" or extent.modality not in vocabulary.states:
             continue
         state = vocabulary.states[extent.modality]
         rows = vectors(state, extent.level) if extent.level < len(state.levels) else None
-        if rows is None or len(rows) < 2:
+        first = born[extent.modality, extent.level]
+        if rows is None or first < 2:
             continue
-        centred = rows - rows.mean(0)
-        _, _, axes = np.linalg.svd(centred, full_matrices=False)
+        centred = rows - rows[:first].mean(0)
+        _, _, axes = np.linalg.svd(centred[:first], full_matrices=False)
         parts = centred @ axes[:dims].T
         # The sign of an axis is nobody's choice: the largest loading is positive.
         parts *= np.sign(axes[np.arange(len(axes[:dims])), np.abs(axes[:dims]).argmax(1)])
-        parts /= np.sqrt((parts**2).mean()) + 1e-12
+        parts /= np.sqrt((parts[:first] ** 2).mean()) + 1e-12
         whole = np.zeros((len(rows), dims), np.float32)
         whole[:, : parts.shape[1]] = parts
         mine = whole[extent.first : extent.first + extent.length]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,13 +66,17 @@ class Kinds:
 
 
 class Switch(nn.Module):
-    """Hidden vectors to the probability of a kind and of a code within it; every kind keeps at least floor / K."""
+    """Hidden vectors to the probability of a kind and of a code within it. floors: of each kind, what it keeps at
+    least; floor / K, but a kind that came later has its part of its parent's, so that no other changes."""
+
+    floors: Tensor
 
     def __init__(
         self, width: int, kinds: Kinds, features: dict[tuple[int, int], np.ndarray] | None = None, floor: float = 0.01
     ) -> None:
         super().__init__()
         self.kinds, self.floor = kinds, floor
+        self.register_buffer("floors", torch.full((len(kinds.names),), floor / len(kinds.names)))
         self.gate = nn.Linear(width, len(kinds.names))
         self.table = FeatureTable(kinds.size, width, features or {}, 0.02)
         self.bias = nn.Parameter(torch.zeros(kinds.size))
@@ -88,7 +93,12 @@ class Switch(nn.Module):
     def log_gate(self, hidden: Tensor) -> Tensor:
         """(N, K) nats."""
         p = F.softmax(self.gate(hidden).float(), -1)
-        return torch.log((1 - self.floor) * p + self.floor / p.shape[-1])
+        return torch.log((1 - self.floor) * p + self.floors)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Checkpoints of before there were any: all alike.
+        state_dict.setdefault(f"{prefix}floors", self.floors.clone())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def logits(self, hidden: Tensor, kind: int) -> tuple[Tensor, int]:
         """(N, codes) of a discrete kind, and the id of its first code."""

@@ -98,7 +98,8 @@ class Trainer:
         # Said once, whatever was done before: MKL divides a product otherwise, and the last bit differs.
         torch.set_num_threads(torch.get_num_threads())
         self.feed = Feed(data, model, config, share, steps)
-        self.step = 0
+        self.step = self.before = 0
+        """before: steps that these weights had seen in the run that this one goes on from."""
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if config.ema else None
         self._optimizers = _optimizers(model, config)
         self._run = torch.compile(model) if config.compile and self.device.type == "cuda" else model
@@ -136,7 +137,8 @@ class Trainer:
     def _average(self) -> None:
         if self.average is None:
             return
-        keep = min(self.config.ema, self.step / (self.step + 10))
+        seen = self.step + self.before
+        keep = min(self.config.ema, seen / (seen + 10))
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 if value.is_floating_point():
@@ -194,8 +196,15 @@ class Trainer:
             optimizer.load_state_dict({**whole, "state": state})
         self.step = step
 
-    def begin(self, windows: int = 256) -> None:
-        """Closed form first: the switch starts at how often each kind and code is met, latents in units of the data."""
+    @property
+    def places(self) -> list[list[str]]:
+        """Of each optimiser the names of what it moves, in its order."""
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        return [[names[id(p)] for g in o.param_groups for p in g["params"]] for o in self._optimizers]
+
+    def begin(self, windows: int = 256) -> tuple[Tensor, Tensor]:
+        """Closed form first: the switch starts at how often each kind and code is met, latents in units of the data.
+        Returns how often each id and each kind was: float64 (V,) and (K,)."""
         total = len(self.feed.data.windows)
         chosen = sorted({k * total // min(windows, total) for k in range(min(windows, total))})
         ids = torch.zeros(self.model.vocabulary.size, dtype=torch.float64)
@@ -215,6 +224,7 @@ class Trainer:
             head.fit_scale(torch.cat(many))
         if self.average is not None:
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        return ids, kinds
 
     def averaged(self) -> WorldModel:
         """The model with averaged weights, for measuring; the model itself where none are kept."""

@@ -1,0 +1,166 @@
+"""Runs that go on under a vocabulary that grew: nothing jumps, what is new is learned, and what cannot be is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pantok.evolve import codebooks
+from pantok.evolve.compose import Compositions, with_compositions
+from pantok.formats.vocab import load_vocabulary
+from pantok.loader import StreamDataset
+from pantok.vocabulary import Vocabulary
+from pantok.world_model import growth
+from pantok.world_model.backbone import BackboneConfig
+from pantok.world_model.config import TrainConfig
+from pantok.world_model.inputs import Inputs, inputs_of, level_keys
+from pantok.world_model.model import WorldModel
+from pantok.world_model.trainer import Trainer
+
+CONFIG = TrainConfig(
+    length=96, batch=4, steps=40, warmup=3, latents=0, ema=0.9, learning_rate=5e-3,
+    backbone=BackboneConfig(width=32, layers=2, heads=4, kv_heads=2),
+)  # fmt: skip
+
+
+def later(vocabulary: Vocabulary, seed: int = 0) -> Vocabulary:
+    """Two levels with more codes, one of them twice."""
+    rng = np.random.default_rng(seed)
+    for modality, name, more in (("audio", "shape.1", 12), ("video", "coarse", 6), ("audio", "shape.1", 5)):
+        state = vocabulary.states[modality]
+        level = codebooks.level_of(state, name)
+        tensor = np.asarray(state.tensors[codebooks.tensor_of(state, level) or ""])
+        rows = tensor[rng.integers(0, len(tensor), more)][:, rng.permutation(tensor.shape[1])]
+        others = {n: np.asarray(state.tensors[n])[:more] for n in codebooks.beside(state, level)}
+        vocabulary = vocabulary.with_state(codebooks.appended(state, level, rows, 0, others))
+    return vocabulary
+
+
+def composed(vocabulary: Vocabulary, data: StreamDataset) -> Vocabulary:
+    """The pairs of codes of a level that are met most often, and a pair made of one of them, as ids."""
+    given = inputs_of(data.batch(0, list(range(len(data.windows)))), level_keys(data.vocabulary), {}, 0)
+    keys, ids = level_keys(vocabulary), given.ids.flatten()
+    pairs = torch.stack([ids[:-1], ids[1:]], 1)[(keys[ids[:-1]] == keys[ids[1:]]) & (keys[ids[:-1]] > 1)]
+    found, counts = pairs.unique(dim=0, return_counts=True)
+    parts = found[counts.argsort(descending=True)[:6]].numpy()
+    named = np.arange(vocabulary.size, vocabulary.size + 7)
+    parts = np.concatenate([parts, [[named[0], parts[0, 1]]]])
+    return with_compositions(vocabulary, Compositions(named, parts, "level"))
+
+
+@pytest.fixture(scope="module")
+def data(store: Path) -> StreamDataset:
+    return StreamDataset(store, length=CONFIG.length, batch_size=4, seed=0, rank=0, world=1)
+
+
+@pytest.fixture(scope="module")
+def trained(data: StreamDataset) -> Trainer:
+    torch.manual_seed(0)
+    trainer = Trainer(WorldModel(data.vocabulary, CONFIG), CONFIG, data)
+    trainer.begin()
+    for _ in range(12):
+        trainer.advance()
+    return trainer
+
+
+def gone_on(trained: Trainer, store: Path, vocabulary: Vocabulary) -> Trainer:
+    torch.manual_seed(1)
+    data = StreamDataset(store, length=CONFIG.length, batch_size=4, vocabulary=vocabulary, seed=0, rank=0, world=1)
+    trainer = Trainer(WorldModel(vocabulary, CONFIG), CONFIG, data)
+    counts = trainer.begin()
+    growth.go_on(trainer, counts, trained.model, trained.places, trained.tensors(), trained.step)
+    return trainer
+
+
+def every(data: StreamDataset) -> Inputs:
+    return inputs_of(data.batch(0, list(range(len(data.windows)))), level_keys(data.vocabulary), {}, 0)
+
+
+def test_nothing_jumps(trained: Trainer, store: Path, data: StreamDataset) -> None:
+    """To 1e-6: hidden states of old ids, codes given their kind, and the sum of a kind and its children."""
+    old, given = trained.model, every(data)
+    new = gone_on(trained, store, composed(later(data.vocabulary), data))
+    assert new.step == 0 and new.before == trained.step
+    kinds = len(old.kinds.names)
+    names = [(e.modality, e.level) for e in new.model.vocabulary.extents]
+    for before, after in ((old, new.model), (trained.averaged(), new.averaged())):
+        before.eval(), after.eval()
+        with torch.no_grad():
+            a, b = before.hidden(given)[given.predict], after.hidden(given)[given.predict]
+            assert torch.allclose(a, b, atol=1e-6)
+            ids, of = given.ids[given.predict], before.kinds_of(given)[given.predict]
+            assert torch.allclose(
+                before.switch.log_prob(a, ids, of)[1], after.switch.log_prob(b, ids, of)[1], atol=2e-6
+            )
+            gate, now = before.switch.log_gate(a).exp(), after.switch.log_gate(b).exp()
+            assert torch.allclose(now.sum(1), torch.ones(len(now)), atol=1e-5)
+        parents = growth.Growth(old, new.model, np.ones(len(new.model.kinds.names)))._parents
+        summed = now[:, :kinds].clone()
+        for number, parent in enumerate(parents):
+            summed[:, parent] += now[:, kinds + number]
+        assert float((summed - gate).abs().max()) < 1e-6
+        alone = [k for k in range(kinds) if k not in parents]
+        assert float((now[:, alone] - gate[:, alone]).abs().max()) < 1e-6 and len(alone) < kinds
+        grown = [k for k in range(kinds, len(names)) if names[k] in names[:kinds]]
+        assert [names[parents[k - kinds]] for k in grown] == [names[k] for k in grown] and len(grown) == 3
+
+
+def test_old_recordings_cost_what_they_did(trained: Trainer, store: Path, data: StreamDataset) -> None:
+    """No new code is met in them, so their share is small: all bits together rise by less than a thousandth."""
+    new = gone_on(trained, store, later(data.vocabulary))
+    given = every(data)
+    with torch.no_grad():
+        before, after = (m.eval().log_probs(given)[given.predict].double() for m in (trained.model, new.model))
+    assert 0 <= float(before.sum() - after.sum()) < 1e-3 * float(-before.sum())
+    # With nothing new there is nothing to share: the same to the last bit, and so is the next step.
+    same = gone_on(trained, store, data.vocabulary)
+    for name, value in trained.model.state_dict().items():
+        assert torch.equal(value, same.model.state_dict()[name]), name
+
+
+def test_new_rows_are_their_parents(trained: Trainer, store: Path, data: StreamDataset) -> None:
+    vocabulary = composed(later(data.vocabulary), data)
+    new = gone_on(trained, store, vocabulary)
+    moved = growth.Growth(trained.model, new.model, np.ones(len(new.model.kinds.names))).moved
+    out, size = new.model.switch.table().detach(), data.vocabulary.size
+    assert torch.allclose(out[size:], out[torch.from_numpy(moved.parent)], atol=1e-6)
+    table = new.model.embed().detach()
+    for number, (ids, weights) in enumerate(moved.inputs):
+        wanted = (table[torch.from_numpy(ids)] * torch.from_numpy(weights).float()[:, None]).sum(0)
+        assert torch.allclose(table[size + number], wanted, atol=1e-6)
+    states = [o.state_dict()["state"] for o in new._optimizers]
+    place = {name: (k, p) for k, names in enumerate(new.places) for p, name in enumerate(names)}
+    old = {name: (k, p) for k, names in enumerate(trained.places) for p, name in enumerate(names)}
+    for name in ("switch.table.weight", "embed.weight", "switch.bias"):
+        k, p = place[name]
+        for moment in ("exp_avg", "exp_avg_sq"):
+            found = states[k][p][moment]
+            was = trained._optimizers[old[name][0]].state_dict()["state"][old[name][1]][moment]
+            assert torch.equal(found[:size], was) and torch.equal(found[size:], found[torch.from_numpy(moved.parent)])
+        assert float(states[k][p]["step"]) == trained.step
+
+
+def test_training_goes_on(trained: Trainer, store: Path, data: StreamDataset) -> None:
+    """The larger model keeps learning: far ahead of one that starts anew after as many steps."""
+    vocabulary = composed(later(data.vocabulary), data)
+    new = gone_on(trained, store, vocabulary)
+    torch.manual_seed(1)
+    anew = Trainer(WorldModel(vocabulary, CONFIG), CONFIG, new.feed.data)
+    anew.begin()
+    curves = [[t.advance()["loss"] for _ in range(8)] for t in (new, anew)]
+    assert np.mean(curves[0]) < 0.9 * np.mean(curves[1])
+    assert curves[0][-1] < curves[0][0]
+
+
+def test_ids_that_would_move_are_refused(trained: Trainer, store: Path, vocabulary: Path) -> None:
+    from pantok.errors import VocabularyError
+
+    mine = load_vocabulary(vocabulary)
+    other = Vocabulary.build({m: s for m, s in mine.states.items() if m != "text"})
+    model = WorldModel(other, replace(CONFIG, code_features=0))
+    with pytest.raises(VocabularyError, match="does not begin"):
+        growth.Growth(trained.model, model, np.ones(len(model.kinds.names)))
