@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pantok.commands import common
-from pantok.errors import VocabularyError
 
 if TYPE_CHECKING:
+    from pantok.vocabulary import Vocabulary
     from pantok.world_model.foresight import Foreseen
 
 COLUMNS = ["what is predicted", "share of ids", "bits an id", "bits a second"]
@@ -32,8 +32,10 @@ class Asked:
 
 def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[str, ...], asked: Asked) -> None:
     """Raises OptionError, StoreError, VocabularyError."""
+    from pantok.commands.run_vocabulary import of_run
     from pantok.commands.simulate import load_model
     from pantok.encode import Codec
+    from pantok.evolve.lineage import translated
     from pantok.formats.runs import RunFolder
     from pantok.formats.store import Store
     from pantok.loader import StreamDataset
@@ -54,24 +56,21 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     else:
         wanted = ()
     opened = Store.open(store)
-    if opened.vocabulary_id != stored["vocabulary_id"]:
-        raise VocabularyError(
-            store, f"is of vocabulary {opened.vocabulary_id[:12]}, the run is of {stored['vocabulary_id'][:12]}",
-            "encode the recordings under the run's vocabulary",
-        )  # fmt: skip
+    vocabulary = of_run(store, opened, RunFolder(folder), "encode the recordings under the run's vocabulary")
     if episodes:
         wanted = tuple(common.choose(opened.episodes, episodes, "--episode"))
     names = wanted or tuple(opened.episodes)
     model, layout = load_model(folder, asked.checkpoint, "cpu")
     config = model.config
     data = StreamDataset(
-        store, layout, length=config.length, batch_size=8, episodes=names, shuffle=False, rank=0, world=1
-    )
+        store, layout, length=config.length, batch_size=8, episodes=names, shuffle=False, rank=0, world=1,
+        vocabulary=vocabulary,
+    )  # fmt: skip
     total = len(data.windows)
     count = min(asked.windows, total)
     chosen = sorted({round(k * (total - 1) / max(1, count - 1)) for k in range(count)})
     groups = [chosen[k : k + 8] for k in range(0, count, 8)]
-    streams = {name: opened.read(name) for name in names}
+    streams = {name: translated(vocabulary, opened.vocabulary, opened.read(name)) for name in names}
     kept = RunFolder(folder).arrays("observations") if model.grounded is not None else None
     grounding = None if kept is None else Grounding.from_arrays(*kept, model.vocabulary, layout)
     steps = None if grounding is None else Steps(grounding, streams.values(), data.episodes, pictures=True)
@@ -89,9 +88,9 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
         collapse = collapse_of(model, *joined(states)) if states else {}
         if grounding is not None and model.grounded is not None and steps is not None and states:
             foretold = next_step(grounding, model.grounded, steps, *joined(states))
-        baselines = _baselines(run, stored, opened.vocabulary.size, layout, batches, found, rate)
+        baselines = _baselines(run, stored, vocabulary, layout, batches, found, rate)
         bar.advance(task)
-        codec, horizon_ns = Codec(opened.vocabulary), round(asked.horizon_s * 1e9)
+        codec, horizon_ns = Codec(vocabulary), round(asked.horizon_s * 1e9)
         likeliest = SimulateConfig(temperature=0, seed=asked.seed)
         seen: list[Foreseen] = []
         for name, start_ns in points(streams, asked.points, horizon_ns, asked.seed):
@@ -99,7 +98,7 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
             one = foresee(model, layout, codec, streams[name], start_ns, horizon_ns, likeliest)
             seen += [one] if one is not None else []
             bar.advance(task)
-    actions = action_information(model, batches, opened.vocabulary.control("gap"))
+    actions = action_information(model, batches, vocabulary.control("gap"))
     document = {
         "run": str(folder), "store": str(store), "episodes": list(names), "checkpoint": asked.checkpoint, **report,
         "baselines": baselines, "next_step": foretold, "collapse": collapse, "actions": actions,
@@ -118,8 +117,9 @@ def _seconds(stream: Any) -> float:
 
 
 def _baselines(
-    run: common.Run, stored: dict[str, Any], size: int, layout: Any, batches: list[Any], found: Any, rate: float
-) -> dict[str, Any]:
+    run: common.Run, stored: dict[str, Any], vocabulary: Vocabulary, layout: Any, batches: list[Any], found: Any,
+    rate: float,
+) -> dict[str, Any]:  # fmt: skip
     """Bits a second of a trigram of the run's training episodes and of xz, for the same predicted ids. The n-gram is
     left out, and it is said, where the store that the run was trained on is not there."""
     import numpy as np
@@ -136,13 +136,14 @@ def _baselines(
         names = tuple(n for n in Store.open(Path(stored["store"])).episodes if n not in held)
         length = int(stored["train"]["length"])
         train = StreamDataset(
-            stored["store"], layout, length=length, batch_size=32, episodes=names, shuffle=False, rank=0, world=1
-        )
+            stored["store"], layout, length=length, batch_size=32, episodes=names, shuffle=False, rank=0, world=1,
+            vocabulary=vocabulary,
+        )  # fmt: skip
     except PantokError as error:
         run.say(f"No n-gram beside it: {error}")
         return baselines
     total = len(train.windows)
-    ngram = counted((train.batch(0, list(range(k, min(k + 32, total)))) for k in range(0, total, 32)), size)
+    ngram = counted((train.batch(0, list(range(k, min(k + 32, total)))) for k in range(0, total, 32)), vocabulary.size)
     elements = np.array([e for e, _ in found.windows])
     spent = resampled(ngram_bits(ngram, batches), elements, rate)
     return {

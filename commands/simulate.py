@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pantok.commands import common
-from pantok.errors import InputError, OptionError, VocabularyError
+from pantok.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from pantok.encode import Codec
+    from pantok.formats.runs import RunFolder
+    from pantok.layout import Layout
     from pantok.stream import TokenStream, TrackTokens
+    from pantok.world_model.config import TrainConfig
     from pantok.world_model.model import WorldModel
 
 
@@ -52,8 +55,11 @@ def command(
       pantok simulate run/ --from home.zarr:kitchen-03@12s --for 5s -o future.mp4
       pantok simulate run/ --from home.zarr:arm-01@2 --actions push.csv --samples 4 -o out/future.mp4
     """
+    from pantok.commands.run_vocabulary import of_run
     from pantok.encode import Codec
+    from pantok.evolve.lineage import translated
     from pantok.formats.files import make_folder
+    from pantok.formats.runs import RunFolder
     from pantok.formats.store import Store
     from pantok.world_model.simulate import SimulateConfig, Simulation
 
@@ -62,14 +68,11 @@ def command(
     length_ns = time_ns(duration, "--for")
     source = Store.open(store)
     name = common.choose(source.episodes, (episode,), "episode")[0]
-    stream = source.read(name)
+    remedy = "train a run on this store, or encode the recording under the run's vocabulary"
+    vocabulary = of_run(store, source, RunFolder(run_folder), remedy)
+    stream = translated(vocabulary, source.vocabulary, source.read(name))
     model, layout = load_model(run_folder, checkpoint, device)
-    if model.vocabulary.id != source.vocabulary_id:
-        raise VocabularyError(
-            store, f"is of vocabulary {source.vocabulary_id[:12]}, the run is of {model.vocabulary.id[:12]}",
-            "train a run on this store, or encode the recording under the run's vocabulary",
-        )  # fmt: skip
-    codec = Codec(source.vocabulary)
+    codec = Codec(vocabulary)
     first = min(int(t.clock.start_ns) for t in stream.tracks.values())
     start_ns = first + at_ns
     given, words = _actions(run, actions, stream, codec, start_ns)
@@ -125,24 +128,35 @@ def load_model(folder: Path, checkpoint: str, device: str) -> tuple[WorldModel, 
     """The model of a run (its averaged weights where they are kept), and its layout. Raises StoreError, OptionError."""
     import torch
 
-    from pantok.config import from_mapping
     from pantok.formats.runs import RunFolder
+
+    run = RunFolder(folder)
+    model, layout = model_of(run)
+    which = "average" if model.config.ema else "model"
+    tensors, _ = run.load(checkpoint, (which,))
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in tensors[which].items()})
+    return model.to(device).eval(), layout
+
+
+def model_of(run: RunFolder) -> tuple[WorldModel, Layout]:
+    """The model of a run without what it learned, and its layout. Raises StoreError, OptionError."""
     from pantok.layout import Layout
-    from pantok.world_model.config import TrainConfig
     from pantok.world_model.grounding import Grounding
     from pantok.world_model.model import WorldModel
 
-    run = RunFolder(folder)
-    stored = run.config
-    config = from_mapping(TrainConfig, {"hint": 0, **stored["train"]}, f"{folder / 'config.json'}")
-    which = "average" if config.ema else "model"
-    tensors, _ = run.load(checkpoint, (which,))
+    stored, config = run.config, settings_of(run)
     layout = replace(Layout.of(config.layout), latents=bool(stored["latent_dims"]))
     vocabulary, kept = run.vocabulary, run.arrays("observations") if config.align != "none" else None
     grounding = None if kept is None else Grounding.from_arrays(*kept, vocabulary, layout)
-    model = WorldModel(vocabulary, config, stored["latent_dims"], stored["latent_modalities"], grounding)
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in tensors[which].items()})
-    return model.to(device).eval(), layout
+    return WorldModel(vocabulary, config, stored["latent_dims"], stored["latent_modalities"], grounding), layout
+
+
+def settings_of(run: RunFolder) -> TrainConfig:
+    """The settings that a run was made with. Raises StoreError, OptionError."""
+    from pantok.config import from_mapping
+    from pantok.world_model.config import TrainConfig
+
+    return from_mapping(TrainConfig, {"hint": 0, **run.config["train"]}, f"{run.path / 'config.json'}")
 
 
 def _actions(

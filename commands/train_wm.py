@@ -15,6 +15,7 @@ from pantok.commands import common
 from pantok.errors import OptionError
 
 if TYPE_CHECKING:
+    from pantok.commands.train_wm_parent import Parent
     from pantok.commands.train_wm_task import Task
     from pantok.formats.runs import RunFolder
     from pantok.world_model.config import TrainConfig
@@ -29,6 +30,11 @@ _LOG_EVERY = 10
 @click.option("--preset", default="tiny", show_default=True, help="tiny (minutes on two cores), small, base, large.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings in TOML, over the preset.")
 @click.option("--layout", help="How streams become sequences: a preset, or a TOML file.  [default: default]")
+@click.option("--vocab", type=click.Path(path_type=Path), help="Read the store under a later vocabulary.")
+@click.option(
+    "--from-run", type=click.Path(path_type=Path),
+    help="Go on with what another run learned, under a vocabulary that grew out of its own.",
+)  # fmt: skip
 @click.option("--steps", type=int, help="Steps of training in all.")
 @click.option("--length", type=int, help="Ids of a window.")
 @click.option("--batch", type=int, help="Windows of a step, over all processes.")
@@ -51,6 +57,8 @@ def command(
     output: Path,
     preset: str,
     config_path: Path | None,
+    vocab: Path | None,
+    from_run: Path | None,
     device: str,
     force: bool,
     dry_run: bool,
@@ -68,28 +76,39 @@ def command(
       pantok train-wm home.zarr -o run/
       pantok train-wm home.zarr -o run/ --preset small --device cuda
       torchrun --nproc-per-node 2 -m pantok train-wm home.zarr -o run/
+      pantok train-wm home.zarr -o run2/ --from-run run/ --vocab grown.vocab
     """
     import torch
 
+    from pantok.commands.simulate import settings_of
+    from pantok.commands.train_wm_parent import Parent
     from pantok.commands.train_wm_task import Task
     from pantok.formats.runs import RunFolder
+    from pantok.formats.vocab import load_vocabulary
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.trainer import from_torchrun
 
     share, device = from_torchrun(device)
     run = common.Run(quiet or share.rank > 0, as_json)
     folder = RunFolder(output)
-    config = TrainConfig.of(preset, config_path, **given)
     goes_on = folder.exists and not force
+    parent = None if from_run is None or goes_on else Parent(from_run)
+    if parent is not None:
+        config = parent.settings(preset, config_path, given)
+    elif goes_on and from_run is not None:
+        config = settings_of(folder).changed(config_path, **given)
+    else:
+        config = TrainConfig.of(preset, config_path, **given)
     if share.world > 1:
         torch.distributed.barrier()  # all have looked before one makes the folder
     if goes_on:
-        config = _same(folder, config, {k for k, v in given.items() if v is not None}, config_path, preset)
+        config = _same(folder, config, {k for k, v in given.items() if v is not None}, config_path, preset, from_run)
     elif share.rank == 0 and not dry_run:
         common.refuse_existing(output, force)
         folder.clear()
     _check_device(device)
-    task = Task(store, config, folder if goes_on else None, share, run)
+    vocabulary = None if vocab is None else load_vocabulary(vocab)
+    task = Task(store, config, folder if goes_on else None, share, run, vocabulary, parent)
     trainer = task.trainer(device)
     document = {
         "store": str(store),
@@ -101,6 +120,7 @@ def command(
         "latent_dims": task.dims,
         "latent_modalities": task.modalities,
         "train": _plain(asdict(config)),
+        "from_run": parent.facts if parent else folder.config.get("from_run") if goes_on else None,
     }
     run.say(
         f"{trainer.model.parameters_count:,} parameters, {common.counted(len(task.training), 'episode')} to train on "
@@ -118,23 +138,33 @@ def command(
         files = ("model", "optimizer", *(("average",) if config.ema else ()))
         tensors, state = folder.load("last", files)
         trainer.load(tensors, state["step"])
+        trainer.before = (document["from_run"] or {}).get("step", 0)
         if share.rank == 0:
             folder.rewind(state["step"])
         run.say(f"Goes on from step {trainer.step} of {config.steps}.")
     else:
-        trainer.begin()
+        counts = trainer.begin()
+        if parent is not None:
+            parent.into(trainer, counts)
+            _say_growth(run, parent, task)
     final = _train(run, trainer, task, folder)
     if share.world > 1:
         torch.distributed.destroy_process_group()
     run.end({**document, **final} if share.rank == 0 else None)
 
 
-def _same(folder: RunFolder, config: TrainConfig, given: set[str], file: Path | None, preset: str) -> TrainConfig:
+def _same(
+    folder: RunFolder, config: TrainConfig, given: set[str], file: Path | None, preset: str, parent: Path | None
+) -> TrainConfig:
     """The configuration of the run that is there; what was asked for must not contradict it."""
-    from pantok.config import from_mapping
-    from pantok.world_model.config import TrainConfig
+    from pantok.commands.simulate import settings_of
 
-    stored = from_mapping(TrainConfig, {"hint": 0, **folder.config["train"]}, f"{folder.path / 'config.json'}")
+    stored, born = settings_of(folder), folder.config.get("from_run")
+    if parent is not None and (born is None or Path(born["run"]) != parent):
+        raise OptionError(
+            f"{folder.path}", f"does not go on from {parent}" + (f" but from {born['run']}" if born else ""),
+            "name another -o, or --force to begin anew",
+        )  # fmt: skip
     asked = given if file is None else set(asdict(config))
     for name in sorted(asked | ({"preset"} if preset != "tiny" else set())):
         wanted, there = getattr(config, name), getattr(stored, name)
@@ -144,6 +174,12 @@ def _same(folder: RunFolder, config: TrainConfig, given: set[str], file: Path | 
                 "leave it as it was, name another -o, or --force to begin anew",
             )  # fmt: skip
     return stored
+
+
+def _say_growth(run: common.Run, parent: Parent, task: Task) -> None:
+    more = task.vocabulary.size - parent.folder.vocabulary.size
+    grown = f"; {common.counted(more, 'id')} more, made of those that were there" if more else ""
+    run.say(f"Goes on with what {parent.folder.path} learned in {parent.facts['step']} steps{grown}.")
 
 
 def _check_device(device: str) -> None:

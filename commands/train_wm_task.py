@@ -15,8 +15,10 @@ from pantok.errors import InputError, StoreError, VocabularyError
 
 if TYPE_CHECKING:
     from pantok.commands.common import Run
+    from pantok.commands.train_wm_parent import Parent
     from pantok.formats.runs import RunFolder
     from pantok.stream import TokenStream
+    from pantok.vocabulary import Vocabulary
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.grounding import Grounding
     from pantok.world_model.trainer import Share, Trainer
@@ -27,30 +29,42 @@ class Task:
 
     def __init__(
         self, store: Path, config: TrainConfig, folder: RunFolder | None, share: Share | None = None,
-        run: Run | None = None,
+        run: Run | None = None, vocabulary: Vocabulary | None = None, parent: Parent | None = None,
     ) -> None:  # fmt: skip
-        """run: shows how far the episodes are looked through before the first step."""
+        """run: shows how far the episodes are looked through before the first step. vocabulary: to read the store
+        under; its own, the run's, or the parent's if None. parent: the run that this one goes on from."""
+        from pantok.commands.run_vocabulary import of_run
         from pantok.formats.store import Store
         from pantok.layout import Layout
         from pantok.loader import StreamDataset
         from pantok.world_model.trainer import Share
 
-        opened = Store.open(store)
-        mine, its = opened.vocabulary_id, opened.vocabulary_id if folder is None else folder.config["vocabulary_id"]
-        if mine != its:
-            raise VocabularyError(
-                store, f"is of vocabulary {mine[:12]}, the run is of {its[:12]}",
-                "train a new run, -o names it",
-            )  # fmt: skip
+        opened = Store.open(store, vocabulary)
+        if folder is not None:
+            its = of_run(store, opened, folder)
+            if vocabulary is not None and vocabulary.id != its.id:
+                raise VocabularyError(
+                    folder.path, f"is of vocabulary {its.id[:12]}, not {vocabulary.id[:12]}",
+                    f"leave --vocab out, or go on under it in a new run: --from-run {folder.path}",
+                )  # fmt: skip
+            vocabulary = its
+        elif vocabulary is None and parent is not None:
+            vocabulary = parent.vocabulary_for(opened)
+        self.vocabulary = vocabulary or opened.vocabulary
+        if parent is not None:
+            parent.check(store, self.vocabulary)
         names = tuple(opened.episodes)
         if not names:
             raise StoreError(store, "holds no episodes", "encode some first")
         self.config = config
-        self.held_out = tuple(folder.config["held_out"]) if folder is not None else held_out(names, config.held_out)
+        if folder is not None:
+            self.held_out = tuple(folder.config["held_out"])
+        else:
+            self.held_out = (held_out if parent is None else parent.held_out)(names, config.held_out)
         self.training = tuple(n for n in names if n not in set(self.held_out))
         layout = Layout.of(config.layout)
-        self.dims: dict[str, int] = {}
-        self.modalities: dict[str, str] = {}
+        self.dims: dict[str, int] = {} if parent is None else dict(parent.document["latent_dims"])
+        self.modalities: dict[str, str] = {} if parent is None else dict(parent.document["latent_modalities"])
         self.seconds = {}
         for name in names:
             stream = opened.read(name, check=False)
@@ -60,21 +74,22 @@ class Task:
             self.seconds[name] = (max(stops) - min(starts)) / 1e9 if clocks else 0.0
             for track in stream.tracks.values():
                 if track.latents is not None and config.latents and layout.keeps(track.name):
-                    self.dims[track.modality] = min(config.latents, track.latents.values.shape[1])
+                    self.dims.setdefault(track.modality, min(config.latents, track.latents.values.shape[1]))
                     self.modalities[track.name] = track.modality
         self.layout = layout
         if self.dims:
             self.layout = replace(layout, latents=True)
         self.data = StreamDataset(
             store, self.layout, length=config.length, batch_size=config.batch, episodes=self.training, seed=config.seed,
-            rank=0, world=1,
+            rank=0, world=1, vocabulary=self.vocabulary,
         )  # fmt: skip
         self.measured = StreamDataset(
             store, self.layout, length=config.length, batch_size=config.batch, episodes=self.held_out or self.training,
-            shuffle=False, rank=0, world=1,
+            shuffle=False, rank=0, world=1, vocabulary=self.vocabulary,
         )  # fmt: skip
 
         self._opened, self._folder, self._share, self._run = opened, folder, share or Share(), run
+        self._parent = parent
         self.grounding = self._ground()
 
     def _ground(self) -> Grounding | None:
@@ -85,9 +100,10 @@ class Task:
 
         if self.config.align == "none":
             return None
-        kept = None if self._folder is None else self._folder.arrays("observations")
+        source = self._folder if self._parent is None or self._folder is not None else self._parent.folder
+        kept = None if source is None else source.arrays("observations")
         if kept is not None:
-            return Grounding.from_arrays(*kept, self._opened.vocabulary, self.layout)
+            return Grounding.from_arrays(*kept, self.vocabulary, self.layout)
         names = self._grounded()
         last = max(1, len(names) // 5)
         train, valid = (names[:-last], names[-last:]) if len(names) > 1 else (names, names)
@@ -97,7 +113,7 @@ class Task:
                 fitted = Grounding.fit(
                     lambda: self._streams(train, "looking"),
                     lambda: self._streams(valid, "trying"),
-                    self._opened.vocabulary,
+                    self.vocabulary,
                     self.layout,
                 )
                 made = [fitted.to_arrays()]
@@ -109,17 +125,20 @@ class Task:
             return None
         # As it will be read when the run goes on, to the last bit.
         arrays, facts = made[0]
-        return Grounding.from_arrays(arrays, json.loads(json.dumps(facts)), self._opened.vocabulary, self.layout)
+        return Grounding.from_arrays(arrays, json.loads(json.dumps(facts)), self.vocabulary, self.layout)
 
     def _grounded(self) -> tuple[str, ...]:
         """Training episodes whose observations are kept, at most `ground_hours` of them, by order of hash."""
-        ranked = sorted(self.training, key=_rank)
+        ranked = sorted(self.training, key=rank)
         hours = np.cumsum([self.seconds[name] for name in ranked]) / 3600
         count = max(1, int(np.searchsorted(hours, self.config.ground_hours, "right")))
         return tuple(ranked[:count])
 
     def _streams(self, names: Sequence[str], doing: str) -> Iterable[TokenStream]:
-        read = (self._opened.read(name, check=False) for name in names)
+        from pantok.evolve.lineage import translated
+
+        own = self._opened.vocabulary
+        read = (translated(self.vocabulary, own, self._opened.read(name, check=False)) for name in names)
         return read if self._run is None else self._run.watched(read, len(names), doing)
 
     def trainer(self, device: str) -> Trainer:
@@ -176,9 +195,9 @@ class Task:
 def held_out(names: tuple[str, ...], share: float) -> tuple[str, ...]:
     """The episodes that are kept from training: those of the lowest hash, none of one alone."""
     count = min(len(names) - 1, max(1, round(len(names) * share))) if share > 0 else 0
-    ranked = sorted(names, key=_rank)
+    ranked = sorted(names, key=rank)
     return tuple(sorted(ranked[:count]))
 
 
-def _rank(name: str) -> bytes:
+def rank(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
+from pantok.commands import cli
+from pantok.errors import VocabularyError
 from pantok.evolve import codebooks
 from pantok.evolve.compose import Compositions, with_compositions
-from pantok.formats.vocab import load_vocabulary
+from pantok.formats.runs import RunFolder
+from pantok.formats.store import Store
+from pantok.formats.vocab import load_vocabulary, save_vocabulary
 from pantok.loader import StreamDataset
 from pantok.vocabulary import Vocabulary
 from pantok.world_model import growth
@@ -157,10 +164,92 @@ def test_training_goes_on(trained: Trainer, store: Path, data: StreamDataset) ->
 
 
 def test_ids_that_would_move_are_refused(trained: Trainer, store: Path, vocabulary: Path) -> None:
-    from pantok.errors import VocabularyError
-
     mine = load_vocabulary(vocabulary)
     other = Vocabulary.build({m: s for m, s in mine.states.items() if m != "text"})
     model = WorldModel(other, replace(CONFIG, code_features=0))
     with pytest.raises(VocabularyError, match="does not begin"):
         growth.Growth(trained.model, model, np.ones(len(model.kinds.names)))
+
+
+TOML = """
+length = 96
+batch = 4
+steps = 6
+warmup = 2
+latents = 0
+evaluate_every = 3
+evaluate_windows = 4
+[backbone]
+width = 16
+layers = 1
+heads = 2
+kv_heads = 1
+"""
+
+
+def here(*args: object) -> Result:
+    return CliRunner().invoke(cli.pantok, [str(a) for a in args])
+
+
+def test_the_commands(store: Path, data: StreamDataset, tmp_path: Path) -> None:
+    """An old store under a grown and composed vocabulary: goes on, resumes, is measured and simulates."""
+    (tmp_path / "c.toml").write_text(TOML)
+    done = here("train-wm", store, "-o", tmp_path / "run", "--config", tmp_path / "c.toml", "--steps", 20, "-q")
+    assert done.exit_code == 0, done.stderr
+    vocabulary = composed(later(data.vocabulary), data)
+    save_vocabulary(vocabulary, tmp_path / "later.vocab")
+    more = ["--from-run", tmp_path / "run", "--vocab", tmp_path / "later.vocab"]
+    go_on = ["train-wm", store, "-o", tmp_path / "run2", *more, "--steps", 6, "--json"]
+    done = here(*go_on)
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["vocabulary_id"] == vocabulary.id and document["from_run"]["step"] == 20
+    first, second = (RunFolder(tmp_path / name) for name in ("run", "run2"))
+    assert second.config["held_out"] == first.config["held_out"]
+    lines = list(second.metrics())
+    assert lines[-1]["step"] == 6
+    assert here(*go_on).exit_code == 0, "the same command goes on"
+
+    spec = f"{store}:film-01@0.4s"
+    done = here("simulate", tmp_path / "run2", "--from", spec, "--for", "0.3s", "-o", tmp_path / "f.mp4", "-q")
+    assert done.exit_code == 0, done.stderr
+    done = here("eval", tmp_path / "run2", "--on", store, "--points", 1, "--horizon", 0.2, "--json", "-q")
+    assert done.exit_code == 0, done.stderr
+    assert "composition.0.composed" in json.loads(done.stdout)["by_kind"]
+
+    for wrong, message in (
+        (["train-wm", store, "-o", tmp_path / "run2", "--from-run", tmp_path / "run3"], "does not go on from"),
+        (["train-wm", store, "-o", tmp_path / "x", *more, "--latents", 4], "train latents: is 0 in"),
+        (["train-wm", store, "-o", tmp_path / "run", "--vocab", tmp_path / "later.vocab"], "--from-run"),
+        (["train-wm", store, "-o", tmp_path / "x", "--from-run", tmp_path / "run2", "--vocab",
+          tmp_path / "run" / "vocabulary"], "did not grow out of it"),
+    ):  # fmt: skip
+        failed = here(*wrong)
+        assert failed.exit_code in (1, 2) and message in failed.stderr and failed.stderr.count("\n") == 1, failed.stderr
+
+
+def test_a_store_that_grew(store: Path, data: StreamDataset, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(TOML)
+    shutil.copytree(store, tmp_path / "home.zarr")
+    train = ["train-wm", tmp_path / "home.zarr", "-o", tmp_path / "run", "--config", tmp_path / "c.toml", "-q"]
+    assert here(*train).exit_code == 0
+    opened = Store.open(tmp_path / "home.zarr")
+    assert opened.extend(later(data.vocabulary), [])
+    for failed in (here(*train), here("eval", tmp_path / "run", "--on", tmp_path / "home.zarr")):
+        assert failed.exit_code == 1 and failed.stderr.count("\n") == 1
+        assert "has grown to vocabulary" in failed.stderr and f"--from-run {tmp_path / 'run'}" in failed.stderr
+    done = here(
+        "train-wm", tmp_path / "home.zarr", "-o", tmp_path / "run2", "--from-run", tmp_path / "run", "--steps", 2
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "23 ids more" in done.stderr
+
+
+def test_an_old_store_under_a_later_vocabulary(store: Path, data: StreamDataset, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(TOML)
+    save_vocabulary(later(data.vocabulary), tmp_path / "later.vocab")
+    train = ["train-wm", store, "-o", tmp_path / "run", "--config", tmp_path / "c.toml", "--steps", 2, "-q"]
+    assert here(*train, "--vocab", tmp_path / "later.vocab").exit_code == 0
+    assert RunFolder(tmp_path / "run").vocabulary.id == later(data.vocabulary).id
+    done = here(*train)
+    assert done.exit_code == 0, "the run knows its vocabulary: " + done.stderr

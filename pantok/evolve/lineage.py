@@ -15,13 +15,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import pantok
 from pantok.errors import VocabularyError
 from pantok.vocabulary import NOTHING, TokenizerState, Vocabulary
+
+if TYPE_CHECKING:
+    from pantok.stream import TokenStream
 
 
 def codes_of(newest: Vocabulary, ancestor: Vocabulary, modality: str, level: int) -> np.ndarray:
@@ -71,6 +75,21 @@ def ids(newest: Vocabulary, ancestor: Vocabulary, *, in_use: bool = False) -> np
             if spec.role != "digit":
                 out[ancestor.table(modality, level)] = table(newest, ancestor, modality, level, in_use=in_use)
     return out
+
+
+def translated(newest: Vocabulary, written: Vocabulary, stream: TokenStream) -> TokenStream:
+    """A stream written under `written` as codes of `newest`; itself where codes mean the same.
+
+    Raises VocabularyError if the two are not related.
+    """
+    if newest.id == written.id or newest.decodes(written):
+        return stream
+    tracks = {}
+    for name, track in stream.tracks.items():
+        tables = [codes_of(newest, written, track.modality, number) for number in range(len(track.levels))]
+        levels = (replace(lv, codes=table[lv.codes]) for table, lv in zip(tables, track.levels, strict=True))
+        tracks[name] = replace(track, levels=tuple(levels))
+    return replace(stream, tracks=tracks)
 
 
 def related(newest: Vocabulary, ancestor: Vocabulary) -> bool:

@@ -90,20 +90,27 @@ class TrainConfig:
     @classmethod
     def of(cls, preset: str, file: Path | None = None, **given: Any) -> TrainConfig:
         """A preset, changed by a TOML file, changed by what is given (None changes nothing). Raises OptionError."""
-        tables: Mapping[str, Any] = {}
-        if file is not None:
-            try:
-                tables = tomllib.loads(file.read_text(encoding="utf-8"))
-            except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise OptionError(file, f"cannot be read: {error}", "give a TOML file of training settings") from error
-        preset = str(tables.get("preset", preset))
+        preset = str(_tables(file).get("preset", preset))
         if preset not in PRESETS:
             raise OptionError(f"preset {preset}", "is not there", f"known: {', '.join(PRESETS)}")
-        base = PRESETS[preset]
-        changed = from_mapping(cls, {**tables, **{k: v for k, v in given.items() if v is not None}}, "train")
+        return PRESETS[preset].changed(file, **given)
+
+    def changed(self, file: Path | None = None, **given: Any) -> TrainConfig:
+        """These, changed by a TOML file, changed by what is given (None changes nothing). Raises OptionError."""
+        tables = _tables(file)
+        changed = from_mapping(TrainConfig, {**tables, **{k: v for k, v in given.items() if v is not None}}, "train")
         names = {*(k.replace("-", "_") for k in tables), *(k for k, v in given.items() if v is not None)} - {"backbone"}
-        backbone = from_mapping(BackboneConfig, {**vars(base.backbone), **tables.get("backbone", {})}, "backbone")
-        return replace(base, backbone=backbone, **{k: getattr(changed, k) for k in names})
+        backbone = from_mapping(BackboneConfig, {**vars(self.backbone), **tables.get("backbone", {})}, "backbone")
+        return replace(self, backbone=backbone, **{k: getattr(changed, k) for k in names})
+
+
+def _tables(file: Path | None) -> Mapping[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(file, f"cannot be read: {error}", "give a TOML file of training settings") from error
 
 
 PRESETS: Mapping[str, TrainConfig] = {

@@ -22,6 +22,7 @@ from pantok.experience import Clock
 from pantok.layout import KINDS, ROLES, Arranged, Layout
 from pantok.stream import Latents, LevelCodes, TokenStream, TrackTokens
 from pantok.world_model.backbone import Cache
+from pantok.world_model.composing import Composer
 from pantok.world_model.foretelling import Foreteller
 from pantok.world_model.inputs import PLACES, Inputs
 from pantok.world_model.model import WorldModel
@@ -104,7 +105,9 @@ class Simulation:
         if not self._like.tracks:
             raise OptionError(stream.id, "has no track that the layout keeps", "choose another episode or layout")
         arranged = Arranged(stream, layout, self._vocabulary)
-        self._past = arranged.cut(0, _place_of(arranged, stream, start_ns))
+        past = arranged.cut(0, _place_of(arranged, stream, start_ns))
+        self._composer = Composer.of(self._vocabulary)
+        self._past = past if self._composer is None else self._composer.sequence(past)
         self._stream, self._start, self._stop = stream, start_ns, stop_ns
         self._capacity = context or model.config.length
         self._generator = torch.Generator().manual_seed(config.seed)
@@ -273,18 +276,20 @@ class Simulation:
         if given is not None:
             source, tick = given, unit.tick - _first_tick(track, self._start)
         tick = min(max(tick, 0), source.ticks - 1)
-        fed = 0
-        for k in range(self._layout.depth(track, self._vocabulary.levels(track.modality))):
+        vocabulary, ids, kinds, levels = self._vocabulary, list[int](), list[str](), list[int]()
+        for k in range(self._layout.depth(track, vocabulary.levels(track.modality))):
             codes = source.levels[k].of_tick(tick)
             if not len(codes):
                 continue
-            if self._vocabulary.levels(track.modality)[k].role == "digit":
-                self._feed(self._vocabulary.control(f"level_{k}"), role, unit.time_ns, unit.track)
-            for number in self._vocabulary.ids(track.modality, k, codes).tolist():
-                self._feed(number, role, unit.time_ns, unit.track)
-                fed += 1
+            kind = vocabulary.levels(track.modality)[k].role
+            mark = [vocabulary.control(f"level_{k}")] if kind == "digit" else []
+            ids += [*mark, *vocabulary.ids(track.modality, k, codes).tolist()]
+            kinds += ["control"] * len(mark) + [kind] * len(codes)
+            levels += [k] * (len(mark) + len(codes))
             self._made[track.name].levels[k][unit.tick] = codes.tolist()
-        return fed
+        for number in ids if self._composer is None else self._composer.unit(ids, kinds, levels):
+            self._feed(number, role, unit.time_ns, unit.track)
+        return len(kinds) - kinds.count("control")
 
     def _draw_unit(self, unit: _Unit, track: TrackTokens, role: str) -> int:
         """Draws codes, coarse to fine, until the switch ends the unit; then its latents."""
@@ -294,21 +299,25 @@ class Simulation:
         level, drawn = 0, 0
         made = self._made[track.name]
         while drawn < self._longest[track.name]:
-            allowed = {}
+            allowed: dict[int, Tensor | None] = {}
             for kind, name in enumerate(names):
                 place = _level_of(name, modality)
                 if place is not None and level <= place < depth:
-                    allowed[kind] = place
-            kind_and_id = self._draw(allowed)
-            if kind_and_id is None:
+                    allowed[kind] = None
+                elif self._composer is not None and name.startswith("composition."):
+                    span = self._model.kinds.starts[kind], self._model.kinds.stops[kind]
+                    allowed[kind] = torch.from_numpy(self._composer.permitted(*span, modality, level, depth))
+            number = self._draw(allowed)
+            if number is None:
                 break
-            kind, number = kind_and_id
-            level = allowed[kind]
             where, k, code = vocabulary.locate(number)
-            assert (where, k) == (modality, level), (where, k, modality, level)
-            made.levels[level].setdefault(unit.tick, []).append(code)
+            spelled = [(k, code)] if self._composer is None or where == modality else self._composer.codes(number)
+            for k, code in spelled:
+                assert level <= k < depth, (number, k, modality, level)
+                level = k
+                made.levels[k].setdefault(unit.tick, []).append(code)
             self._feed(number, role, unit.time_ns, unit.track)
-            drawn += 1
+            drawn += len(spelled)
         latent = f"latent.{modality}"
         if self._layout.latents and latent in names and track.latents is not None:
             count = int(np.diff(track.latents.splits).max(initial=0))
@@ -320,22 +329,30 @@ class Simulation:
                 made.latents.setdefault(unit.tick, []).append(whole)
         return drawn
 
-    def _draw(self, allowed: Mapping[int, int]) -> tuple[int, int] | None:
-        """(kind, id) of what comes next within the unit, or None where the switch says something else does."""
+    def _draw(self, allowed: Mapping[int, Tensor | None]) -> int | None:
+        """The id of what comes next within the unit, or None where the switch says something else does. allowed: kinds,
+        and which ids of them, bool (ids,), None for all."""
         gate = self._model.switch.log_gate(self._hidden)[0].exp().cpu()
+        for kind, which in allowed.items():
+            if which is not None:
+                logits, _ = self._model.switch.logits(self._hidden, kind)
+                gate[kind] *= F.softmax(logits[0].float().cpu(), -1)[which].sum()
         kinds = sorted(allowed)
         inside = gate[kinds]
         point = float(torch.rand((), generator=self._generator))
         for kind, top in zip(kinds, torch.cumsum(inside, 0).tolist(), strict=True):
             if point < top:
-                return kind, self._draw_code(kind)
+                return self._draw_code(kind, allowed[kind])
         return None
 
-    def _draw_code(self, kind: int) -> int:
+    def _draw_code(self, kind: int, which: Tensor | None) -> int:
         logits, first = self._model.switch.logits(self._hidden, kind)
+        row = logits[0].float().cpu()
+        if which is not None:
+            row = row.masked_fill(~which, -torch.inf)
         if self._config.temperature == 0:
-            return first + int(logits[0].argmax())
-        p = F.softmax(logits[0].float().cpu() / self._config.temperature, -1)
+            return first + int(row.argmax())
+        p = F.softmax(row / self._config.temperature, -1)
         ordered, order = torch.sort(p, descending=True, stable=True)
         kept = torch.cumsum(ordered, 0) - ordered < self._config.top_p
         chosen = torch.multinomial(ordered * kept, 1, generator=self._generator)

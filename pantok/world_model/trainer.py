@@ -199,8 +199,7 @@ class Trainer:
     @property
     def places(self) -> list[list[str]]:
         """Of each optimiser the names of what it moves, in its order."""
-        names = {id(p): name for name, p in self.model.named_parameters()}
-        return [[names[id(p)] for g in o.param_groups for p in g["params"]] for o in self._optimizers]
+        return _places(self.model, self._optimizers)
 
     def begin(self, windows: int = 256) -> tuple[Tensor, Tensor]:
         """Closed form first: the switch starts at how often each kind and code is met, latents in units of the data.
@@ -266,6 +265,16 @@ def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optim
     ]
     made.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), eps=1e-8))
     return made
+
+
+def places_of(model: WorldModel, config: TrainConfig) -> list[list[str]]:
+    """As `Trainer.places` of a trainer of them."""
+    return _places(model, _optimizers(model, config))
+
+
+def _places(model: WorldModel, optimizers: Sequence[torch.optim.Optimizer]) -> list[list[str]]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [[names[id(p)] for g in o.param_groups for p in g["params"]] for o in optimizers]
 
 
 def _arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
