@@ -27,6 +27,7 @@ from pantok.layout_columns import Column, EpisodeColumns, Numbering, TrackColumn
 
 if TYPE_CHECKING:
     from pantok.formats.store import Store
+    from pantok.formats.store_composed import ComposedEpisodes
 
 _ENTRY = np.dtype([("key", "S16"), ("ids", "<i8")])
 _WORTH_KEEPING = 64
@@ -82,15 +83,29 @@ def _latents(segment: Segment, name: str, begin: int) -> Callable[[int, int], np
     return lambda first, last: segment.array(name).read(begin + first, begin + last, check=False)
 
 
-def lengths(store: Store, episodes: Sequence[str], numbering: Numbering) -> np.ndarray:
-    """int64 (E,): ids of each episode's sequence. Raises as `episode_columns` does."""
+def lengths(
+    store: Store, episodes: Sequence[str], numbering: Numbering, kept: ComposedEpisodes | None = None
+) -> np.ndarray:
+    """int64 (E,): ids of each episode's sequence. kept: composes and keeps those that it does not have yet.
+
+    Raises as `episode_columns` does."""
     from pantok.layout_composed import Composed, arranged
+
+    if kept is not None:
+        found = kept.lengths(episodes)
+        if (found < 0).any():
+            names = [episodes[k] for k in np.flatnonzero(found < 0).tolist()]
+            kept.keep(sorted(names, key=lambda name: (store.episodes[name].segment, store.episodes[name].row)))
+            found = kept.lengths(episodes)
+        if (found < 0).any():  # there was no room
+            found[found < 0] = lengths(store, [episodes[k] for k in np.flatnonzero(found < 0).tolist()], numbering)
+        return found
 
     composes = numbering.compositions is not None  # then the codes themselves say how many ids there are
     infos = [store.episodes[episode] for episode in episodes]
-    path = store.path / CACHE / f"lengths-{_name(store, numbering)}.npy"
+    path = store.path / CACHE / f"lengths-{cache_name(store, numbering)}.npy"
     known = _load(path) if len(infos) >= _WORTH_KEEPING else np.zeros(0, _ENTRY)
-    keys = np.array([_key(info) for info in infos], "S16")
+    keys = np.array([key_of(info) for info in infos], "S16")
     found = np.full(len(infos), -1, np.int64)
     if len(known):
         at = np.minimum(np.searchsorted(known["key"], keys), len(known) - 1)
@@ -109,13 +124,15 @@ def lengths(store: Store, episodes: Sequence[str], numbering: Numbering) -> np.n
     return found
 
 
-def _name(store: Store, numbering: Numbering) -> str:
+def cache_name(store: Store, numbering: Numbering) -> str:
+    """Of all that decides what ids an episode of the store has: 24 hexadecimal digits."""
     said = [1, store.vocabulary_id, numbering.vocabulary.id, to_mapping(numbering.layout)]
     said += ["in use"] if numbering.in_use else []
     return hashlib.sha256(canonical(said)).hexdigest()[:24]
 
 
-def _key(info: EpisodeInfo) -> bytes:
+def key_of(info: EpisodeInfo) -> bytes:
+    """What an episode is known by for ever."""
     # 15 bytes: numpy drops a zero at the end, which the sixteenth never is.
     return hashlib.sha256(f"{info.segment}/{info.row}".encode()).digest()[:15] + b"."
 

@@ -147,6 +147,11 @@ class Arranged:
             {self.tracks[track]: values for _, track, values in found}, columns.role,
         )  # fmt: skip
 
+    @property
+    def columns(self) -> EpisodeColumns:
+        """Its columns: the tracks that are kept and not empty, in their order within a step."""
+        return replace(self._packed.episode, tracks=self._packed.columns)
+
     def units(self) -> np.ndarray:
         """int64 (U, 5), every unit in order: track, tick, step, place of its first id, ids."""
         packed = self._packed

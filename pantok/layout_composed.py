@@ -145,22 +145,22 @@ def _write_composed(parts: Sequence[Composed], places: np.ndarray, numbers: np.n
         bounds[row] = part.plain.address, first, last, at, place[4], place[5]
         before[row] = at, at + last - first, skip, place[2] - place[1], place[3], place[5]
         at += last - first
-    scratch = _scratch(at)
-    write_plain([part.plain for part in parts], bounds, numbers, scratch)
+    held = scratch(at)
+    write_plain([part.plain for part in parts], bounds, numbers, held)
     compositions = parts[0]._compositions
     keys, ranks, named, base = compositions.reading
-    s, c = scratch, columns
+    s, c = held, columns
     kernels.compose(
-        before, s.ids, s.kind, s.level, s.track, s.role, s.time_ns, s.mask, keys, ranks, named, base, COMPOSABLE,
-        KINDS.index("digit"), ACROSS.index(compositions.across), c.ids, c.kind, c.level, c.track, c.role, c.time_ns,
-        c.mask, c.document,
+        before, s.ids, s.kind, s.level, s.track, s.role, s.time_ns, s.mask, keys, ranks, named, base,
+        compositions.bridges, COMPOSABLE, KINDS.index("digit"), ACROSS.index(compositions.across), c.ids, c.kind,
+        c.level, c.track, c.role, c.time_ns, c.mask, c.document,
     )  # fmt: skip
 
 
 _HELD = threading.local()
 
 
-def _scratch(ids: int) -> Columns:
+def scratch(ids: int) -> Columns:
     """Columns of at least so many ids; each thread keeps its own."""
     held: Columns | None = getattr(_HELD, "columns", None)
     if held is None or len(held.ids) < ids:

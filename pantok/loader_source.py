@@ -17,6 +17,7 @@ import numpy as np
 from pantok.errors import StoreError
 from pantok.formats.store import Store
 from pantok.formats.store_columns import episode_columns, lengths
+from pantok.formats.store_composed import ComposedEpisodes
 from pantok.layout import Arranged
 from pantok.layout_columns import Numbering
 from pantok.layout_composed import Composed
@@ -60,6 +61,7 @@ class Source:
         self.episodes = names
         self._open: OrderedDict[tuple[int, int], Arranged | Composed] = OrderedDict()
         self._bytes = 0
+        self._kept: dict[int, ComposedEpisodes | None] = {}
         self._lock = RLock()
 
     @property
@@ -71,14 +73,21 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open: each worker opens the store itself."""
         kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
-        return {**kept, "_store": None, "_open": OrderedDict(), "_bytes": 0}
+        return {**kept, "_store": None, "_open": OrderedDict(), "_bytes": 0, "_kept": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=RLock())
 
     def lengths(self, numbering: Numbering) -> np.ndarray:
         """int64 (E,): ids of each episode's sequence."""
-        return lengths(self.store, self.episodes, numbering.of_codes(self.own))
+        numbering = numbering.of_codes(self.own)
+        return lengths(self.store, self.episodes, numbering, self._composed(numbering))
+
+    def _composed(self, numbering: Numbering) -> ComposedEpisodes | None:
+        """Where its composed episodes are kept; numbering: of the store's codes."""
+        if id(numbering) not in self._kept:
+            self._kept[id(numbering)] = ComposedEpisodes.of(self.store, numbering, self._io)
+        return self._kept[id(numbering)]
 
     def arranged(self, episode: int, numbering: Numbering) -> Arranged | Composed:
         """An episode, by its place in `episodes`."""
@@ -92,13 +101,22 @@ class Source:
             if found is not None:
                 self._open.move_to_end(key)
                 return found
-            columns = episode_columns(self.store, self.episodes[episode], numbering)
-            info = self.store.episodes[self.episodes[episode]]
-            place = info.segment, info.row
-            found = self._open[key] = opened(columns, numbering, numbering.spans.get(place))
-            if isinstance(found, Composed):
-                numbering.spans[place] = found.spans
+            found = self._open[key] = self._opened(episode, numbering)
             self._bytes += found.nbytes
             while len(self._open) > 1 and (self._bytes > _OPEN_BYTES or len(self._open) > _OPEN_EPISODES):
                 self._bytes -= self._open.popitem(last=False)[1].nbytes
             return found
+
+    def _opened(self, episode: int, numbering: Numbering) -> Arranged | Composed:
+        name = self.episodes[episode]
+        kept = self._composed(numbering)
+        ready = None if kept is None else kept.arranged(name)
+        if ready is not None:
+            return ready
+        columns = episode_columns(self.store, name, numbering)
+        info = self.store.episodes[name]
+        place = info.segment, info.row
+        found = opened(columns, numbering, numbering.spans.get(place))
+        if isinstance(found, Composed):
+            numbering.spans[place] = found.spans
+        return found

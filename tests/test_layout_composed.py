@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pantok import layout_composed
+from pantok import layout_composed, layout_recomposed
 from pantok.evolve.compose import ComposeConfig, Compositions, Corpus, learn, with_compositions
+from pantok.evolve.objective import Passage
+from pantok.formats import store_composed
 from pantok.formats.sequences import read_sequences
 from pantok.formats.store import Store
 from pantok.formats.store_columns import episode_columns
 from pantok.formats.vocab import load_vocabulary, save_vocabulary
-from pantok.layout import Layout, arrange
+from pantok.layout import Arranged, Layout, arrange
 from pantok.layout_columns import Numbering
 from pantok.loader import StreamDataset
 from pantok.vocabulary import Vocabulary
@@ -53,6 +56,73 @@ def test_any_part_is_a_part_of_the_whole_and_expands_to_what_was_stored(
             assert {n: v.tolist() for n, v in part.latents.items() if len(v)} == {
                 n: v.tolist() for n, v in expected.latents.items() if len(v)
             }
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(latents=True, marks="needed"), Layout(marks="none")])
+def test_columns_of_composed_ids_say_what_composing_the_sequence_does(
+    store: Path, composed: Vocabulary, monkeypatch: pytest.MonkeyPatch, layout: Layout
+) -> None:
+    monkeypatch.setattr(layout_recomposed, "_AT_ONCE", 100)
+    here, opened = Store.open(store, composed), Compositions.of(composed)
+    numbering = Numbering(layout, composed)
+    again = layout_recomposed.Recomposed(numbering)
+    for name in here.episodes:
+        plain = Arranged(episode_columns(here, name, numbering), layout, composed, numbering)
+        episode = Arranged(layout_recomposed.recompose(plain, again), layout, composed, again)
+        expected = opened.sequence(plain.cut())  # merge after merge
+        assert len(episode) == len(expected) < len(plain)
+        for start, stop in ((0, len(episode)), (7, len(episode) // 2)):
+            part, whole = episode.cut(start, stop), expected.cut(start, stop)
+            for field in ("ids", "kind", "level", "track", "time_ns", "role"):
+                np.testing.assert_array_equal(getattr(part, field), getattr(whole, field), field)
+            for track, values in whole.latents.items():
+                np.testing.assert_array_equal(part.latents.get(track, values[:0]), values)
+
+
+def test_many_ids_in_a_row_are_composed_as_merge_after_merge() -> None:
+    rng = np.random.default_rng(3)
+    for length in (1, 2, 40, 400, 4000):
+        ids = np.minimum(rng.geometric(0.3, length), 9)
+        corpus = Corpus(Passage(ids, np.zeros(length, np.int64), np.ones(1)), rng.random(length) > 0.01)
+        pairs = learn(corpus, 10, ComposeConfig(merges=60, least=2, longest=64))
+        for expected, found in zip(pairs.apply(ids, corpus.joins), pairs.read(ids, corpus.joins), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def batches(store: Path, vocabulary: Vocabulary, **options: object) -> list[np.ndarray]:
+    data = StreamDataset(store, length=64, batch_size=3, epochs=1, vocabulary=vocabulary, **options)
+    return [batch[name].numpy() for batch in data for name in ("ids", "level", "time_ns", "role", "document")]
+
+
+def test_packs_in_the_cache_are_read_as_what_they_were_made_of(
+    store: Path, composed: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "s.zarr"
+    shutil.copytree(store, here)
+    with monkeypatch.context() as without:
+        without.setattr(store_composed, "can_recompose", lambda numbering: False)
+        expected = batches(here, composed)
+    assert not list(here.glob(".cache/composed-*/*")), "nothing is written where nothing is kept"
+    monkeypatch.setattr(store_composed, "_WORTH_KEEPING", 1)
+    monkeypatch.setattr(store_composed, "_PACK", 1)  # a pack an episode
+    made = batches(here, composed)
+    packs = sorted(here.glob(".cache/composed-*/*"))
+    assert len(packs) == len(Store.open(here).episodes) and all(p.suffix == ".pack" for p in packs)
+    bytes_of = [p.read_bytes() for p in packs]
+    with monkeypatch.context() as later:
+        later.setattr(store_composed, "recompose", None)  # no episode is composed again
+        read = [batches(here, composed, io=io) for io in ("mmap", "pread")]
+    packs[0].write_bytes(bytes_of[0][:-20])  # a pack that is none is made again
+    packs[1].unlink()
+    again = batches(here, composed)
+    assert [p.read_bytes() for p in packs] == bytes_of
+    monkeypatch.setattr(store_composed._Stage, "close", lambda self: False)  # a disk that is full
+    for pack in packs:
+        pack.unlink()
+    unwritten = batches(here, composed)
+    for found in (made, *read, again, unwritten):
+        assert len(found) == len(expected)
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_the_loader_reads_an_old_store_under_it(store: Path, composed: Vocabulary) -> None:

@@ -134,6 +134,15 @@ class Compositions:
         keys, ranks = compose_read_kernels.table(np.ascontiguousarray(self.parts, np.int64), _ABOVE)
         return keys, ranks, np.ascontiguousarray(self.named, np.int64), _ABOVE
 
+    @cached_property
+    def bridges(self) -> np.ndarray:
+        """uint64 (W,): which neighbours may come to be one, see `compose_read_kernels.bridges`."""
+        from pantok.evolve import compose_read_kernels
+
+        return compose_read_kernels.bridges(
+            np.ascontiguousarray(self.parts, np.int64), np.ascontiguousarray(self.named, np.int64), _ABOVE
+        )
+
     def read(self, ids: np.ndarray, joins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `apply` of all merges, for ids of a layout: quicker where what may be joined comes in short runs."""
         from pantok.evolve import compose_read_kernels
@@ -141,7 +150,7 @@ class Compositions:
         given = np.ascontiguousarray(ids, np.int64)
         keys, ranks, named, base = self.reading
         composed, starts = np.empty(len(given), np.int64), np.empty(len(given), np.int64)
-        made = compose_read_kernels.starts_of(given, joins, keys, ranks, named, base, composed, starts)
+        made = compose_read_kernels.starts_of(given, joins, keys, ranks, named, base, self.bridges, composed, starts)
         return composed[:made], starts[:made]
 
     def sequence(self, sequence: TokenSequence) -> TokenSequence:

@@ -2,8 +2,9 @@
 
 What is unusual: merges are found from the run, not from the merges. Of a run of neighbours, the pair whose merge comes
 first is merged, leftmost first, until none is left; that is what applying the merges one after another gives, because
-a merge that takes in another's id comes after it. Runs are short (the codes of a level in one tick), so the next pair
-is found by looking at all of them; of long runs by a heap.
+a merge that takes in another's id comes after it. A run falls into short ones at once: the merges say which two ids of
+a layout can ever come to be one, and one bit of a small table says so of two neighbours. In a short run the next pair
+is found by looking at all of them; in a long one by a heap.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from numba import njit
 
 LEVEL, UNIT, TRACK = range(3)
 _LONG = 96
+_FEW = 12
 _NONE = 2**31 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -47,6 +49,45 @@ def table(parts: np.ndarray, base: int) -> tuple[np.ndarray, np.ndarray]:
         if keys[at] == -1:
             keys[at], ranks[at] = key, k
     return keys, ranks
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _log2(n: int) -> int:
+    """Of a power of two."""
+    out = 0
+    while n > 1:
+        n >>= 1
+        out += 1
+    return out
+
+
+@njit(cache=True, nogil=True)
+def bridges(parts: np.ndarray, named: np.ndarray, base: int) -> np.ndarray:
+    """uint64 (W,): a bit for each two ids of a layout that a merge (M, 2) can bring into one, 64 or more bits a merge.
+
+    They are the last id that its left part spells and the first that its right part does; between two neighbours that
+    have no bit nothing is ever joined, whatever stands around them. A few have one by chance.
+    """
+    words, most = 64, np.int64(0)
+    for k in range(len(parts)):
+        most = max(most, parts[k, 0], parts[k, 1], named[k])
+    while words < len(parts):
+        words *= 2
+    bits, shift = np.zeros(words, np.uint64), np.uint64(64 - 6 - _log2(words))
+    first, last = np.arange(most + 1), np.arange(most + 1)
+    for k in range(len(parts)):
+        left, right = parts[k]
+        first[named[k]], last[named[k]] = first[left], last[right]
+        bit = (np.uint64(last[left] * base + first[right]) * _GOLDEN) >> shift
+        bits[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
+    return bits
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _may_meet(ids: np.ndarray, at: int, base: int, bits: np.ndarray, shift: np.uint64) -> bool:
+    """Whether an id may come to be one with the id before it: `bridges`. shift: 58 less log2 of the filter's words."""
+    bit = (np.uint64(ids[at - 1] * base + ids[at]) * _GOLDEN) >> shift
+    return ((bits[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1)) != np.uint64(0)
 
 
 @njit(cache=True, nogil=True)
@@ -115,6 +156,35 @@ def _compose(
 
 
 @njit(cache=True, nogil=True)
+def _compose_few(
+    ids: np.ndarray, first: int, n: int, keys: np.ndarray, ranks: np.ndarray, named: np.ndarray, base: int,
+    out: np.ndarray, begin: np.ndarray, rank: np.ndarray,
+) -> int:  # fmt: skip
+    """As `_compose`, of a few ids: nothing is linked, what stands behind a merge moves up."""
+    least, at = _NONE, 0
+    for i in range(n - 1):
+        rank[i] = _rank(keys, ranks, ids[first + i] * base + ids[first + i + 1])
+        if rank[i] < least:
+            least, at = rank[i], i
+    for i in range(n):
+        out[i], begin[i] = ids[first + i], i
+    rank[n - 1] = _NONE
+    while least != _NONE:
+        out[at] = named[least]
+        n -= 1
+        for i in range(at + 1, n):
+            out[i], begin[i], rank[i] = out[i + 1], begin[i + 1], rank[i + 1]
+        rank[at] = _rank(keys, ranks, out[at] * base + out[at + 1]) if at + 1 < n else _NONE
+        if at > 0:
+            rank[at - 1] = _rank(keys, ranks, out[at - 1] * base + out[at])
+        least = _NONE
+        for i in range(n - 1):
+            if rank[i] < least:
+                least, at = rank[i], i
+    return n
+
+
+@njit(cache=True, nogil=True)
 def _push(heap: np.ndarray, size: int, value: int) -> int:
     at = size
     while at > 0:
@@ -145,24 +215,27 @@ def _pop(heap: np.ndarray, size: int) -> int:
     return size
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _joined(
-    i: int, kind: np.ndarray, level: np.ndarray, track: np.ndarray, time_ns: np.ndarray, may: np.ndarray, digit: int,
-    across: int,
-) -> bool:  # fmt: skip
-    """Whether id i may be one with the id behind it: `compose.joins_of`."""
-    if not may[kind[i]] or not may[kind[i + 1]]:
-        return False
-    same = level[i] == level[i + 1]
-    if not same and (across == LEVEL or kind[i] == digit or kind[i + 1] == digit):
-        return False
-    return across == TRACK or (track[i] == track[i + 1] and time_ns[i] == time_ns[i + 1])
+@njit(cache=True, nogil=True, error_model="numpy")
+def _join(
+    n: int, kind: np.ndarray, level: np.ndarray, track: np.ndarray, time_ns: np.ndarray, may: np.ndarray, digit: int,
+    across: int, joins: np.ndarray,
+) -> None:  # fmt: skip
+    """joins (n,): `compose.joins_of` without a branch; of the last id whether it may be joined at all."""
+    for i in range(n):
+        joins[i] = may[kind[i]]
+    for i in range(n - 1):
+        same = level[i] == level[i + 1]
+        if across != LEVEL:
+            same |= (kind[i] != digit) & (kind[i + 1] != digit)
+        if across != TRACK:
+            same &= (track[i] == track[i + 1]) & (time_ns[i] == time_ns[i + 1])
+        joins[i] &= same & joins[i + 1]
 
 
 @njit(cache=True, nogil=True)
 def starts_of(
     ids: np.ndarray, joins: np.ndarray, keys: np.ndarray, ranks: np.ndarray, named: np.ndarray, base: int,
-    composed: np.ndarray, starts: np.ndarray,
+    bits: np.ndarray, composed: np.ndarray, starts: np.ndarray,
 ) -> int:  # fmt: skip
     """ids int64 (N,) composed, where joins (N,) says which may be one with the next; `composed` and `starts`, int64
     (N,), are filled with the ids and where each began. How many."""
@@ -175,19 +248,25 @@ def starts_of(
     out, begin = np.empty(longest, np.int64), np.empty(longest, np.int32)
     rank, heap = np.empty(longest, np.int32), np.empty(3 * longest, np.int64)
     after, before = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    shift = np.uint64(64 - 6 - _log2(len(bits)))
     made = at = 0
-    for i in range(n):
-        if i + 1 < n and joins[i]:
+    while at < n:
+        end = at + 1
+        while end < n and joins[end - 1] and _may_meet(ids, end, base, bits, shift):
+            end += 1
+        size = end - at
+        if size == 1:
+            composed[made], starts[made] = ids[at], at
+            made, at = made + 1, end
             continue
-        if i == at:
-            composed[made], starts[made] = ids[i], i
-            made += 1
+        if size <= _FEW:
+            size = _compose_few(ids, at, size, keys, ranks, named, base, out, begin, rank)
         else:
-            kept = _compose(ids, at, i + 1 - at, keys, ranks, named, base, out, begin, rank, heap, after, before)
-            for k in range(kept):
-                composed[made], starts[made] = out[k], at + begin[k]
-                made += 1
-        at = i + 1
+            size = _compose(ids, at, size, keys, ranks, named, base, out, begin, rank, heap, after, before)
+        for k in range(size):
+            composed[made], starts[made] = out[k], at + begin[k]
+            made += 1
+        at = end
     return made
 
 
@@ -195,8 +274,9 @@ def starts_of(
 def compose(
     parts: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, track: np.ndarray, role: np.ndarray,
     time_ns: np.ndarray, mask: np.ndarray, keys: np.ndarray, ranks: np.ndarray, named: np.ndarray, base: int,
-    may: np.ndarray, digit: int, across: int, to_ids: np.ndarray, to_kind: np.ndarray, to_level: np.ndarray,
-    to_track: np.ndarray, to_role: np.ndarray, to_time_ns: np.ndarray, to_mask: np.ndarray, to_document: np.ndarray,
+    bits: np.ndarray, may: np.ndarray, digit: int, across: int, to_ids: np.ndarray, to_kind: np.ndarray,
+    to_level: np.ndarray, to_track: np.ndarray, to_role: np.ndarray, to_time_ns: np.ndarray, to_mask: np.ndarray,
+    to_document: np.ndarray,
 ) -> None:  # fmt: skip
     """Parts of columns composed into columns. parts int64 (P, 6): first and last + 1 of its ids of the layout, how many
     composed ids to leave out, how many to take, where they go, number of their document."""
@@ -208,11 +288,9 @@ def compose(
         first, stop, skip, take, to, number = parts[p]
         n = stop - first
         here = slice(first, stop)
-        k_, l_, t_, w_ = kind[here], level[here], track[here], time_ns[here]
-        for i in range(n - 1):
-            joins[i] = _joined(i, k_, l_, t_, w_, may, digit, across)
+        _join(n, kind[here], level[here], track[here], time_ns[here], may, digit, across, joins)
         joins[n - 1] = False
-        starts_of(ids[here], joins[:n], keys, ranks, named, base, composed, starts)
+        starts_of(ids[here], joins[:n], keys, ranks, named, base, bits, composed, starts)
         for k in range(take):
             to_ids[to + k] = composed[skip + k]
         for k in range(take):
@@ -223,3 +301,87 @@ def compose(
         for k in range(take):
             to_mask[to + k] = mask[first + starts[skip + k]]
         to_document[to : to + take] = number
+
+
+@njit(cache=True, nogil=True)
+def into_columns(
+    at: int, is_last: bool, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, track: np.ndarray,
+    time_ns: np.ndarray, keys: np.ndarray, ranks: np.ndarray, named: np.ndarray, base: int, bits: np.ndarray,
+    may: np.ndarray, digit: int, across: int, control: int, latent: int, units: np.ndarray, unit: int,
+    first: np.ndarray, low: np.ndarray, places: np.ndarray, depths: np.ndarray, counts: np.ndarray, out: np.ndarray,
+    bounds: np.ndarray,
+) -> tuple[int, int]:  # fmt: skip
+    """A block of an episode's ids, from its place `at` on, composed and sorted into columns; see `layout_recomposed`.
+
+    units (U, 5): of the episode; unit: the one that the block begins in, or one before it. first (T + 1,): number of
+    each track's first column. low (C,): what is taken off the ids of a column. places (T + 1,), depths (T,): where the
+    counts of a track begin in `counts`, which go up, and how many a tick has. out (N,) is filled with the ids of the
+    first column, then those of the second; bounds (C + 1,): where each begins. Returns how many ids of the block were
+    taken, all of them if it is the last (else to the last place that nothing reaches over), and the unit there.
+    """
+    n = len(ids)
+    joins = np.empty(n, np.bool_)
+    _join(n, kind, level, track, time_ns, may, digit, across, joins)
+    joins[n - 1] = not is_last
+    taken = n
+    while taken > 0 and joins[taken - 1]:
+        taken -= 1
+    longest, run = 1, 0
+    for i in range(taken):
+        run = run + 1 if joins[i] else 1
+        longest = max(longest, run + 1)
+    some, begin = np.empty(longest, np.int64), np.empty(longest, np.int32)
+    rank, heap = np.empty(longest, np.int32), np.empty(3 * longest, np.int64)
+    after, before = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    composed = np.empty(taken, np.int64)
+    pieces = np.empty((taken, 2), np.int32)  # first of some composed ids of one column, and the column
+    bounds[:] = 0
+    made = here = many = 0
+    shift = np.uint64(64 - 6 - _log2(len(bits)))
+    while here < taken:
+        stop = here + 1
+        while joins[stop - 1]:
+            stop += 1
+        while unit + 1 < len(units) and units[unit + 1, 3] <= at + here:
+            unit += 1
+        if kind[here] == control or kind[here] == latent:
+            here = stop
+            continue
+        p = units[unit, 0]
+        row = places[p] + units[unit, 1] * depths[p]
+        of, began = np.int64(-1), made
+        while here < stop:
+            # From here to where nothing reaches over.
+            end = here + 1
+            while end < stop and _may_meet(ids, end, base, bits, shift):
+                end += 1
+            size = end - here
+            if size == 1:
+                some[0], begin[0] = ids[here], 0
+            elif size <= _FEW:
+                size = _compose_few(ids, here, size, keys, ranks, named, base, some, begin, rank)
+            else:
+                size = _compose(ids, here, size, keys, ranks, named, base, some, begin, rank, heap, after, before)
+            for k in range(size):
+                if level[here + begin[k]] != of:
+                    if made > began:
+                        counts[row + of] += np.uint32(made - began)
+                        bounds[first[p] + of + 1] += made - began
+                    of, began = np.int64(level[here + begin[k]]), made
+                    pieces[many, 0], pieces[many, 1] = made, first[p] + of
+                    many += 1
+                composed[made] = some[k]
+                made += 1
+            here = end
+        counts[row + of] += np.uint32(made - began)
+        bounds[first[p] + of + 1] += made - began
+    for c in range(1, len(bounds)):
+        bounds[c] += bounds[c - 1]
+    to = bounds.copy()
+    for m in range(many):
+        begun, c = pieces[m]
+        size = (np.int64(pieces[m + 1, 0]) if m + 1 < many else made) - begun
+        for k in range(size):
+            out[to[c] + k] = composed[begun + k] - low[c]
+        to[c] += size
+    return taken, unit
