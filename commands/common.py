@@ -279,11 +279,17 @@ class Run:
 
         return Console(stderr=True, highlight=False, quiet=self.quiet, width=None if sys.stderr.isatty() else 200)
 
-    def progress(self) -> Progress:
-        """A live display on standard error; silent when that is not a terminal."""
+    def progress(self, below: Callable[[], Table | None] = lambda: None) -> Progress:
+        """A live display on standard error; silent when that is not a terminal. below: what stands under the bar."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        return Progress(
+        class Display(Progress):
+            def get_renderables(self) -> Iterator[Any]:
+                yield self.make_tasks_table(self.tasks)
+                if (table := below()) is not None:
+                    yield table
+
+        return Display(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f}% {task.fields[note]}"),
@@ -322,12 +328,12 @@ class Run:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         if title:
             out.print(title, style="bold", soft_wrap=True)
-        out.print(_table(columns, rows))
+        out.print(table_of(columns, rows))
 
     def summary(self, columns: list[str], rows: list[list[str]]) -> None:
         """A table for people, on standard error; not with --json or --quiet."""
         if not self.as_json:
-            self.console.print(_table(columns, rows))
+            self.console.print(table_of(columns, rows))
 
     def end(self, document: Mapping[str, Any] | None = None, code: int = 0) -> None:
         """Prints the JSON document if asked for, and exits: 4 if some inputs were skipped, else `code`."""
@@ -336,7 +342,8 @@ class Run:
         sys.exit(code or (SOME_SKIPPED if self.problems else 0))
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> Table:
+def table_of(columns: list[str], rows: list[list[str]]) -> Table:
+    """Without lines; the first column to the left, all others to the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

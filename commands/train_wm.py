@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +15,9 @@ from pantok.errors import OptionError
 if TYPE_CHECKING:
     from pantok.commands.train_wm_parent import Parent
     from pantok.commands.train_wm_task import Task
+    from pantok.formats.metric_sinks import Sink
     from pantok.formats.runs import RunFolder
     from pantok.world_model.config import TrainConfig
-    from pantok.world_model.trainer import Trainer
-
-_LOG_EVERY = 10
 
 
 @click.command("train-wm")
@@ -47,6 +43,8 @@ _LOG_EVERY = 10
 )
 @click.option("--latents", type=int, help="Dimensions of continuous latents to predict; 0 leaves them out.")
 @click.option("--seed", type=int, help="Same data, settings and seed: same curve.  [default: 0]")
+@click.option("--tensorboard", is_flag=True, help="Also write what is measured to RUN/tensorboard.")
+@click.option("--wandb", metavar="PROJECT", help="Also send it to a project at Weights & Biases.")
 @common.device
 @common.force
 @common.dry_run
@@ -59,6 +57,8 @@ def command(
     config_path: Path | None,
     vocab: Path | None,
     from_run: Path | None,
+    tensorboard: bool,
+    wandb: str | None,
     device: str,
     force: bool,
     dry_run: bool,
@@ -74,20 +74,24 @@ def command(
     \b
     Example:
       pantok train-wm home.zarr -o run/
-      pantok train-wm home.zarr -o run/ --preset small --device cuda
+      pantok train-wm home.zarr -o run/ --preset small --device cuda --tensorboard
       torchrun --nproc-per-node 2 -m pantok train-wm home.zarr -o run/
       pantok train-wm home.zarr -o run2/ --from-run run/ --vocab grown.vocab
     """
     import torch
 
     from pantok.commands.simulate import settings_of
+    from pantok.commands.train_wm_loop import train
     from pantok.commands.train_wm_parent import Parent
     from pantok.commands.train_wm_task import Task
+    from pantok.formats.metric_sinks import wandb_package
     from pantok.formats.runs import RunFolder
     from pantok.formats.vocab import load_vocabulary
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.trainer import from_torchrun
 
+    if wandb:
+        wandb_package()
     share, device = from_torchrun(device)
     run = common.Run(quiet or share.rank > 0, as_json)
     folder = RunFolder(output)
@@ -147,7 +151,8 @@ def command(
         if parent is not None:
             parent.into(trainer, counts)
             _say_growth(run, parent, task)
-    final = _train(run, trainer, task, folder)
+    sinks = _sinks(folder, document, trainer.step, tensorboard, wandb) if share.rank == 0 else []
+    final = train(run, trainer, task, folder, sinks)
     if share.world > 1:
         torch.distributed.destroy_process_group()
     run.end({**document, **final} if share.rank == 0 else None)
@@ -182,6 +187,15 @@ def _say_growth(run: common.Run, parent: Parent, task: Task) -> None:
     run.say(f"Goes on with what {parent.folder.path} learned in {parent.facts['step']} steps{grown}.")
 
 
+def _sinks(
+    folder: RunFolder, document: Mapping[str, Any], step: int, tensorboard: bool, wandb: str | None
+) -> list[Sink]:
+    from pantok.formats.metric_sinks import TensorBoard, WandB
+
+    found: list[Sink] = [TensorBoard(folder.path, step)] if tensorboard else []
+    return [*found, WandB(wandb, folder.path, document)] if wandb else found
+
+
 def _check_device(device: str) -> None:
     import torch
 
@@ -193,68 +207,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _train(run: common.Run, trainer: Trainer, task: Task, folder: RunFolder) -> dict[str, Any]:
-    from pantok.world_model.trainer import steps_left
-
-    config, first = trainer.config, trainer.share.rank == 0
-    stopped: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    best = min((r["bits_per_second"] for r in folder.metrics() if "bits_per_second" in r), default=float("inf"))
-    found: dict[str, Any] = {}
-    began, begun_at = time.monotonic(), trainer.step
-    try:
-        with run.progress() as bar:
-            shown = bar.add_task("training", total=config.steps, completed=trainer.step, note="")
-            for record in steps_left(trainer):
-                rate = (trainer.step - begun_at) * config.batch * config.length / (time.monotonic() - began)
-                ends = trainer.step == config.steps or bool(stopped)
-                note = f"{record['bits_per_element']:.2f} bits an id · {rate:,.0f} ids/s"
-                bar.update(shown, completed=trainer.step, note=note + _held(found))
-                if first and (trainer.step % _LOG_EVERY == 0 or ends):
-                    folder.log(record)
-                if first and (trainer.step % config.evaluate_every == 0 or ends):
-                    found = task.measure(trainer, config.evaluate_windows)
-                    folder.log({"step": trainer.step, **found})
-                    is_best = found["bits_per_second"] <= best
-                    folder.save(trainer.step, trainer.tensors(), {"ids_per_second": rate}, is_best)
-                    best = min(best, found["bits_per_second"])
-                    run.say(f"step {trainer.step}: {note}{_held(found)}")
-                if stopped:
-                    run.say(f"Stopped at step {trainer.step}; the same command goes on from there.")
-                    break
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        trainer.feed.close()
-        task.feed.close()
-    if not found and first:
-        found = task.measure(trainer, config.evaluate_windows)
-    if first:
-        _summary(run, found)
-    return {"step": trainer.step, "held_out_measured": found}
-
-
-def _held(found: Mapping[str, Any]) -> str:
-    return f" · held out {found['bits_per_second']:,.0f} bits/s" if found else ""
-
-
-def _summary(run: common.Run, found: Mapping[str, Any]) -> None:
-    rows = [
-        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", f"{v['bits_per_second']:,.1f}"]
-        for kind, v in found["by_kind"].items()
-    ]
-    low, high = found["bits_per_second_95"]
-    rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", f"{found['bits_per_second']:,.1f}"])
-    run.summary(["held out", "share of ids", "bits an id", "bits a second of experience"], rows)
-    for track, by in found.get("next_step", {}).items():
-        unit = "dB" if by.get("copy_last", 0) > 5 else "of the spread"
-        run.say(
-            f"{track}, one step ahead: {by['model']:.2f} {unit}; the ridge {by['ridge']:.2f}, the last again "
-            f"{by['copy_last']:.2f}."
-        )
-    if found.get("collapse"):
-        from pantok.commands.evaluate_run import collapse_line
-
-        run.say(collapse_line(found["collapse"]))
-    run.say(f"95% of resampled windows: {low:,.1f} to {high:,.1f} bits a second.")

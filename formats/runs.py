@@ -5,6 +5,7 @@
         vocabulary/             a copy: the run can simulate and decode without the store
         observations/           what the loss in the space of observations is about, if the run has one
         metrics.jsonl           one line for each step that was logged, one for each evaluation
+        tensorboard/            the same as event files, if that was asked for
         checkpoints/step-00000400/
             model.safetensors, average.safetensors, optimizer.safetensors, state.json
         last, best              links to checkpoints
@@ -57,9 +58,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes the run; nothing that is not one is touched."""
-        for name in ("config.json", "metrics.jsonl", "last", "best"):
+        for name in ("config.json", "metrics.jsonl", "last", "best", "wandb_id"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "vocabulary", "observations"):
+        for name in ("checkpoints", "vocabulary", "observations", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     @property

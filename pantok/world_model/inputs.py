@@ -91,7 +91,8 @@ class Inputs:
     document. document: int64 (B, L), -1 padding.
     predict: bool (B, L), whether element i is to be predicted from the one before it. window: int64 (B,).
     latents: by modality, values float32 (M, D) and place int64 (M,) in the flattened (B L). ends: of states, where the
-    next observation is to be predicted too. foretold: what the observations before it say of each state.
+    next observation is to be predicted too. foretold: what the observations before it say of each state. track: int64
+    (B, L), index into `tracks`, 255 for ids of no track; for reports, and only as a loader's batch had it.
     """
 
     ids: Tensor
@@ -105,13 +106,16 @@ class Inputs:
     latents: Mapping[str, tuple[Tensor, Tensor]]
     ends: Ends | None = None
     foretold: Foretold | None = None
+    track: Tensor | None = None
+    tracks: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Inputs:
         ends = None if self.ends is None else self.ends.to(device)
         foretold = None if self.foretold is None else self.foretold.to(device)
         latents = {k: (v.to(device), p.to(device)) for k, (v, p) in self.latents.items()}
         plain = {name: getattr(self, name).to(device) for name in _PLAIN}
-        return Inputs(**plain, latents=latents, ends=ends, foretold=foretold)
+        track = None if self.track is None else self.track.to(device)
+        return Inputs(**plain, latents=latents, ends=ends, foretold=foretold, track=track, tracks=self.tracks)
 
     def rows(self, start: int, stop: int) -> Inputs:
         """The windows [start, stop)."""
@@ -127,10 +131,11 @@ class Inputs:
         foretold = self.foretold
         if foretold is not None:
             foretold = Foretold(foretold.inputs, foretold.row[start:stop], foretold.actions)
-        return Inputs(**plain, latents=latents, ends=ends, foretold=foretold)
+        track = None if self.track is None else self.track[start:stop]
+        return Inputs(**plain, latents=latents, ends=ends, foretold=foretold, track=track, tracks=self.tracks)
 
 
-_PLAIN = tuple(f.name for f in fields(Inputs) if f.name not in ("latents", "ends", "foretold"))
+_PLAIN = tuple(f.name for f in fields(Inputs) if f.name not in ("latents", "ends", "foretold", "track", "tracks"))
 
 
 def joined(states: Sequence[tuple[Ends, Tensor]]) -> tuple[Ends, Tensor]:
@@ -159,7 +164,9 @@ def concatenated(parts: Sequence[Inputs]) -> Inputs:
             shifts.append(part.ends.chosen(torch.arange(len(part.ends)), -rows * part.ids.shape[1]))
         rows += len(part.ids)
     ends = Ends(*(torch.cat([getattr(e, f.name) for e in shifts]) for f in fields(Ends))) if shifts else None
-    return Inputs(**plain, latents=latents, ends=ends, foretold=_all_foretold([p.foretold for p in parts]))
+    foretold = _all_foretold([p.foretold for p in parts])
+    # Batches may number their tracks differently; what is measured is not put together.
+    return Inputs(**plain, latents=latents, ends=ends, foretold=foretold, track=None, tracks=())
 
 
 def _all_foretold(parts: Sequence[Foretold | None]) -> Foretold | None:
@@ -215,5 +222,6 @@ def inputs_of(
         latents[modality] = (taken, where)
     return Inputs(
         ids=ids, role=role, time_s=time_s, ordinal=ordinal, index=place - first, document=document, predict=predict,
-        window=batch["window"], latents=latents, ends=ends, foretold=foretold,
+        window=batch["window"], latents=latents, ends=ends, foretold=foretold, track=batch["track"].long(),
+        tracks=tuple(names),
     )  # fmt: skip

@@ -27,14 +27,15 @@ LATENT_STEPS = 64
 
 @dataclass
 class Measured:
-    """Sums over what was measured. by_kind, by_role: {name: (elements, bits)}. windows: (elements, bits) of each, for
-    confidence intervals. latents: {modality: (values, bits)}, to a step of `1 / LATENT_STEPS` of a value's deviation.
-    gate: (log gate (N, K), kinds (N,)) of each batch, kinds of `names`."""
+    """Sums over what was measured. by_kind, by_role: {name: (elements, bits)}; by_track: of each track by kind.
+    windows: (elements, bits) of each, for confidence intervals. latents: {modality: (values, bits)}, to a step of
+    `1 / LATENT_STEPS` of a value's deviation. gate: (log gate (N, K), kinds (N,)) of each batch, kinds of `names`."""
 
     elements: float = 0
     bits: float = 0.0
     by_kind: dict[str, list[float]] = field(default_factory=dict)
     by_role: dict[str, list[float]] = field(default_factory=dict)
+    by_track: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     windows: list[tuple[float, float]] = field(default_factory=list)
     latents: dict[str, list[float]] = field(default_factory=dict)
     gate: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -53,12 +54,22 @@ class Measured:
             "windows": len(self.windows),
             "by_kind": self._shares(self.by_kind, elements_per_second),
             "by_role": self._shares(self.by_role, elements_per_second),
+            "by_track": self._tracks(elements_per_second),
             "latents": {
                 modality: {"bits_per_value": bits / count, "values": count, "steps_per_deviation": LATENT_STEPS}
                 for modality, (count, bits) in sorted(self.latents.items())
             },
             "switch": self._switch(),
         }
+
+    def _tracks(self, elements_per_second: float) -> dict[str, dict[str, Any]]:
+        """Of each track, and in `levels` of each kind of its ids; what belongs to none is `steps`."""
+        found: dict[str, dict[str, Any]] = {}
+        for track, kinds in sorted(self.by_track.items()):
+            whole = {track: [sum(n for n, _ in kinds.values()), sum(b for _, b in kinds.values())]}
+            levels = self._shares(kinds, elements_per_second)
+            found[track] = {**self._shares(whole, elements_per_second)[track], "levels": levels}
+        return found
 
     def _switch(self) -> dict[str, float]:
         """How well the gate knows what comes: its entropy, what the kinds cost, and its calibration error."""
@@ -108,6 +119,7 @@ def measure(model: WorldModel, batches: Iterable[Inputs], states: list[tuple[End
                         found = sums.setdefault(name, [0, 0.0])
                         found[0] += n
                         found[1] += b
+            _by_track(total, inputs, bits, kinds, model.kinds.names)
             total.names = model.kinds.names
             before = hidden[:, :-1][predict[:, 1:]]
             total.gate.append((model.switch.log_gate(before).cpu(), kinds[:, 1:][predict[:, 1:]].cpu()))
@@ -118,6 +130,19 @@ def measure(model: WorldModel, batches: Iterable[Inputs], states: list[tuple[End
                 spent_on[1] += float(-nats.double().sum() * BITS) - nats.numel() * spread
             total.windows += list(zip(predict.sum(1).tolist(), bits.sum(1).tolist(), strict=True))
     return total
+
+
+def _by_track(total: Measured, inputs: Inputs, bits: Tensor, kinds: Tensor, names: tuple[str, ...]) -> None:
+    if inputs.track is None:
+        return
+    every, predict = (*inputs.tracks, "steps"), inputs.predict
+    which = inputs.track[predict].clamp_max(len(inputs.tracks)) * len(names) + kinds[predict]
+    count = torch.bincount(which, minlength=len(every) * len(names)).view(-1, len(names))
+    spent = torch.bincount(which, bits[predict], minlength=len(every) * len(names)).view(-1, len(names))
+    for track, kind in torch.nonzero(count).tolist():
+        found = total.by_track.setdefault(every[track], {}).setdefault(names[kind], [0, 0.0])
+        found[0] += int(count[track, kind])
+        found[1] += float(spent[track, kind])
 
 
 def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:

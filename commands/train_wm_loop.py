@@ -1,0 +1,121 @@
+"""The loop of `pantok train-wm`: steps, what is logged and where to, checkpoints, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pantok.commands import common
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pantok.commands.train_wm_task import Task
+    from pantok.formats.metric_sinks import Sink
+    from pantok.formats.runs import RunFolder
+    from pantok.world_model.trainer import Trainer
+
+_LOG_EVERY = 10
+
+
+def train(
+    run: common.Run, trainer: Trainer, task: Task, folder: RunFolder, sinks: Sequence[Sink] = ()
+) -> dict[str, Any]:
+    """Trains to the last step, or to a SIGTERM; what was measured last."""
+    from pantok.world_model.trainer import steps_left
+
+    config, first = trainer.config, trainer.share.rank == 0
+    stopped: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    best = min((r["bits_per_second"] for r in folder.metrics() if "bits_per_second" in r), default=float("inf"))
+    found: dict[str, Any] = {}
+    began, begun_at = time.monotonic(), trainer.step
+
+    def log(record: Mapping[str, Any]) -> None:
+        folder.log(record)
+        for sink in sinks:
+            sink.log(record)
+
+    try:
+        with run.progress(lambda: _panel(found, run.console.height)) as bar:
+            shown = bar.add_task("training", total=config.steps, completed=trainer.step, note="")
+            for record in steps_left(trainer):
+                rate = (trainer.step - begun_at) * config.batch * config.length / (time.monotonic() - began)
+                ends = trainer.step == config.steps or bool(stopped)
+                note = f"{record['bits_per_element']:.2f} bits an id · {rate:,.0f} ids/s"
+                bar.update(shown, completed=trainer.step, note=note + _held(found))
+                if first and (trainer.step % _LOG_EVERY == 0 or ends):
+                    log({**record, "ids_per_second": rate})
+                if first and (trainer.step % config.evaluate_every == 0 or ends):
+                    found = task.measure(trainer, config.evaluate_windows)
+                    log({"step": trainer.step, **found})
+                    is_best = found["bits_per_second"] <= best
+                    folder.save(trainer.step, trainer.tensors(), {"ids_per_second": rate}, is_best)
+                    best = min(best, found["bits_per_second"])
+                    run.say(f"step {trainer.step}: {note}{_held(found)}")
+                if stopped:
+                    run.say(f"Stopped at step {trainer.step}; the same command goes on from there.")
+                    break
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        trainer.feed.close()
+        task.feed.close()
+        for sink in sinks:
+            sink.close()
+    if not found and first:
+        found = task.measure(trainer, config.evaluate_windows)
+    if first:
+        _summary(run, found)
+    return {"step": trainer.step, "held_out_measured": found}
+
+
+def _held(found: Mapping[str, Any]) -> str:
+    return f" · held out {found['bits_per_second']:,.0f} bits/s" if found else ""
+
+
+def _panel(found: Mapping[str, Any], height: int) -> Table | None:
+    """What was held out, by track and, where there is room, by level."""
+    if not found:
+        return None
+    tracks, ahead = found["by_track"], found.get("next_step", {})
+    levels = sum(len(t["levels"]) for t in tracks.values()) + len(tracks) + 6 <= height
+    rows = []
+    for track, values in tracks.items():
+        rows.append(
+            [track, f"{values['bits_per_second']:,.1f}", f"{values['bits_per_element']:.2f}", _ahead(ahead, track)]
+        )
+        for level, its in values["levels"].items() if levels and len(values["levels"]) > 1 else ():
+            name = level.partition(".")[2] or level
+            rows.append([f"  {name}", f"{its['bits_per_second']:,.1f}", f"{its['bits_per_element']:.2f}", ""])
+    return common.table_of(["held out", "bits a second", "bits an id", "one step ahead (the last again)"], rows)
+
+
+def _ahead(next_step: Mapping[str, Any], track: str) -> str:
+    by = next_step.get(track)
+    if by is None:
+        return ""
+    unit = "dB" if by["copy_last"] > 5 else "of the spread"
+    return f"{by['model']:.2f} {unit} ({by['copy_last']:.2f})"
+
+
+def _summary(run: common.Run, found: Mapping[str, Any]) -> None:
+    rows = [
+        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", f"{v['bits_per_second']:,.1f}"]
+        for kind, v in found["by_kind"].items()
+    ]
+    low, high = found["bits_per_second_95"]
+    rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", f"{found['bits_per_second']:,.1f}"])
+    run.summary(["held out", "share of ids", "bits an id", "bits a second of experience"], rows)
+    for track, by in found.get("next_step", {}).items():
+        unit = "dB" if by.get("copy_last", 0) > 5 else "of the spread"
+        run.say(
+            f"{track}, one step ahead: {by['model']:.2f} {unit}; the ridge {by['ridge']:.2f}, the last again "
+            f"{by['copy_last']:.2f}."
+        )
+    if found.get("collapse"):
+        from pantok.commands.evaluate_run import collapse_line
+
+        run.say(collapse_line(found["collapse"]))
+    run.say(f"95% of resampled windows: {low:,.1f} to {high:,.1f} bits a second.")
