@@ -94,7 +94,7 @@ def command(
     if limit < 0:
         raise OptionError("--limit", f"cannot be {limit:g}", "seconds, or 0 for all")
     if html is not None:
-        _may_write(html, force)
+        may_write(html, force)
     if RunFolder(store).exists:
         if horizon <= 0:
             raise OptionError("--horizon", f"cannot be {horizon:g}", "seconds, such as 1")
@@ -144,9 +144,9 @@ def _prefixes(text: str | None) -> tuple[int, ...]:
     return counts
 
 
-def _may_write(path: Path, force: bool) -> None:
+def may_write(path: Path, force: bool) -> None:
     """A page that an earlier run wrote may be replaced, anything else only with --force."""
-    from pantok.formats.report import MARK
+    from pantok.formats.report_page import MARK
 
     if path.is_dir():
         raise OptionError(path, "is a folder", "give --html the name of a file")

@@ -16,12 +16,11 @@ import numpy as np
 from pantok.evaluate import Point, TrackQuality
 from pantok.formats.report_charts import Curve, line_chart, number, traces, usage
 from pantok.formats.report_exhibits import Pictures, Rows, Sound, difference, image_url, sound_url, spectrogram
-from pantok.formats.report_style import STYLE
+from pantok.formats.report_page import facts_list
+from pantok.formats.report_page import page as page_of
 from pantok.rates import TrackRate, codebook_use
 
 Exhibit: TypeAlias = Pictures | Sound | Rows | None
-MARK = '<meta name="generator" content="pantok eval">'
-"""Near the head of every page, so that a later run knows which file it may replace."""
 LABELS = {
     "psnr_rgb_db": "PSNR (RGB), dB",
     "psnr_luma_db": "PSNR (luma), dB",
@@ -75,20 +74,17 @@ class Page:
 def render(page: Page) -> str:
     """The whole page as HTML text."""
     sections = "".join(_track(t, f"t{i}") for i, t in enumerate(page.tracks))
-    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in page.facts.items())
     skipped = "".join(f"<li>{escape(p)}</li>" for p in page.problems)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'{MARK}<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(page.title)}</title><style>{STYLE}</style></head><body>"
-        f'<header><p class="kicker">pantok eval</p><h1>{escape(page.title)}</h1><dl class="facts">{facts}</dl></header>'
-        + (f'<section class="skipped"><h2>Skipped</h2><ul>{skipped}</ul></section>' if skipped else "")
-        + f"<main>{_overview(page.tracks)}{sections}{_codebooks(page.tracks)}</main>"
-        "<footer><p>Bits count every code of every level at log2(cardinality); entropy is that of a level's codes, "
+    return page_of(
+        page.title,
+        "pantok eval",
+        facts_list(page.facts),
+        f"{_overview(page.tracks)}{sections}{_codebooks(page.tracks)}",
+        before=f'<section class="skipped"><h2>Skipped</h2><ul>{skipped}</ul></section>' if skipped else "",
+        foot="<p>Bits count every code of every level at log2(cardinality); entropy is that of a level's codes, "
         "one by one. PSNR is of the error pooled over all samples, SSIM after Wang et al. 2004. Reference codecs count "
         "coded frames alone. Speeds are seconds of recording per second of work, on the machine that made this "
-        "page.</p></footer></body></html>\n"
+        "page.</p>",
     )
 
 

@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pantok.errors import OutputError
-from pantok.formats.report import MARK
 from pantok.formats.report_charts import Curve, line_chart
 from pantok.formats.report_exhibits import difference, image_url
-from pantok.formats.report_style import STYLE
-from pantok.formats.store_disk import reason, write_file
+from pantok.formats.report_page import page, table, write_page
 
 FRAMES = 8
 """Of a strip, evenly spread."""
@@ -36,26 +33,9 @@ def write_run_page(
 ) -> None:  # fmt: skip
     """One self-contained page. metrics: the records of a run, for its curves. Raises OutputError."""
     facts = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    table = f'<section><h2>What it costs to predict</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>'  # noqa: E501
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'{MARK}<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
-        f'<header><p class="kicker">pantok world model</p><h1>{escape(title)}</h1>{facts}</header><main>'
-        + (table if rows else "")
-        + _curves(metrics)
-        + "".join(_strip(s) for s in strips)
-        + "</main></body></html>\n"
-    )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        write_file(path, page.encode())
-    except OSError as error:
-        raise OutputError(path, f"cannot be written: {reason(error)}", "choose another --html") from error
+    costs = f"<section><h2>What it costs to predict</h2>{table(tuple(columns), [list(r) for r in rows])}</section>"
+    main = (costs if rows else "") + _curves(metrics) + "".join(_strip(s) for s in strips)
+    write_page(path, page(title, "pantok world model", facts, main))
 
 
 def _curves(metrics: Sequence[Mapping[str, Any]]) -> str:
