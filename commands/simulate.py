@@ -16,6 +16,7 @@ from pantok.errors import InputError, OptionError
 if TYPE_CHECKING:
     import numpy as np
 
+    from pantok.commands.decode import Plan
     from pantok.encode import Codec
     from pantok.formats.runs import RunFolder
     from pantok.layout import Layout
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     "--actions", default="keep", show_default=True, metavar="keep|FILE|text:WORDS",
     help="keep: those recorded, then the last again; a table of actions from there on; words that are said.",
 )  # fmt: skip
-@common.output("The file to write, such as future.mp4; motion and text are written beside it.")
+@common.output("The file to write, such as future.mp4; motion and text are written beside it.", required=False)
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with what came and what was simulated.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Futures to draw.")
 @click.option(
     "--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 takes the likeliest."
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 @common.as_json
 @common.quiet
 def command(
-    run_folder: Path, origin: str, duration: str, actions: str, output: Path, samples: int, temperature: float,
-    top_p: float, checkpoint: str, seed: int, device: str, force: bool, as_json: bool, quiet: bool,
+    run_folder: Path, origin: str, duration: str, actions: str, output: Path | None, html: Path | None, samples: int,
+    temperature: float, top_p: float, checkpoint: str, seed: int, device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Simulate the future of an episode with a trained world model.
 
@@ -54,16 +56,23 @@ def command(
     Example:
       pantok simulate run/ --from home.zarr:kitchen-03@12s --for 5s -o future.mp4
       pantok simulate run/ --from home.zarr:arm-01@2 --actions push.csv --samples 4 -o out/future.mp4
+      pantok simulate run/ --from home.zarr:kitchen-03@12s --samples 3 --html sheet.html
     """
+    from pantok.commands.evaluate import may_write
     from pantok.commands.run_vocabulary import of_run
+    from pantok.commands.simulate_sheet import Sheet
     from pantok.encode import Codec
     from pantok.evolve.lineage import translated
-    from pantok.formats.files import make_folder
+    from pantok.formats.report_futures import write_futures_page
     from pantok.formats.runs import RunFolder
     from pantok.formats.store import Store
     from pantok.world_model.simulate import SimulateConfig, Simulation
 
     run = common.Run(quiet, as_json)
+    if output is None and html is None:
+        raise OptionError("-o", "is missing", "name a file such as future.mp4, or a page with --html")
+    if html is not None:
+        may_write(html, force)
     store, episode, at_ns = origin_of(origin)
     length_ns = time_ns(duration, "--for")
     source = Store.open(store)
@@ -76,7 +85,14 @@ def command(
     first = min(int(t.clock.start_ns) for t in stream.tracks.values())
     start_ns = first + at_ns
     given, words = _actions(run, actions, stream, codec, start_ns)
+    stems: list[str] = []
+    if output is not None:
+        stems = [output.stem + (f"-{k + 1}" if samples > 1 else "") for k in range(samples)]
+        for stem in stems:
+            for future_path in _plan(codec, stream, output.parent, stem, (start_ns, start_ns + length_ns)).outputs:
+                common.refuse_existing(future_path, force)
     written: list[str] = []
+    sheet: Sheet | None = None
     began, steps = time.monotonic(), 0
     with run.progress() as bar:
         for number in range(samples):
@@ -88,9 +104,22 @@ def command(
             for _ in simulation:
                 steps += 1
                 bar.advance(shown)
-            stem = output.stem + (f"-{number + 1}" if samples > 1 else "")
-            written += _write(codec, simulation.stream, output.parent, stem, (start_ns, start_ns + length_ns), force)
+            future, span = simulation.stream, (start_ns, start_ns + length_ns)
+            if output is not None:
+                written += _write(codec, future, output.parent, stems[number], span, force)
+            if html is not None:
+                sheet = sheet or Sheet(codec, stream, future, *span)
+                sheet.add(f"future {number + 1}" if samples > 1 else "simulated", future)
     seconds = time.monotonic() - began
+    if sheet is not None and html is not None:
+        facts = {
+            "run": str(run_folder), "checkpoint": checkpoint, "from": f"{store}:{name} at {at_ns / 1e9:g} s",
+            "for": f"{length_ns / 1e9:g} s", "actions": actions, "temperature": f"{temperature:g}",
+            "top-p": f"{top_p:g}", "seed": str(seed), "steps": str(steps),
+        }  # fmt: skip
+        title = f"{common.counted(samples, 'future')} of {name} from {at_ns / 1e9:g} s on"
+        write_futures_page(html, title, facts, sheet.parts())
+        written.append(str(html))
     for path in written:
         run.say(f"Wrote {path}")
     run.say(f"{common.counted(steps, 'step')} in {common.human_seconds(seconds)}.")
@@ -100,8 +129,8 @@ def command(
         "stop_ns": start_ns + length_ns,
         "steps": steps,
         "written": written,
+        "psnr_db": {} if sheet is None else sheet.psnr_db,
     }
-    make_folder(output.parent)
     run.end(document)
 
 
@@ -203,16 +232,20 @@ def _actions(
     return given, None
 
 
+def _plan(codec: Codec, stream: TokenStream, folder: Path, stem: str, range_ns: tuple[int, int]) -> Plan:
+    from pantok.commands.decode import Plan
+
+    return Plan(codec, replace(stream, id=stem), folder, None, range_ns, False)
+
+
 def _write(
     codec: Codec, stream: TokenStream, folder: Path, stem: str, range_ns: tuple[int, int], force: bool
 ) -> list[str]:
-    from pantok.commands.decode import Plan
     from pantok.formats.files import make_folder
 
-    plan = Plan(codec, replace(stream, id=stem), folder, None, range_ns, False)
     written = []
     make_folder(folder)
-    for path, write in plan.outputs.items():
+    for path, write in _plan(codec, stream, folder, stem, range_ns).outputs.items():
         common.refuse_existing(path, force)
         write(path)
         written.append(str(path))

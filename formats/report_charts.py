@@ -124,12 +124,20 @@ def line_chart(
 
 
 def traces(original: np.ndarray, decoded: np.ndarray, seconds: np.ndarray, label: str) -> str:
-    """One channel, the original drawn broad with what was decoded thin over it.
+    """One channel, the original drawn broad with what was decoded thin over it: see `traces_of`."""
+    return traces_of(original, (decoded,), seconds, label)
 
-    original, decoded, seconds: float (n,). Long ones are drawn as the least and the greatest of each pixel column.
+
+def traces_of(original: np.ndarray | None, versions: Sequence[np.ndarray], seconds: np.ndarray, label: str) -> str:
+    """One channel, the original drawn broad, if there is one, with versions thin over it.
+
+    original, versions, seconds: float (n,). Long ones are drawn as the least and the greatest of each pixel column.
     '' if nothing is finite.
     """
-    both = np.concatenate([original, decoded])
+    drawn = [(values, f"{SWATCHES[k % 3]} thin") for k, values in enumerate(versions)]
+    if original is not None:
+        drawn.insert(0, (original, "broad"))
+    both = np.concatenate([values for values, _ in drawn]) if drawn else np.zeros(0)
     finite = both[np.isfinite(both)]
     if not len(finite):
         return ""
@@ -144,7 +152,7 @@ def traces(original: np.ndarray, decoded: np.ndarray, seconds: np.ndarray, label
     for x in across.ticks():
         out.append(f'<text class="tick" x="{across(x):.1f}" y="{height - 5}" text-anchor="middle">{number(x)} s</text>')
     out.append(f'<text class="label strong" x="{left}" y="12">{escape(label)}</text>')
-    for values, name in ((original, "broad"), (decoded, "s0 thin")):
+    for values, name in drawn:
         out.append(f'<path class="{name}" d="{_trace_path(values, seconds, across, up)}"/>')
     return "".join(out) + "</svg>"
 

@@ -49,12 +49,12 @@ class Pictures:
             facts.get("matrix", "bt601"),
             bool(facts.get("full_range", False)),
         )[0]
-        return _shrunk(picture)
+        return shrunk(picture)
 
 
-def _shrunk(picture: np.ndarray) -> np.ndarray:
-    """At most WIDEST wide, by the mean of whole squares."""
-    by = -(-picture.shape[1] // WIDEST)
+def shrunk(picture: np.ndarray, widest: int = WIDEST) -> np.ndarray:
+    """At most so wide, by the mean of whole squares."""
+    by = -(-picture.shape[1] // widest)
     if by == 1:
         return picture
     h, w = picture.shape[0] // by, picture.shape[1] // by
@@ -85,14 +85,15 @@ class Sound:
 
     @property
     def original(self) -> np.ndarray:
-        return _unit(np.concatenate(self._parts[0]))
+        return unit(np.concatenate(self._parts[0]))
 
     @property
     def versions(self) -> list[np.ndarray]:
-        return [_unit(np.concatenate(parts)) for parts in self._parts[1:]]
+        return [unit(np.concatenate(parts)) for parts in self._parts[1:]]
 
 
-def _unit(samples: np.ndarray) -> np.ndarray:
+def unit(samples: np.ndarray) -> np.ndarray:
+    """float32 within -1 .. 1 of int16 or float samples."""
     return samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples.astype(np.float32)
 
 

@@ -36,7 +36,9 @@ def facts_list(facts: Mapping[str, str]) -> str:
 def table(columns: list[str] | tuple[str, ...], rows: list[list[str]]) -> str:
     """Words and numbers; the first of each row is its name."""
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    body = "".join(
+        f"<tr><th>{escape(name)}</th>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for name, *row in rows
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

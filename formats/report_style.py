@@ -52,6 +52,11 @@ th:first-child{text-align:left;padding-left:0}
 tr.reference th,tr.reference td{color:var(--b)}
 td.marks{text-align:left;white-space:normal}
 tbody tr:last-child>*{border-bottom:0}
+.sheet{margin-bottom:14px}
+.sheet th,.sheet td{border:0;padding:2px 3px;text-align:center}
+.sheet tbody th{text-align:left;padding-right:10px}
+.sheet td{min-width:84px}
+.sheet img{border-radius:3px}
 details{margin-top:18px}
 summary{cursor:pointer;font-weight:600;margin-bottom:6px}
 a{color:inherit;text-decoration-color:var(--line);text-underline-offset:3px}
@@ -71,6 +76,7 @@ svg .strong{fill:var(--ink);font-weight:600}
 .thin{fill:none;stroke-width:1.2;stroke-linejoin:round}
 .bare{fill:var(--bare)}
 .s0.line,.s0.thin{stroke:var(--a)}.s0.dot,.s0.area{fill:var(--a)}
+.s1.thin{stroke:var(--b)}.s2.thin{stroke:var(--c)}
 .s1.line{stroke:var(--b);stroke-dasharray:5 4}.s1.dot{fill:var(--b)}
 .s2.line{stroke:var(--c)}.s2.dot{fill:var(--c)}
 footer{padding-bottom:48px;font-size:13px}

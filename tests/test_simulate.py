@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import shutil
+import subprocess
 from dataclasses import replace
+from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from pantok.commands import cli
 from pantok.encode import Codec
 from pantok.errors import OptionError
 from pantok.formats.container import read_container
@@ -22,6 +30,7 @@ from pantok.world_model.backbone import BackboneConfig
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.model import WorldModel
 from pantok.world_model.simulate import SimulateConfig, Simulation
+from tests.conftest import Outcome
 
 CONFIG = TrainConfig(
     length=96, latents=0, backbone=BackboneConfig(width=16, layers=1, heads=2, kv_heads=1), steps=2, batch=2
@@ -119,7 +128,13 @@ def test_wrong_settings(opened: Store, model: WorldModel) -> None:
         Simulation(model, Layout(tracks=("nothing",)), opened.read("film-01"), START, STOP)
 
 
-def test_the_command(store: Path, tmp_path: Path, pantok) -> None:
+def pantok(*args: object) -> Outcome:
+    """The command line in this process."""
+    done = CliRunner().invoke(cli.pantok, [str(a) for a in args])
+    return Outcome(done.exit_code, done.stdout, done.stderr)
+
+
+def test_the_command(store: Path, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
         "length = 64\nbatch = 2\nsteps = 2\nlatents = 0\nevaluate_windows = 2\n"
         "[backbone]\nwidth = 16\nlayers = 1\nheads = 2\nkv_heads = 1\n"
@@ -138,6 +153,73 @@ def test_the_command(store: Path, tmp_path: Path, pantok) -> None:
     (table,) = [p for p in document["written"] if p.endswith(".parquet")]
     assert {t.name for t in read_table(Path(table))} >= {"action"}
     assert pantok(*ask, "-o", out).code == 2, "what is there is not overwritten"
+    the_sheet(tmp_path, ask)
     for wrong, message in (("nowhere", "store and an episode"), (f"{store}:film-1", "did you mean film-01")):
         failed = pantok("simulate", tmp_path / "run", "--from", wrong, "-o", tmp_path / "x.mp4")
         assert failed.code == 2 and message in failed.err, failed.err
+
+
+class Looked(HTMLParser):
+    """Text by tag, and where images and sounds come from."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img"):
+            self._open.append(tag)
+        self.urls += [str(value) for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.texts.setdefault(self._open[-1], []).append(data)
+
+
+def the_sheet(folder: Path, ask: tuple[object, ...]) -> None:
+    """Two futures beside what came, as one page with all of it inside, and as files; figures as the page has them."""
+    page = folder / "sheet.html"
+    more = ("--samples", 2, "--html", page, "-o", folder / "two" / "future.mp4", "--json")
+    done = pantok(*ask, *more)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert str(page) in document["written"] and str(folder / "two" / "future-2.mp4") in document["written"]
+    psnr = document["psnr_db"]["video"]
+    assert list(psnr) == ["future 1", "future 2", "the last one again"] and all(len(v) == 2 for v in psnr.values())
+    looked = Looked(page.read_text())
+    assert looked._open == [] and all(u.startswith("data:") for u in looked.urls)
+    pictures = [u for u in looked.urls if u.startswith("data:image")]
+    sounds = [u for u in looked.urls if u.startswith("data:audio")]
+    # Of film-01 twelve frames: what came, two futures and copy-last at eight moments; sound of three.
+    assert len(pictures) == 4 * 8 + 3 and len(sounds) == 3
+    seen = [opened_url(u) for u in pictures[:32]]
+    assert all(s.shape == seen[0].shape for s in seen) and np.array_equal(seen[24], seen[31])
+    assert not np.array_equal(seen[7], seen[15]), "the future is drawn, not recorded"
+    named = [t for t in looked.texts["th"] if t.strip()]
+    assert [n for n in named if n in ("recorded", *psnr)][:4] == ["recorded", *psnr]
+    assert {f"{v:.2f}" for values in psnr.values() for v in values} <= set(looked.texts["td"])
+    again = pantok(*ask, "--html", folder / "c.toml")
+    assert again.code == 2 and "is not a report" in again.err
+    if shutil.which("chromium"):
+        colours_in_a_browser(page, folder)
+
+
+def colours_in_a_browser(page: Path, folder: Path) -> None:
+    shot = folder / "shot.png"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
+    asked = [*command, "--window-size=1200,1600", f"--screenshot={shot}", f"file://{page}"]
+    subprocess.run(asked, capture_output=True, check=True, timeout=120)
+    with av.open(str(shot)) as file:
+        picture = next(file.decode(video=0)).to_ndarray(format="rgb24")
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2000  # pictures and text, not a broken page
+
+
+def opened_url(url: str) -> np.ndarray:
+    with av.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as file:
+        return next(file.decode(video=0)).to_ndarray(format="rgb24")
