@@ -182,10 +182,9 @@ def model_of(run: RunFolder) -> tuple[WorldModel, Layout]:
 
 def settings_of(run: RunFolder) -> TrainConfig:
     """The settings that a run was made with. Raises StoreError, OptionError."""
-    from pantok.config import from_mapping
     from pantok.world_model.config import TrainConfig
 
-    return from_mapping(TrainConfig, {"hint": 0, **run.config["train"]}, f"{run.path / 'config.json'}")
+    return TrainConfig.stored(run.config["train"], run.path / "config.json")
 
 
 def _actions(

@@ -30,7 +30,7 @@ from pantok.quantizers.threads import one_thread
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import audio_fit, audio_refine
 from pantok.tokenizers.audio_bands import bands_of
-from pantok.tokenizers.audio_code import STAGES, WATERS, Books, decode_rows, encode_rows
+from pantok.tokenizers.audio_code import NAMES, STAGES, WATERS, Books, decode_rows, encode_rows
 from pantok.tokenizers.audio_loudness import LEARNED, Rows, latents
 from pantok.tokenizers.audio_rate import GROUP_TICKS, Constant, Controller
 from pantok.tokenizers.audio_transform import (
@@ -43,6 +43,7 @@ from pantok.tokenizers.audio_transform import (
     to_mid_side,
 )
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
+from pantok.tokenizers.counts import More, among
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT = 1
@@ -107,6 +108,7 @@ class AudioTokenizer(Tokenizer):
     """See the module; `audio_code` describes the levels."""
 
     modality: ClassVar[str] = "audio"
+    told_from: ClassVar[int | None] = 0
 
     def __init__(self, config: AudioConfig, books: Books, metrics: Mapping[str, Any] | None = None) -> None:
         self.config, self.books, self.metrics = config, books, dict(metrics or {})
@@ -181,6 +183,18 @@ class AudioTokenizer(Tokenizer):
         by_channel = np.zeros((channels, frames, transform.bins))
         by_channel[rows.channel, rows.frame - TICK_FRAMES * first] = decoded
         return np.stack([transform.inverse(c[: hops + 1]) for c in by_channel], axis=1)
+
+    def due(self, tokens: TrackTokens, tick: int, before: Sequence[np.ndarray]) -> More:
+        hop, channels, level = int(tokens.header["hop"]), int(tokens.header["channels"]), len(before)
+        if level == 0:
+            return among(0, channels)
+        given = [*before, *([np.zeros(0, np.int64)] * (len(self.levels) - level))]
+        levels = [LevelCodes(np.asarray(codes), np.array([0, len(codes)])) for codes in given]
+        frames = TICK_FRAMES if tick + 1 < tokens.ticks else _frames(tokens.clock.count, hop, tick)
+        asked: dict[str, int] = {}
+        rows = Rows.of(0, 1, channels, frames)
+        decode_rows(self.books, bands_of(lapped(hop).bins), rows, levels, 0, asked)
+        return among(asked.get(NAMES[level], 0))
 
     def state(self) -> TokenizerState:
         b = self.books

@@ -152,13 +152,19 @@ def encode_rows(
     return sink.codes, sink.counts
 
 
-def decode_rows(books: Books, bands: Bands, rows: Rows, levels: Sequence[LevelCodes], first_tick: int) -> np.ndarray:
-    """Coefficients (R, B) of the rows from the codes of ticks first_tick onwards, whatever these codes are."""
+def decode_rows(
+    books: Books, bands: Bands, rows: Rows, levels: Sequence[LevelCodes], first_tick: int,
+    asked: dict[str, int] | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Coefficients (R, B) of the rows from the codes of ticks first_tick onwards, whatever these codes are. asked:
+    takes for each level how many codes it should have, given those of the levels before."""
     cells = rows.ticks * rows.channels
     tick_of_cell = np.arange(cells) // rows.channels
 
     def take(level: str, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes for slots in the ticks given, and whether the stream has them."""
+        if asked is not None:
+            asked[level] = len(ticks)
         lv = levels[NAMES.index(level)]
         lo = lv.splits[first_tick : first_tick + rows.ticks]
         counts = np.diff(lv.splits[first_tick : first_tick + rows.ticks + 1])

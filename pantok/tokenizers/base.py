@@ -19,6 +19,7 @@ import numpy as np
 
 from pantok.experience import Block, Track
 from pantok.stream import TrackTokens
+from pantok.tokenizers.counts import More, unknown
 from pantok.vocabulary import Level, TokenizerState
 
 Report = Callable[[str, float], None]
@@ -43,6 +44,8 @@ class Tokenizer(ABC):
     """One modality's map between samples and codes."""
 
     modality: ClassVar[str]
+    told_from: ClassVar[int | None] = None
+    """The level from whose first code on a tick's counts are told by its codes (`due`); None if they never are."""
 
     @property
     @abstractmethod
@@ -74,6 +77,11 @@ class Tokenizer(ABC):
     def decoded(self, tokens: TrackTokens, **which: Any) -> np.ndarray:
         """`decode` in one array."""
         return np.concatenate([b.values for b in self.decode(tokens, **which)])
+
+    def due(self, tokens: TrackTokens, tick: int, before: Sequence[np.ndarray]) -> More:
+        """Whether level len(before) of a tick has another code, given its codes so far and all codes of the levels
+        before. tokens: the track, of which the codes are not looked at. See `pantok.tokenizers.counts`."""
+        return unknown
 
     @abstractmethod
     def state(self) -> TokenizerState: ...

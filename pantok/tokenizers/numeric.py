@@ -31,6 +31,7 @@ from pantok.experience import Block, Clock, Track
 from pantok.quantizers import bpe
 from pantok.stream import TrackTokens
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
+from pantok.tokenizers.counts import More, among
 from pantok.tokenizers.numeric_band import BandSearch
 from pantok.tokenizers.numeric_channel import Channel, half_range, sums
 from pantok.tokenizers.numeric_encoder import NumericEncoder, channel_names
@@ -112,6 +113,7 @@ class NumericTokenizer(Tokenizer):
     """Level 0 pieces of residuals, then digits, most significant first."""
 
     modality: ClassVar[str] = "numeric"
+    told_from: ClassVar[int | None] = 0
 
     def __init__(
         self,
@@ -287,6 +289,18 @@ class NumericTokenizer(Tokenizer):
                 for i, c in enumerate(having):
                     found[c][at : at + rows, place] = padded[i * rows : (i + 1) * rows]
         return found
+
+    def due(self, tokens: TrackTokens, tick: int, before: Sequence[np.ndarray]) -> More:
+        rows = min(tokens.tick, tokens.clock.count - tick * tokens.tick)
+        channels, itemsize = tokens.header["channels"], np.dtype(str(tokens.header["dtype"])).itemsize
+        if before:
+            return among(rows * sum(int(c["digits"]) >= len(before) for c in channels))
+
+        def more(codes: Sequence[int]) -> bool:
+            symbols, _ = self.pieces.expand(np.asarray(codes, np.int64))
+            return not self.alphabet.spelled(symbols, rows * len(channels), itemsize)
+
+        return more
 
     def state(self) -> TokenizerState:
         config = {"format": FORMAT, **to_mapping(self.config), "ranges": self.ranges}

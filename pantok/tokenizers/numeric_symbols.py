@@ -103,6 +103,22 @@ class Alphabet:
                 raw[divmod(done, length)] = data.ljust(itemsize, b"\0")
         return residuals.reshape(runs, length), raw
 
+    def spelled(self, symbols: np.ndarray, residuals: int, itemsize: int) -> bool:
+        """Whether so many residuals are there, to the last byte: nothing after them is read."""
+        if not len(symbols) or int(symbols.max()) < self.small:
+            return len(symbols) >= residuals
+        items, at, done = symbols.tolist(), 0, 0
+        while at < len(items) and done < residuals:
+            symbol = items[at]
+            at += 1
+            whole = True
+            if self.small <= symbol <= self.raw:
+                wanted = itemsize if symbol == self.raw else symbol - self.small + 1
+                data, at = self._bytes(items, at, wanted)
+                whole = len(data) == wanted or at < len(items)
+            done += symbol < self.raw and whole
+        return done >= residuals
+
     def _bytes(self, items: list[int], at: int, wanted: int) -> tuple[bytes, int]:
         """At most `wanted` byte symbols from `at` on, and where they end."""
         end = at

@@ -28,14 +28,16 @@ from pantok.quantizers.threads import one_thread_of_blas
 from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
+from pantok.tokenizers.counts import More
 from pantok.tokenizers.video_choose import GREY, Chooser, Drawn, Ends, residual
 from pantok.tokenizers.video_control import Control, VideoOptions, lambda_of
+from pantok.tokenizers.video_counts import due
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
 from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
-from pantok.tokenizers.video_tick import LEVELS, TICK, Books, draw, levels_of, pack, unpack
+from pantok.tokenizers.video_tick import BLOCK, LEVELS, TICK, Books, draw, levels_of, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT = 2
@@ -82,6 +84,7 @@ class VideoTokenizer(Tokenizer):
     """Books and what they mean. Levels: see `video_tick`."""
 
     modality: ClassVar[str] = "video"
+    told_from: ClassVar[int | None] = BLOCK
 
     def __init__(self, books: Books, config: VideoConfig, metrics: dict[str, Any] | None = None) -> None:
         self.books, self.config, self.metrics = books, config, metrics or {}
@@ -147,6 +150,10 @@ class VideoTokenizer(Tokenizer):
             if lo < hi:
                 times = tokens.clock.at(np.arange(first + lo, first + hi))
                 yield Block(grid.to_frames(sites[lo:hi]), times)
+
+    def due(self, tokens: TrackTokens, tick: int, before: Sequence[np.ndarray]) -> More:
+        grid = Grid(int(tokens.header["height"]), int(tokens.header["width"]))
+        return due(before, self.books, grid, tick % max(tokens.key_every, 1) == 0)
 
     def state(self) -> TokenizerState:
         tensors = {

@@ -49,10 +49,11 @@ class Composer:
     def sequence(self, plain: TokenSequence) -> TokenSequence:
         return self._pairs.sequence(plain)
 
-    def permitted(self, start: int, stop: int, modality: str, level: int, depth: int) -> np.ndarray:
-        """bool (stop - start,): the ids that may come in a unit of the modality that has reached a level."""
+    def permitted(self, start: int, stop: int, modality: str, levels: Sequence[int], depth: int) -> np.ndarray:
+        """bool (stop - start,): the ids that may come in a unit of the modality whose next code is of one of the
+        levels."""
         mine = slice(start, stop)
-        return (self._of[mine] == modality) & (self._first[mine] >= level) & (self._last[mine] < depth)
+        return (self._of[mine] == modality) & np.isin(self._first[mine], levels) & (self._last[mine] < depth)
 
     def codes(self, number: int) -> list[tuple[int, int]]:
         """(level, code) of each that a composition spells; empty for any other id."""

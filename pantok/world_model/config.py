@@ -35,7 +35,8 @@ class TrainConfig:
     of observations (paper, equation 8); align: what it moves: `none`, the head alone (`frozen`: hidden states are
     detached, the decoder only looks on), or everything (`joint`). ground_hours: of training episodes whose observations
     are kept for it, at most. hint: width of the layer by which what the last two observations foretell of a state goes
-    into the elements that say it; 0 for none.
+    into the elements that say it; 0 for none. grammar: the switch is not asked what the codes before
+    tell (`pantok.world_model.grammar`).
     """
 
     preset: str = "tiny"
@@ -64,6 +65,7 @@ class TrainConfig:
     ground: float = 0.5
     align: str = "joint"
     hint: int = 128
+    grammar: bool = True
     ground_hours: float = 4.0
     evaluate_every: int = 100
     evaluate_windows: int = 32
@@ -86,6 +88,11 @@ class TrainConfig:
                 raise OptionError(f"train {name}", f"{getattr(self, name)} is no share", "0 to 1")
         if not 0 <= self.latents <= 32:
             raise OptionError("train latents", f"{self.latents} dimensions", "0 to 32: more a token do not learn")
+
+    @classmethod
+    def stored(cls, settings: Mapping[str, Any], where: Any) -> TrainConfig:
+        """What a run was made with; what was not there yet when it was made is off."""
+        return from_mapping(cls, {"hint": 0, "grammar": False, **settings}, str(where))
 
     @classmethod
     def of(cls, preset: str, file: Path | None = None, **given: Any) -> TrainConfig:

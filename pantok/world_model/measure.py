@@ -122,7 +122,8 @@ def measure(model: WorldModel, batches: Iterable[Inputs], states: list[tuple[End
             _by_track(total, inputs, bits, kinds, model.kinds.names)
             total.names = model.kinds.names
             before = hidden[:, :-1][predict[:, 1:]]
-            total.gate.append((model.switch.log_gate(before).cpu(), kinds[:, 1:][predict[:, 1:]].cpu()))
+            gate = model.switch.log_gate(before, model.admitted(inputs))
+            total.gate.append((gate.cpu(), kinds[:, 1:][predict[:, 1:]].cpu()))
             for modality, nats, scale in model.latent_nats(inputs, hidden):
                 spent_on = total.latents.setdefault(modality, [0, 0.0])
                 spent_on[0] += nats.numel() * len(scale)

@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pantok.errors import OptionError
-from pantok.layout import ROLES
+from pantok.layout import ROLES, Layout
 from pantok.vocabulary import Vocabulary
 from pantok.world_model.backbone import Backbone, Cache
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.features import FeatureTable, code_features
+from pantok.world_model.grammar import Grammar
 from pantok.world_model.grounded import GroundedHead
 from pantok.world_model.grounding import Grounding, action_inputs
 from pantok.world_model.inputs import PLACES, Ends, Foretold, Inputs, level_keys
@@ -139,6 +140,7 @@ class WorldModel(nn.Module):
         self.latent_in = nn.ModuleDict({m: nn.Linear(d, width) for m, d in self.latent_dims.items()})
         self.backbone = Backbone(config.backbone)
         self.switch = Switch(width, self.kinds, features)
+        self.grammar = Grammar.of(vocabulary, self.kinds, Layout.of(config.layout)) if config.grammar else None
         self.flows = nn.ModuleDict()
         if self.latent_dims:
             from pantok.world_model.flow import FlowHead
@@ -199,6 +201,13 @@ class WorldModel(nn.Module):
             flat = flat.index_fill(0, place, self.kinds.names.index(f"latent.{modality}"))
         return flat.view_as(kinds)
 
+    def admitted(self, inputs: Inputs) -> Tensor | None:
+        """bool (N, K): the kinds that each predicted element may be of, as far as the elements before tell it."""
+        if self.grammar is None:
+            return None
+        found: Tensor = self.grammar.admitted(inputs.ids)[inputs.predict[:, 1:]]
+        return found
+
     def counts(self, inputs: Inputs) -> dict[str, float]:
         """How many elements and latents of a batch are predicted."""
         predict = inputs.predict.reshape(-1)
@@ -218,7 +227,7 @@ class WorldModel(nn.Module):
         before = hidden[:, :-1][inputs.predict[:, 1:]]
         ids = inputs.ids[:, 1:][inputs.predict[:, 1:]]
         kinds = self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]]
-        gate, code = self.switch.log_prob(before, ids, kinds)
+        gate, code = self.switch.log_prob(before, ids, kinds, self.admitted(inputs))
         flow = hidden.new_zeros(())
         for modality, (values, place) in inputs.latents.items():
             mine = place[inputs.predict.reshape(-1)[place]]
@@ -291,7 +300,7 @@ class WorldModel(nn.Module):
         hidden = self.hidden(inputs) if hidden is None else hidden
         gate, code = self.switch.log_prob(
             hidden[:, :-1][inputs.predict[:, 1:]], inputs.ids[:, 1:][inputs.predict[:, 1:]],
-            self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]],
+            self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]], self.admitted(inputs),
         )  # fmt: skip
         found = hidden.new_zeros(inputs.ids.shape, dtype=torch.float32)
         found[:, 1:][inputs.predict[:, 1:]] = gate + code

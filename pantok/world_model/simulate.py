@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -18,12 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pantok.errors import OptionError
-from pantok.experience import Clock
 from pantok.layout import KINDS, ROLES, Arranged, Layout
-from pantok.stream import Latents, LevelCodes, TokenStream, TrackTokens
+from pantok.stream import LevelCodes, TokenStream, TrackTokens
+from pantok.tokenizers import Tokenizer, load
+from pantok.tokenizers.counts import Counts
 from pantok.world_model.backbone import Cache
 from pantok.world_model.composing import Composer
 from pantok.world_model.foretelling import Foreteller
+from pantok.world_model.futures import extended, first_tick, latents_of, place_of
+from pantok.world_model.grammar import counted
 from pantok.world_model.inputs import PLACES, Inputs
 from pantok.world_model.model import WorldModel
 
@@ -101,11 +103,11 @@ class Simulation:
         self._model, self._layout, self._config = model.eval(), layout, config
         self._vocabulary = model.vocabulary
         self._actions, self._words = dict(actions or {}), words
-        self._like = _extended(stream, layout, start_ns, stop_ns)
+        self._like = extended(stream, layout, start_ns, stop_ns)
         if not self._like.tracks:
             raise OptionError(stream.id, "has no track that the layout keeps", "choose another episode or layout")
         arranged = Arranged(stream, layout, self._vocabulary)
-        past = arranged.cut(0, _place_of(arranged, stream, start_ns))
+        past = arranged.cut(0, place_of(arranged, stream, start_ns))
         self._composer = Composer.of(self._vocabulary)
         self._past = past if self._composer is None else self._composer.sequence(past)
         self._stream, self._start, self._stop = stream, start_ns, stop_ns
@@ -117,6 +119,8 @@ class Simulation:
         self._longest = self._longest_units(arranged, stream)
         self._elements: list[_Element] = []
         self._keys = model.keys.tolist()
+        self._counted = counted(layout)
+        self._tokenizers: dict[str, Tokenizer] = {}
         self._foreteller: Foreteller | None = None
         if model.hint is not None and model.grounding is not None:
             self._foreteller = Foreteller(model.grounding.space, lambda: self.stream)
@@ -154,7 +158,8 @@ class Simulation:
         tracks = {}
         for name, made in self._made.items():
             track, old = self._like.tracks[name], self._stream.tracks[name]
-            first = _first_tick(track, self._start)
+            first = first_tick(track, self._start)
+            latents = latents_of(old, made.latents, track.ticks, first)
             levels = []
             for k, level in enumerate(track.levels):
                 codes = [old.levels[k].codes[: old.levels[k].splits[min(first, old.ticks)]]]
@@ -165,7 +170,7 @@ class Simulation:
                     counts[tick] = len(found)
                     codes.append(np.array(found, level.codes.dtype))
                 levels.append(LevelCodes.of_counts(np.concatenate(codes), counts))
-            tracks[name] = replace(track, levels=tuple(levels), latents=_latents(old, made, track.ticks, first))
+            tracks[name] = replace(track, levels=tuple(levels), latents=latents)
         return replace(self._like, tracks=tracks)
 
     def _units(self) -> list[_Unit]:
@@ -274,7 +279,7 @@ class Simulation:
         given = self._actions.get(track.name)
         source, tick = self._stream.tracks[track.name], unit.tick
         if given is not None:
-            source, tick = given, unit.tick - _first_tick(track, self._start)
+            source, tick = given, unit.tick - first_tick(track, self._start)
         tick = min(max(tick, 0), source.ticks - 1)
         vocabulary, ids, kinds, levels = self._vocabulary, list[int](), list[str](), list[int]()
         for k in range(self._layout.depth(track, vocabulary.levels(track.modality))):
@@ -292,32 +297,44 @@ class Simulation:
         return len(kinds) - kinds.count("control")
 
     def _draw_unit(self, unit: _Unit, track: TrackTokens, role: str) -> int:
-        """Draws codes, coarse to fine, until the switch ends the unit; then its latents."""
+        """Draws codes, coarse to fine: as many as those before them call for, and where they leave it open until the
+        switch ends the unit; then its latents."""
         self._marker(unit, track, role)
         vocabulary, modality, names = self._vocabulary, track.modality, self._model.kinds.names
         depth = self._layout.depth(track, vocabulary.levels(modality))
+        places = {kind: p for kind, n in enumerate(names) if (p := _level_of(n, modality)) is not None and p < depth}
+        codes: list[list[int]] = [[] for _ in range(depth)]
+        tokenizer = self._tokenizer(modality) if self._counted else None
+        counts = Counts(tokenizer, self._like.tracks[track.name], unit.tick, codes)
         level, drawn = 0, 0
         made = self._made[track.name]
         while drawn < self._longest[track.name]:
-            allowed: dict[int, Tensor | None] = {}
-            for kind, name in enumerate(names):
-                place = _level_of(name, modality)
-                if place is not None and level <= place < depth:
-                    allowed[kind] = None
-                elif self._composer is not None and name.startswith("composition."):
+            levels, may_end = counts.options(level)
+            allowed: dict[int, Tensor | None] = {kind: None for kind, place in places.items() if place in levels}
+            if self._composer is not None:
+                for kind in (k for k, name in enumerate(names) if name.startswith("composition.")):
                     span = self._model.kinds.starts[kind], self._model.kinds.stops[kind]
-                    allowed[kind] = torch.from_numpy(self._composer.permitted(*span, modality, level, depth))
-            number = self._draw(allowed)
+                    allowed[kind] = torch.from_numpy(self._composer.permitted(*span, modality, levels, depth))
+            number = self._draw(allowed, may_end)
             if number is None:
                 break
             where, k, code = vocabulary.locate(number)
-            spelled = [(k, code)] if self._composer is None or where == modality else self._composer.codes(number)
-            for k, code in spelled:
-                assert level <= k < depth, (number, k, modality, level)
-                level = k
-                made.levels[k].setdefault(unit.tick, []).append(code)
+            spelled = [(k, code)]
+            if self._composer is not None and where != modality:
+                spelled = self._composer.codes(number)
+                if not counts.fit(spelled):  # more of a level than there can be: a plain code instead
+                    plain = {kind: which for kind, which in allowed.items() if which is None}
+                    number = self._draw(plain, False)
+                    if number is None:
+                        break
+                    spelled = [vocabulary.locate(number)[1:]]
+            for level, code in spelled:
+                codes[level].append(code)
             self._feed(number, role, unit.time_ns, unit.track)
             drawn += len(spelled)
+        for level, found in enumerate(codes):
+            if found:
+                made.levels[level][unit.tick] = found
         latent = f"latent.{modality}"
         if self._layout.latents and latent in names and track.latents is not None:
             count = int(np.diff(track.latents.splits).max(initial=0))
@@ -329,21 +346,30 @@ class Simulation:
                 made.latents.setdefault(unit.tick, []).append(whole)
         return drawn
 
-    def _draw(self, allowed: Mapping[int, Tensor | None]) -> int | None:
-        """The id of what comes next within the unit, or None where the switch says something else does. allowed: kinds,
-        and which ids of them, bool (ids,), None for all."""
+    def _draw(self, allowed: Mapping[int, Tensor | None], may_end: bool) -> int | None:
+        """The id of what comes next within the unit, or None where it ends. allowed: kinds, and which ids of them, bool
+        (ids,), None for all. may_end: whether the unit can end here; the switch is asked where there is a choice."""
+        kinds = sorted(allowed)
+        if not kinds:
+            return None
+        if len(kinds) == 1 and not may_end:
+            return self._draw_code(kinds[0], allowed[kinds[0]])
         gate = self._model.switch.log_gate(self._hidden)[0].exp().cpu()
         for kind, which in allowed.items():
             if which is not None:
                 logits, _ = self._model.switch.logits(self._hidden, kind)
                 gate[kind] *= F.softmax(logits[0].float().cpu(), -1)[which].sum()
-        kinds = sorted(allowed)
-        inside = gate[kinds]
+        inside = gate[kinds] if may_end else gate[kinds] / gate[kinds].sum()
         point = float(torch.rand((), generator=self._generator))
         for kind, top in zip(kinds, torch.cumsum(inside, 0).tolist(), strict=True):
             if point < top:
                 return self._draw_code(kind, allowed[kind])
-        return None
+        return None if may_end else self._draw_code(kinds[-1], allowed[kinds[-1]])
+
+    def _tokenizer(self, modality: str) -> Tokenizer:
+        if modality not in self._tokenizers:
+            self._tokenizers[modality] = load(self._vocabulary.states[modality])
+        return self._tokenizers[modality]
 
     def _draw_code(self, kind: int, which: Tensor | None) -> int:
         logits, first = self._model.switch.logits(self._hidden, kind)
@@ -365,60 +391,3 @@ def _level_of(kind: str, modality: str) -> int | None:
         return 0
     owner, _, rest = kind.partition(".")
     return int(rest.split(".")[0]) if owner == modality and rest[:1].isdigit() else None
-
-
-def _first_tick(track: TrackTokens, start_ns: int) -> int:
-    """The first tick that begins at start_ns or later."""
-    times = track.clock.at(np.arange(track.ticks, dtype=np.int64) * track.tick)
-    return int(np.searchsorted(times, start_ns, "left"))
-
-
-def _place_of(arranged: Arranged, stream: TokenStream, start_ns: int) -> int:
-    """Where the first unit that begins at start_ns or later stands, with the <tick> before it."""
-    units = arranged.units()
-    last = None
-    for track, tick, step, place, _ in units.tolist():
-        tokens = stream.tracks[arranged.tracks[track]]
-        if int(tokens.clock.at(np.array([tick * tokens.tick]))[0]) >= start_ns:
-            return place - (step != last and place > 0)
-        last = step
-    return len(arranged) - 1
-
-
-def _extended(stream: TokenStream, layout: Layout, start_ns: int, stop_ns: int) -> TokenStream:
-    """The stream's clocks up to stop_ns, without codes. A regular clock goes on; another one has what was recorded."""
-    tracks = {}
-    for name, track in stream.tracks.items():
-        if not layout.keeps(name) or not track.ticks:
-            continue
-        clock = track.clock
-        if clock.rate is not None:
-            first = int(clock.at(np.zeros(1, np.int64))[0])
-            needed = -(-(stop_ns - first) * clock.rate.numerator // (10**9 * clock.rate.denominator))
-            whole = max(1, -(-needed // track.tick)) * track.tick
-            clock = Clock.regular(Fraction(clock.rate), int(whole), first)
-        ticks = -(-clock.count // track.tick)
-        empty = tuple(LevelCodes(lv.codes[:0], np.zeros(ticks + 1, np.int64)) for lv in track.levels)
-        latents = None
-        if track.latents is not None:
-            each = int(np.diff(track.latents.splits).max(initial=0))
-            latents = Latents(
-                np.zeros((each * ticks, track.latents.values.shape[1]), np.float16), np.arange(ticks + 1) * each
-            )
-        tracks[name] = replace(track, clock=clock, levels=empty, latents=latents if layout.latents else None)
-    return replace(stream, tracks=tracks)
-
-
-def _latents(old: TrackTokens, made: _Made, ticks: int, first: int) -> Latents | None:
-    if old.latents is None:
-        return None
-    kept = min(first, old.ticks)
-    values = [old.latents.values[: old.latents.splits[kept]]]
-    counts = np.zeros(ticks, np.int64)
-    counts[:kept] = np.diff(old.latents.splits)[:kept]
-    for tick in range(first, ticks):
-        found = made.latents.get(tick, [])
-        counts[tick] = len(found)
-        if found:
-            values.append(np.stack(found).astype(np.float16))
-    return Latents(np.concatenate(values), np.concatenate([[0], np.cumsum(counts)]))

@@ -90,10 +90,11 @@ class Switch(nn.Module):
                 counts = ids[start:stop] + 0.5
                 self.bias[start:stop] = torch.log(counts / counts.sum())
 
-    def log_gate(self, hidden: Tensor) -> Tensor:
-        """(N, K) nats."""
+    def log_gate(self, hidden: Tensor, admitted: Tensor | None = None) -> Tensor:
+        """(N, K) nats. admitted: bool (N, K), kinds that may come, one at least; the others have none of it."""
         p = F.softmax(self.gate(hidden).float(), -1)
-        return torch.log((1 - self.floor) * p + self.floors)
+        gate = torch.log((1 - self.floor) * p + self.floors)
+        return gate if admitted is None else F.log_softmax(gate.masked_fill(~admitted, -torch.inf), -1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # Checkpoints of before there were any: all alike.
@@ -105,9 +106,11 @@ class Switch(nn.Module):
         start, stop = self.kinds.starts[kind], self.kinds.stops[kind]
         return F.linear(hidden, self.table()[start:stop], self.bias[start:stop]), start
 
-    def log_prob(self, hidden: Tensor, ids: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-        """Nats (N,) of the kind, and of the id within it (0 for a latent)."""
-        gate = self.log_gate(hidden).gather(1, kinds[:, None])[:, 0]
+    def log_prob(
+        self, hidden: Tensor, ids: Tensor, kinds: Tensor, admitted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Nats (N,) of the kind, and of the id within it (0 for a latent). admitted: as of `log_gate`."""
+        gate = self.log_gate(hidden, admitted).gather(1, kinds[:, None])[:, 0]
         code, table = torch.zeros_like(gate), self.table()
         for kind in kinds.unique().tolist():
             start, stop = self.kinds.starts[kind], self.kinds.stops[kind]

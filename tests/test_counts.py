@@ -1,0 +1,145 @@
+"""How many codes a level has, told by those before: by tokenizers, to the switch, in simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pantok.encode import Codec
+from pantok.formats.store import Store
+from pantok.layout import Layout
+from pantok.loader import StreamDataset
+from pantok.tokenizers.counts import Counts, among
+from pantok.tokenizers.numeric_symbols import Alphabet
+from pantok.world_model.backbone import BackboneConfig
+from pantok.world_model.config import TrainConfig
+from pantok.world_model.grammar import Grammar
+from pantok.world_model.inputs import inputs_of, level_keys
+from pantok.world_model.model import WorldModel
+from pantok.world_model.simulate import SimulateConfig, Simulation
+from pantok.world_model.switch import Kinds
+
+SMALL = BackboneConfig(width=16, layers=1, heads=2, kv_heads=1)
+CONFIG = TrainConfig(length=96, batch=4, latents=0, align="none", hint=0, backbone=SMALL)
+
+
+def test_what_is_told_is_what_the_encoders_wrote(store: Path) -> None:
+    opened = Store.open(store)
+    codec, asked, opens = Codec(opened.vocabulary), set(), set()
+    for name in opened.episodes:
+        for track in opened.read(name).tracks.values():
+            tokenizer = codec.tokenizer(track.modality)
+            if tokenizer.told_from is None:
+                continue
+            for tick in {*range(min(track.ticks, 12)), track.ticks - 1}:
+                codes = [level.of_tick(tick) for level in track.levels]
+                for k, mine in enumerate(codes):
+                    more = tokenizer.due(track, tick, codes[:k])
+                    for count in range(len(mine) + 1):
+                        told = more(mine[:count].tolist())
+                        if told is None:
+                            opens.add((track.modality, k))
+                            assert k < tokenizer.told_from or (k == tokenizer.told_from and not count)
+                        else:
+                            assert told == (count < len(mine)), (track.name, tick, k, count)
+                            asked.add(track.modality)
+    assert asked == {"video", "audio", "numeric"}
+    assert opens <= {("video", 0), ("video", 1), ("audio", 0)}, opens
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12), st.lists(st.booleans(), min_size=12))
+def test_numbers_are_spelled_with_their_last_byte(values: list[int], raw: list[bool]) -> None:
+    alphabet, residuals = Alphabet(3), np.array([values])
+    verbatim = np.arange(8 * len(values), dtype=np.uint8).reshape(1, -1, 8)
+    symbols, _ = alphabet.runs(residuals, np.array([raw[: len(values)]]), verbatim)
+    for count in range(symbols.shape[1] + 1):
+        whole = count == symbols.shape[1]
+        assert alphabet.spelled(symbols[0, :count], len(values), 8) == whole
+        if whole:
+            assert alphabet.parse(symbols[0], 1, len(values), 8)[0].tolist() == [values]
+
+
+def test_options_of_a_tick() -> None:
+    class Three:
+        """Level 0 has none or two codes; level 1 as many as level 0's sum; level 2 any."""
+
+        def due(self, tokens: object, tick: int, before: list[np.ndarray]) -> object:
+            return [among(0, 2), among(int(before[0].sum()) if before else 0), lambda codes: None][len(before)]
+
+    codes: list[list[int]] = [[], [], []]
+    counts = Counts(Three(), None, 0, codes)  # type: ignore[arg-type]
+    assert counts.options(0) == ([0, 2], True)
+    codes[0].append(1)
+    assert counts.options(0) == ([0], False)
+    codes[0].append(2)
+    assert counts.options(0) == ([1], False)
+    codes[1] += [5, 5, 5]
+    assert counts.options(1) == ([2], True)
+    codes[0].clear(), codes[1].clear()
+    assert counts.fit([(0, 1), (0, 0), (1, 7), (2, 7)]) and counts.fit([(2, 1), (2, 1)])
+    assert not counts.fit([(0, 1), (1, 7)]) and not counts.fit([(0, 1), (0, 0), (1, 7), (1, 7)])
+    assert not counts.fit([(1, 0)]) and codes == [[], [], []]
+    codes[0] += [1, 2]
+    codes[1] += [5, 5, 5]
+    assert Counts(None, None, 0, codes).options(1) == ([1, 2], True)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def data(store: Path) -> StreamDataset:
+    return StreamDataset(store, length=CONFIG.length, batch_size=4, seed=0, rank=0, world=1)
+
+
+def test_the_switch_is_not_asked_what_is_told(data: StreamDataset) -> None:
+    torch.manual_seed(0)
+    model = WorldModel(data.vocabulary, CONFIG)
+    inputs = inputs_of(data.batch(0, list(range(min(16, len(data.windows))))), level_keys(data.vocabulary), {}, 0)
+    admitted, chosen = model.admitted(inputs), inputs.predict[:, 1:]
+    kinds = model.kinds_of(inputs)[:, 1:][chosen]
+    assert admitted is not None
+    assert admitted.gather(1, kinds[:, None]).all()  # what came could come
+    lone = admitted.sum(1) == 1
+    assert 0.3 < lone.float().mean() < 1
+    hidden = torch.randn(len(kinds), SMALL.width)
+    gate = model.switch.log_gate(hidden, admitted)
+    assert torch.allclose(gate.exp().sum(1), torch.ones(len(gate)), atol=1e-5)
+    assert torch.equal(gate.exp() > 0, admitted)
+    assert (gate.gather(1, kinds[:, None])[lone] == 0).all()
+    losses = model(inputs)
+    losses.mean(model.counts(inputs)).backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_marks_and_whole_ticks_are_needed(data: StreamDataset) -> None:
+    kinds = Kinds.of(data.vocabulary, {})
+    assert Grammar.of(data.vocabulary, kinds, Layout.of("default")) is not None
+    assert Grammar.of(data.vocabulary, kinds, Layout.of("coarse")) is None
+    assert Grammar.of(data.vocabulary, kinds, Layout(marks="none")) is None
+
+
+def test_a_simulated_tick_has_the_codes_that_it_calls_for(store: Path, data: StreamDataset) -> None:
+    torch.manual_seed(1)
+    model, opened = WorldModel(data.vocabulary, CONFIG), Store.open(store)
+    codes = torch.tensor(["." in name for name in model.kinds.names])
+    model.switch.gate.bias.data[codes] += 6  # otherwise most ticks have no codes at all
+    name = next(n for n in opened.episodes if "video" in {t.modality for t in opened.read(n).tracks.values()})
+    stream = opened.read(name)
+    start = stream.tracks["video"].clock.start_ns + 10**8
+    simulation = Simulation(
+        model, Layout.of("default"), stream, start, start + 10**9, config=SimulateConfig(longest=1000.0)
+    )
+    assert simulation.steps and sum(step.drawn for step in simulation) > 0
+    codec, seen = Codec(opened.vocabulary), 0
+    for track in simulation.stream.tracks.values():
+        tokenizer = codec.tokenizer(track.modality)
+        for tick in range(track.ticks if tokenizer.told_from is not None else 0):
+            codes = [level.of_tick(tick) for level in track.levels]
+            if any(len(c) for c in codes):
+                for k, mine in enumerate(codes):
+                    assert tokenizer.due(track, tick, codes[:k])(mine.tolist()) is not True, (track.name, tick, k)
+                seen += 1
+    assert seen
