@@ -4,11 +4,13 @@
     for deb in *.deb; do dpkg -x $deb sounds; done
     python benchmarks/grow.py --sounds sounds
     python benchmarks/grow.py --pictures sample_data
+    python benchmarks/grow.py --pictures sample_data --robots arm/
 
 Sound: learned from the first 80% of the files (by name) of the Asterisk prompts (one voice, 16 kHz) and of the Sonic Pi
 samples of at least 3 s at 44.1 kHz, measured on the last 20%, 5 s at a time. Pictures: learned from the first 80% of
 `film/bunny.mp4` and from `robot/arm-01.mp4`, `robot/quadruped-01.mp4`; measured on the last 10% of the film and on
-`robot/arm-02.mp4`. Each vocabulary codes each piece at three or four qualities; curves of signal to
+`robot/arm-02.mp4`. With --robots, 24 recordings of benchmarks/world_model_recordings.py mujoco (an arm and a puck, 32 s
+each) stand for those three: learned from every second of the first 14, measured on two of the last. Each vocabulary codes each piece at three or four qualities; curves of signal to
 noise (sound) or PSNR (pictures) over the logarithm of tokens (or bits, a code of K counting log2 K) are compared where
 they overlap, and the mean distance of pieces is given. "As before": the share of ticks of which every code is what it
 was. Standard output is markdown.
@@ -138,23 +140,29 @@ def sounds(root: Path) -> None:
         {"music": pieces(music[1], 12), "speech": pieces([together[1]], 8)},
         [AudioOptions(quality=q) for q in (0.2, 0.35, 0.5, 0.65)],
         None,
-        [GrowConfig(far=f) for f in (0.0, 0.5, 0.9)],
+        [GrowConfig(far=f) for f in (0.0, 0.5, 0.7, 0.9)],
     )
 
 
-def pictures(root: Path) -> None:
-    def film(name: str, first: float, last: float) -> Track:
-        (track,) = [t for t in read_container(root / name) if t.modality == "video"]
+def pictures(root: Path, robots: Path | None) -> None:
+    def film(path: Path, first: float = 0.0, last: float = 1.0) -> Track:
+        (track,) = [t for t in read_container(path) if t.modality == "video"]
         values, clock = track.read()
         a, b = (round(len(values) * share) // 4 * 4 for share in (first, last))
         return replace(Track.of_array(track.name, values[a:b], clock.cut(a, b), info=track.info), rate=track.rate)
 
+    new = [root / "robot" / f"{name}.mp4" for name in ("arm-01", "quadruped-01")]
+    test = [root / "robot/arm-02.mp4"]
+    if robots is not None:
+        new = [robots / f"arm-{number:02d}.mp4" for number in range(0, 14, 2)]
+        test = [robots / f"arm-{number:02d}.mp4" for number in (20, 23)]
+    bunny = root / "film/bunny.mp4"
     compare(
         "Robots after film",
         lambda tracks: VideoTokenizer.fit(tracks, VideoConfig(size=512, vectors=15_000, rounds=1)),
-        [film("film/bunny.mp4", 0, 0.8)],
-        [film(f"robot/{n}.mp4", 0, 1) for n in ("arm-01", "quadruped-01")],
-        {"robots": [film("robot/arm-02.mp4", 0, 1)], "film": [film("film/bunny.mp4", 0.9, 1)]},
+        [film(bunny, 0, 0.8)],
+        [film(path) for path in new],
+        {"robots": [film(path) for path in test], "film": [film(bunny, 0.9, 1)]},
         [VideoOptions(quality=q) for q in (3.5, 5.0, 6.5)],
         255.0,
         [GrowConfig(far=f) for f in (0.0, 0.5)],
@@ -165,12 +173,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sounds", type=Path, help="where the two packages were unpacked")
     parser.add_argument("--pictures", type=Path, help="the folder of sample recordings")
+    parser.add_argument("--robots", type=Path, help="recordings by world_model_recordings.py mujoco")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.sounds:
         sounds(args.sounds)
     if args.pictures:
-        pictures(args.pictures)
+        pictures(args.pictures, args.robots)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,11 @@ import numpy as np
 import pantok
 from pantok.errors import VocabularyError
 from pantok.formats.store_disk import SealError, crc32c, publish, reason, seal, staged, unseal, write_file
-from pantok.vocabulary import LIFE, Extent, Level, TokenizerState, Vocabulary
+from pantok.vocabulary import BASIS, LIFE, Extent, Level, TokenizerState, Vocabulary
 
-FORMATS = (1, 2)
-"""1: as it was born. 2: levels that grew, retired codes, compositions or remaps, which a reader of 1 would misread."""
+FORMATS = (1, 2, 3)
+"""1: as it was born. 2: levels that grew, retired codes, compositions or remaps, which a reader of 1 would misread.
+3: books of video with directions that they got when they grew, which a reader of 2 would misread."""
 MANIFEST = "manifest.json"
 KIND = "pantok vocabulary"
 _AGAIN = "restore it from a copy, or fit it again with `pantok fit-vocab`"
@@ -102,7 +103,7 @@ def write_vocabulary(
     lines = [born] if lineage is None else list(lineage)
     write("lineage.jsonl", b"".join(json.dumps(_plain(line)).encode() + b"\n" for line in lines))
     manifest = {
-        "format": 2 if _evolved(vocabulary) else 1,
+        "format": _format(vocabulary),
         "kind": KIND,
         "pantok": pantok.__version__,
         "vocabulary_id": vocabulary.id,
@@ -185,17 +186,19 @@ def _checked_manifest(path: Path, data: bytes, make: str) -> dict[str, Any]:
     return manifest
 
 
-def _evolved(vocabulary: Vocabulary) -> bool:
-    """Whether more was done to it than to fit and number it."""
-    lives = any(name.startswith(LIFE) for s in vocabulary.states.values() for name in s.tensors)
+def _format(vocabulary: Vocabulary) -> int:
+    """The oldest of FORMATS whose readers read it."""
+    life = [name for state in vocabulary.states.values() for name in state.tensors if name.startswith(LIFE)]
+    if any(name.endswith(f".{BASIS}") for name in life):
+        return 3
     grown = any(e.first or e.modality == "composition" for e in vocabulary.extents)
-    return lives or grown or bool(vocabulary.remaps)
+    return 2 if life or grown or vocabulary.remaps else 1
 
 
 def _refuse_newer(path: Path, version: object) -> None:
     if isinstance(version, int) and version not in FORMATS:
         remedy = "upgrade pantok" if version > FORMATS[-1] else "fit it again with `pantok fit-vocab`"
-        reads = " and ".join(map(str, FORMATS))
+        reads = f"{', '.join(map(str, FORMATS[:-1]))} and {FORMATS[-1]}"
         raise VocabularyError(
             path, f"its {MANIFEST} is of format {version}, pantok {pantok.__version__} reads format {reads}", remedy
         )

@@ -41,6 +41,7 @@ CONTROL = (
 DIGITS = 256
 ROLES = ("code", "mode", "digit", "text")
 LIFE = "life."
+BASIS, BEYOND = "basis", "beyond"
 """Tensors `life.<level>.blocks` and `life.<level>.retired` of a state tell how its levels have changed since they were
 born, see `TokenizerState`; all other tensors describe codes and never change but by appending."""
 NOTHING = 0xFFFFFFFF
@@ -74,6 +75,8 @@ class TokenizerState:
     tensors `life.<level>.blocks`: int64 (n, 2), the first code of each block by which the level grew, and the squared
         distance from the nearest earlier code beyond which the block is looked at (in the level's own units).
     tensors `life.<level>.retired`: uint32 (m, 2), codes out of use, ascending, and the code that stands for each.
+    tensors `life.<book>.basis`: int16 (d, V), directions that a book of video got when it grew, and
+        `life.<level>.beyond`: int16 (n, d), the coefficients there of the codes that came since; older ones have none.
     """
 
     modality: str
@@ -148,7 +151,7 @@ class TokenizerState:
             and all(
                 _begins(self.tensors.get(n, t[:0]), t, None)
                 for n, t in other.tensors.items()
-                if n.startswith(LIFE) and n.endswith(".blocks")
+                if n.startswith(LIFE) and not n.endswith(".retired")
             )
             and all(np.isin(other.retired(k)[:, 0], self.retired(k)[:, 0]).all() for k in range(len(other.levels)))
         )

@@ -209,6 +209,37 @@ def test_video_codes_of_what_was_well_described_stay(seed, threshold):
     assert (more_saved[0] >= saved[0]).all()
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 400_000))
+def test_and_stay_where_a_book_got_directions(seed, threshold):
+    """The same in more directions: what is nowhere further off than a threshold, in all of them, is as it was."""
+    from pantok.tokenizers.video_exact import Book
+
+    old = a_book(seed % 7)
+    rng = np.random.default_rng(seed)
+    basis = np.concatenate([old.basis, a_book(8).basis[:3]])  # lookups need no right angles
+    codes = tuple(
+        np.concatenate([np.pad(c, ((0, 0), (0, 3))), np.rint(rng.normal(size=(20, 11)) * 200).astype(np.int16)])
+        for c in old.codes
+    )
+    lives = tuple(Life().grown(len(c), threshold) for c in old.codes)
+    new = Book(basis, codes, old.starts, lives, first_dims=8)
+    x = np.rint(rng.normal(size=(300, 11)) * 250 * rng.random((300, 1)))
+    cost, ones = np.full(3, 20_000.0 * float(old.unit**2)), np.ones((300, 1))
+    before, saved = old.deepen(np.concatenate([x[:, :8], ones], 1).astype(np.float32), cost)
+    after, more_saved = new.deepen(np.concatenate([x, ones], 1).astype(np.float32), cost)
+    left, same = x, np.ones(300, bool)
+    for stage in range(3):
+        table = np.pad(old.codes[stage], ((0, 0), (0, 3))).astype(np.float64)
+        tried = before[stage] >= 0
+        mine, _ = old.search(stage, np.concatenate([left[:, :8], ones], 1).astype(np.float32))
+        same &= ((left - table[mine]) ** 2).sum(1) <= threshold
+        assert np.array_equal(before[stage][same], after[stage][same])
+        assert np.array_equal(saved[stage][same], more_saved[stage][same])
+        left = left - np.where(tried[:, None], table[before[stage]], 0)
+    assert np.array_equal(new.pixels[0][: len(old.codes[0])], old.pixels[0])
+
+
 def test_a_living_search_without_news_is_the_plain_one():
     old = a_book(1)
     rng = np.random.default_rng(3)
@@ -290,6 +321,17 @@ def test_pictures_of_a_new_kind(vocabulary):
     assert state.descends(old) and sum(g.added for g in growths) >= 16
     first, later = VideoTokenizer.from_state(old), VideoTokenizer.from_state(state)
     assert later.state().digest == state.digest
+    wide = {n.split(".")[1] for n in state.tensors if n.endswith(".basis") and n.startswith("life.")}
+    assert wide and "coarse" not in wide, "the directions of latents stay"
+    for name in wide:
+        one, other = first.books.by_name[name], later.books.by_name[name]
+        assert np.array_equal(other.basis[: len(one.basis)], one.basis)
+        for mine, theirs in zip(other.codes, one.codes, strict=True):
+            assert not mine[: len(theirs), len(one.basis) :].any()
+    tensor = next(n for n in state.tensors if n.startswith("life.") and n.endswith(".beyond"))
+    forged = {**state.tensors, tensor: state.tensors[tensor] + 1}
+    later_still = codebooks.without(state, 4, np.array([0], np.uint32), np.array([1], np.uint32))
+    assert later_still.descends(state) and not replace(state, tensors=forged).descends(state)
     tokens, again = first.encode(robot), later.encode(robot)
     assert np.array_equal(first.decoded(tokens), later.decoded(tokens))
     used = [k for k, lv in enumerate(again.levels) if (lv.codes >= old.levels[k].cardinality).any()]

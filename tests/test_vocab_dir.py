@@ -156,7 +156,7 @@ def test_other_formats_are_refused_by_name(tmp_path):
         (path / "manifest.json").write_bytes(data)
         with pytest.raises(
             VocabularyError,
-            match=r"a\.vocab: its manifest\.json is of format 7, pantok .* reads format 1 and 2 \(upgrade",
+            match=r"a\.vocab: its manifest\.json is of format 7, pantok .* reads format 1, 2 and 3 \(upgrade",
         ):
             load_vocabulary(path)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from pantok.quantizers.gated import Life, lives_of, tensors_of
-from pantok.vocabulary import LIFE, Level, TokenizerState
+from pantok.vocabulary import BASIS, BEYOND, LIFE, Level, TokenizerState
 
 _VIDEO = {"coarse": "coarse.0", "fresh": "fresh.0", "moved": "moved.0"}
 _VIDEO |= {f"fine{k + 1}": f"fine.{k}" for k in range(8)} | {f"between{k + 1}": f"inner.{k}" for k in range(8)}
@@ -32,9 +32,22 @@ def tensor_of(state: TokenizerState, level: int) -> str | None:
 
 
 def beside(state: TokenizerState, level: int) -> tuple[str, ...]:
-    """Other tensors that hold one entry for each code of the level."""
+    """Other tensors that hold entries of the level's codes; see `entries`."""
     name = state.levels[level].name
+    if state.modality == "video":
+        book = _VIDEO.get(name, "").split(".")[0]
+        return (f"{LIFE}{name}.{BEYOND}",) if f"{LIFE}{book}.{BASIS}" in state.tensors else ()
     return (f"left.{name.removeprefix('shape.')}",) if state.modality == "audio" and name.startswith("shape.") else ()
+
+
+def entries(state: TokenizerState, level: int, name: str) -> np.ndarray:
+    """What a tensor `beside` says of each code of the level, (K, ...): what it does not speak of is zero. Only the last
+    codes of a level have coefficients beyond the directions that it was born with."""
+    if not name.startswith(LIFE):
+        return np.asarray(state.tensors[name])
+    book = _VIDEO[state.levels[level].name].split(".")[0]
+    said = np.asarray(state.tensors.get(name, np.zeros((0, len(state.tensors[f"{LIFE}{book}.{BASIS}"])), np.int16)))
+    return np.concatenate([np.zeros((state.levels[level].cardinality - len(said), said.shape[1]), said.dtype), said])
 
 
 def vectors(state: TokenizerState, level: int) -> np.ndarray | None:
@@ -44,7 +57,8 @@ def vectors(state: TokenizerState, level: int) -> np.ndarray | None:
         return None
     rows = np.asarray(state.tensors[tensor], np.float64)
     for name in beside(state, level):
-        rows = np.concatenate([rows, _LEFT_UNIT * np.asarray(state.tensors[name], np.float64)[:, None]], 1)
+        more = entries(state, level, name).astype(np.float64)
+        rows = np.concatenate([rows, more if name.startswith(LIFE) else _LEFT_UNIT * more[:, None]], 1)
     return rows
 
 
@@ -54,7 +68,9 @@ def level_of(state: TokenizerState, name: str) -> int:
 
 def with_lives(state: TokenizerState, lives: Mapping[str, Life]) -> TokenizerState:
     """The state with these lives in place of those it has."""
-    plain = {n: t for n, t in state.tensors.items() if not n.startswith(LIFE)}
+    plain = {
+        n: t for n, t in state.tensors.items() if not n.startswith(LIFE) or n.endswith((f".{BASIS}", f".{BEYOND}"))
+    }
     return replace(state, tensors=plain | tensors_of(lives))
 
 
@@ -69,7 +85,7 @@ def appended(
     assert tensor is not None and len(rows) and set(others or {}) == set(beside(state, level)), (level, others)
     tensors = dict(state.tensors)
     for name, more in {tensor: rows, **(others or {})}.items():
-        old = np.asarray(tensors[name])
+        old = np.asarray(tensors[name]) if name in tensors else entries(state, level, name)[:0]
         tensors[name] = np.concatenate([old, np.asarray(more).astype(old.dtype)])
     old_size = state.levels[level].cardinality
     levels = list(state.levels)

@@ -1,13 +1,16 @@
 """Growth of the books of video: what the encoder looks up in a closed loop over the new recordings, stage after stage.
 
-What is unusual: the transforms stay. Books were learned in the principal directions of what was seen first; new codes
-are vectors in the same directions, so that every old code means what it meant. What these directions cannot say of the
-new kind, no growth adds.
+What is unusual: the transforms grow too. Books were learned in the principal directions of what was seen first; what
+these cannot say of the new kind no code in them says either. A book gets the principal directions of what its own leave
+over, where those hold enough of it; old codes are zero there, so that every one means what it meant and is found as it
+was. It gets some once, with its first growth, so that thresholds of later ones are distances in the same space. The
+coarse book gets none: its directions are those of latents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,12 +26,14 @@ from pantok.tokenizers.base import Report
 from pantok.tokenizers.video import VideoTokenizer
 from pantok.tokenizers.video_control import VideoOptions, lambda_of
 from pantok.tokenizers.video_exact import EXACT, Book
-from pantok.tokenizers.video_fit import Pool, Run, code_run, sample_runs, trades
+from pantok.tokenizers.video_fit import Pool, Run, code_run, directions, sample_runs, trades
 from pantok.tokenizers.video_tick import Books
-from pantok.vocabulary import TokenizerState
+from pantok.vocabulary import BASIS, LIFE, TokenizerState
 
 _FOLDS = 4  # every fourth run is held out
 _ROUNDS = 2  # codes of the second are learned from what the first left over
+_DIRECTIONS = 24  # that a book gets
+_WORTH = 0.04  # least share of held-out energy that they have to hold
 _HOPE = 3.2 * 10  # squared error over lambda that a stage has to find: that of a code of ten bits
 
 
@@ -75,6 +80,9 @@ def _grown(
         report(f"codes of {name}", number / len(Books.NAMES))
         book = books.by_name[name]
         rows = [pool.rows(name, book.width) for pool in pools]
+        narrow, place = state, len(growths)
+        state = _widened(state, name, book, rows)
+        book = VideoTokenizer.from_state(state).books.by_name[name]
         left = [book.project(r.astype(np.float32))[:, :-1] if len(r) else np.zeros((0, len(book.basis))) for r in rows]
         for stage, level in enumerate(living.LEVELS[name]):
             book = VideoTokenizer.from_state(state).books.by_name[name]
@@ -88,10 +96,36 @@ def _grown(
             )  # fmt: skip
             growths.append(growth)
             if growth.added:
-                state = codebooks.appended(state, codebooks.level_of(state, level), growth.rows, growth.threshold)
+                state = _appended(state, codebooks.level_of(state, level), growth)
                 book = VideoTokenizer.from_state(state).books.by_name[name]
             left = [_left_over(book, stage, x) for x in left]
+        if not any(growth.added for growth in growths[place:]):
+            state = narrow
     return state, growths
+
+
+def _widened(state: TokenizerState, name: str, book: Book, rows: Sequence[np.ndarray]) -> TokenizerState:
+    """The state with directions that a book lacks, if they hold enough of what is held out. rows: int16 (n, V), those
+    to learn from and those held out."""
+    if name == "coarse" or any(book.lives) or book.first_dims or min(map(len, rows)) < _DIRECTIONS:
+        return state
+    basis = book.basis / book.scale
+    over = [r - (r @ basis.T) @ basis for r in (part.astype(np.float64) for part in rows)]
+    more = directions(np.rint(over[0]).astype(np.int16), min(_DIRECTIONS, book.width - len(basis)))
+    more = np.linalg.qr(np.concatenate([basis, more]).T)[0].T[len(basis) :]  # at right angles to the old ones too
+    if (((over[1] @ more.T) ** 2).sum()) < _WORTH * (rows[1].astype(np.float64) ** 2).sum():
+        return state
+    return replace(
+        state, tensors={**state.tensors, f"{LIFE}{name}.{BASIS}": np.rint(more * book.scale).astype(np.int16)}
+    )
+
+
+def _appended(state: TokenizerState, level: int, growth: LevelGrowth) -> TokenizerState:
+    tensor, beside = codebooks.tensor_of(state, level), codebooks.beside(state, level)
+    assert tensor is not None
+    dims = np.asarray(state.tensors[tensor]).shape[1]
+    beyond = dict.fromkeys(beside, growth.rows[:, dims:])
+    return codebooks.appended(state, level, growth.rows[:, :dims], growth.threshold, beyond)
 
 
 def _left_over(book: Book, stage: int, left: np.ndarray) -> np.ndarray:

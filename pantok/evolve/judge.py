@@ -18,7 +18,7 @@ from pantok.errors import InputError
 from pantok.evolve import codebooks
 from pantok.evolve.objective import Cost, Passage, codebook_bits, cost, digit_bits, held_out
 from pantok.experience import NS, Clock, Track
-from pantok.vocabulary import TokenizerState
+from pantok.vocabulary import BASIS, LIFE, TokenizerState
 
 _SPAN_NS = NS  # of a group of ticks that is held out, or not, together
 _SAMPLED = 96  # coordinates of a video frame whose residuals stand for all
@@ -158,8 +158,12 @@ def _dictionary(old: TokenizerState, new: TokenizerState) -> float:
     for level, (a, b) in enumerate(zip(old.levels, new.levels, strict=True)):
         more, name = b.cardinality - a.cardinality, codebooks.tensor_of(new, level)
         if more and name is not None:
-            rows = np.asarray(new.tensors[name], np.float64)
+            rows = np.concatenate(
+                [np.asarray(new.tensors[name], np.float64)]
+                + [codebooks.entries(new, level, n) for n in codebooks.beside(new, level) if n.startswith(LIFE)], 1
+            )  # fmt: skip
             total += codebook_bits(more, rows.shape[1], float(rows.max() - rows.min()), _STEP)
         elif more:  # pieces of numbers: pairs of codes
             total += 2 * more * float(np.log2(b.cardinality))
-    return total
+    since = [n for n in new.tensors if n.startswith(LIFE) and n.endswith(f".{BASIS}") and n not in old.tensors]
+    return total + sum(8.0 * np.asarray(new.tensors[n]).nbytes for n in since)

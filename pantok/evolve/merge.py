@@ -24,7 +24,7 @@ from pantok.errors import VocabularyError
 from pantok.evolve import codebooks
 from pantok.evolve.lineage import forebears
 from pantok.quantizers.kmeans import nearest
-from pantok.vocabulary import LIFE, TokenizerState, Vocabulary, canonical_json, merge
+from pantok.vocabulary import BASIS, LIFE, TokenizerState, Vocabulary, canonical_json, merge
 
 WITHIN = 0.25
 """Of the usual distance (not its square) between neighbours."""
@@ -199,7 +199,7 @@ def _level(
     if len(fresh):
         name = codebooks.tensor_of(theirs, level)
         assert name is not None
-        beside = {n: np.asarray(theirs.tensors[n])[fresh] for n in codebooks.beside(theirs, level)}
+        beside = {n: codebooks.entries(theirs, level, n)[fresh] for n in codebooks.beside(theirs, level)}
         rows = np.asarray(theirs.tensors[name])[fresh]
         # What lies nearer to a code of the first vocabulary than codes are shared is described by that code.
         state = codebooks.appended(state, level, rows, int((within * usual) ** 2), beside)
@@ -232,6 +232,11 @@ def _pieces(mine: TokenizerState, theirs: TokenizerState) -> tuple[TokenizerStat
     return replace(mine, levels=levels, tensors={**mine.tensors, "merges": more}), table, facts
 
 
+def _says(tensor: str) -> bool:
+    """Whether a tensor says what codes mean, and not which are in use."""
+    return not tensor.startswith(LIFE) or tensor.endswith(f".{BASIS}")
+
+
 def _check(mine: TokenizerState, theirs: TokenizerState) -> None:
     """Raises VocabularyError unless codes of both are vectors of one transform."""
     modality = mine.modality
@@ -246,7 +251,7 @@ def _check(mine: TokenizerState, theirs: TokenizerState) -> None:
     if canonical_json(a) != canonical_json(b) or [lv.name for lv in mine.levels] != [lv.name for lv in theirs.levels]:
         problem = "they are made in different ways"
     else:
-        for name in sorted({n for s in (mine, theirs) for n in s.tensors if n not in free and not n.startswith(LIFE)}):
+        for name in sorted({n for s in (mine, theirs) for n in s.tensors if n not in free and _says(n)}):
             if name.endswith(".starts"):
                 continue  # how a book is searched, not what it says
             if name not in mine.tensors or name not in theirs.tensors or not np.array_equal(

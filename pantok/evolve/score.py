@@ -15,7 +15,7 @@ from pantok.evolve.compose import MODALITY as COMPOSITION
 from pantok.evolve.compose import Compositions, Corpus
 from pantok.evolve.objective import Cost, composition_bits, cost_and_bits, held_out
 from pantok.layout import TokenSequence
-from pantok.vocabulary import LIFE, Vocabulary, canonical_json
+from pantok.vocabulary import BASIS, BEYOND, LIFE, Vocabulary, canonical_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ def description_bits(vocabulary: Vocabulary) -> float:
         if modality == COMPOSITION:
             bits += composition_bits(state.levels[0].cardinality, vocabulary.size)
             continue
-        tensors = [t for name, t in state.tensors.items() if not name.startswith(LIFE)]
+        said = (f".{BASIS}", f".{BEYOND}")
+        tensors = [t for name, t in state.tensors.items() if not name.startswith(LIFE) or name.endswith(said)]
         held = sum(t.nbytes for t in tensors) + sum(map(len, state.blobs.values())) + len(canonical_json(state.config))
         bits += 8.0 * held
     return bits

@@ -161,10 +161,7 @@ class VideoTokenizer(Tokenizer):
             "inner_patterns": self.books.inner_patterns.astype(np.uint8),
         }
         for name, book in self.books.by_name.items():
-            tensors[f"{name}.basis"] = book.basis
-            for stage, (codes, starts) in enumerate(zip(book.codes, book.starts, strict=True)):
-                tensors[f"{name}.{stage}"] = codes
-                tensors[f"{name}.{stage}.starts"] = starts.astype(np.int32)
+            tensors |= living.tensors_of_book(name, book)
         tensors |= tensors_of(living.by_level(self.books.by_name))
         config = {"format": FORMAT, **to_mapping(self.config)}
         return TokenizerState("video", config, self._levels, tensors, metrics=self.metrics)
@@ -180,10 +177,9 @@ class VideoTokenizer(Tokenizer):
         made: dict[str, Any] = {}
         try:
             for name, stages in zip(Books.NAMES, Books.STAGES, strict=True):
-                codes = tuple(np.asarray(state.tensors[f"{name}.{k}"], np.int16) for k in range(stages))
                 starts = tuple(np.asarray(state.tensors[f"{name}.{k}.starts"], np.int64) for k in range(stages))
-                basis = np.asarray(state.tensors[f"{name}.basis"], np.int16)
-                made[name] = Book(basis, codes, starts, living.of_book(lives_of(state), name))
+                basis, codes, first_dims = living.parts_of_book(state, name, stages)
+                made[name] = Book(basis, codes, starts, living.of_book(lives_of(state), name), first_dims)
             for name in ("patterns", "inner_patterns"):
                 made[name] = np.asarray(state.tensors[name], np.int64)
         except KeyError as missing:

@@ -43,6 +43,8 @@ class Book:
     codes: tuple[np.ndarray, ...]
     starts: tuple[np.ndarray, ...]
     lives: tuple[Life, ...] = ()
+    first_dims: int = 0
+    """Directions that it was born with, where it has got more since: codes of that time are zero in the others."""
 
     def __post_init__(self) -> None:
         longest = self.reach * max(float(np.linalg.norm(row.astype(np.float64))) for row in self.basis)

@@ -16,6 +16,7 @@ import numpy as np
 
 from pantok.quantizers.gated import Life, nearest_living
 from pantok.tokenizers import video_search_kernels as kernels
+from pantok.vocabulary import BASIS, BEYOND, LIFE, TokenizerState
 
 if TYPE_CHECKING:
     from pantok.tokenizers.video_exact import Book
@@ -34,6 +35,37 @@ def of_book(lives: Mapping[str, Life], name: str) -> tuple[Life, ...]:
     """Lives of the stages of a book; none at all if nothing has happened to it."""
     mine = tuple(lives.get(level, Life()) for level in LEVELS[name])
     return mine if any(mine) else ()
+
+
+def parts_of_book(state: TokenizerState, name: str, stages: int) -> tuple[np.ndarray, tuple[np.ndarray, ...], int]:
+    """(basis, codes of each stage, `Book.first_dims`) of a book as its tensors tell. Raises KeyError."""
+    basis = np.asarray(state.tensors[f"{name}.basis"], np.int16)
+    codes = [np.asarray(state.tensors[f"{name}.{k}"], np.int16) for k in range(stages)]
+    more = state.tensors.get(f"{LIFE}{name}.{BASIS}")
+    if more is None:
+        return basis, tuple(codes), 0
+    for k, level in enumerate(LEVELS[name]):
+        wide = np.zeros((len(codes[k]), len(basis) + len(more)), np.int16)
+        wide[:, : len(basis)] = codes[k]
+        said = state.tensors.get(f"{LIFE}{level}.{BEYOND}")
+        if said is not None and len(said):
+            wide[-len(said) :, len(basis) :] = said
+        codes[k] = wide
+    return np.concatenate([basis, np.asarray(more, np.int16)]), tuple(codes), len(basis)
+
+
+def tensors_of_book(name: str, book: Book) -> dict[str, np.ndarray]:
+    """The reverse of `parts_of_book`, and the clusters of its search."""
+    dims = book.first_dims or len(book.basis)
+    tensors: dict[str, np.ndarray] = {f"{name}.basis": book.basis[:dims]}
+    if book.first_dims:
+        tensors[f"{LIFE}{name}.{BASIS}"] = book.basis[dims:]
+    for k, (codes, starts) in enumerate(zip(book.codes, book.starts, strict=True)):
+        tensors[f"{name}.{k}"], tensors[f"{name}.{k}.starts"] = codes[:, :dims], starts.astype(np.int32)
+        since = book.lives[k].born(len(codes)) if book.lives else len(codes)
+        if book.first_dims and since < len(codes):
+            tensors[f"{LIFE}{LEVELS[name][k]}.{BEYOND}"] = codes[since:, dims:]
+    return tensors
 
 
 def by_level(books: Mapping[str, Book]) -> dict[str, Life]:
@@ -72,15 +104,21 @@ def deepen(
     (S,). Returns codes int64 (S, n), -1 where not tried, and the squared error that each takes away, float64 (S, n).
     """
     dims, unit2 = len(book.basis), float(book.unit**2)
+    born_dims = book.first_dims or dims
     found = np.full((len(stages), len(coefficients)), -1, np.int64)
     saved = np.zeros(found.shape)
     x, active, gained = coefficients.copy(), np.arange(len(coefficients)), np.zeros(len(coefficients))
     table, centres, starts, _ = first._stages
     for number, stage in enumerate(stages):
-        lead = x[:, : min(dims, kernels.LEAD)].astype(np.float64)
+        lead = x[:, : min(born_dims, kernels.LEAD)].astype(np.float64)
         energy, least = unit2 * (lead * lead).sum(1), kernels.HOPE * cost[number]
-        tried = (energy >= least) & ((gained >= -kernels.DEBT * cost[number]) | (energy >= 2 * least))
-        x, active, gained = x[tried], active[tried], gained[tried]
+        before = _hopeful(energy, gained, least, cost[number])
+        tried = before
+        if born_dims < dims and len(book.lives[stage].blocks):
+            # What is badly described in the directions that came later is looked at too, for the codes that did.
+            beyond = x[:, born_dims:dims].astype(np.float64)
+            tried = _hopeful(energy + unit2 * (beyond * beyond).sum(1), gained, least, cost[number])
+        before, x, active, gained = before[tried], x[tried], active[tried], gained[tried]
         if not len(x):
             break
         near, score = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
@@ -98,8 +136,17 @@ def deepen(
                 gap = (apart * apart).sum(1)
                 better = gap < distance[far]
                 mine[far[better]], distance[far[better]] = there[better], gap[better]
+        if not before.all():
+            kept = before | (mine >= book.lives[stage].born(len(codes)))
+            mine, x, active, gained = mine[kept], x[kept], active[kept], gained[kept]
+            norm, distance = norm[kept], distance[kept]
         taken = unit2 * (norm - distance)
         found[number, active], saved[number, active] = mine, taken
         gained = gained + taken - cost[number]
         x[:, :dims] -= codes[mine]
     return found, saved
+
+
+def _hopeful(energy: np.ndarray, gained: np.ndarray, least: float, cost: float) -> np.ndarray:
+    """bool (n,): of vectors whether a further code is looked for, see `video_search_kernels.HOPE`."""
+    return (energy >= least) & ((gained >= -kernels.DEBT * cost) | (energy >= 2 * least))
