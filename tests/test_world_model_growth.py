@@ -83,6 +83,10 @@ def gone_on(trained: Trainer, store: Path, vocabulary: Vocabulary) -> Trainer:
     return trainer
 
 
+def met(model: WorldModel) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones(model.vocabulary.size), np.ones(len(model.kinds.names))
+
+
 def every(data: StreamDataset) -> Inputs:
     return inputs_of(data.batch(0, list(range(len(data.windows)))), level_keys(data.vocabulary), {}, 0)
 
@@ -105,7 +109,7 @@ def test_nothing_jumps(trained: Trainer, store: Path, data: StreamDataset) -> No
             )
             gate, now = before.switch.log_gate(a).exp(), after.switch.log_gate(b).exp()
             assert torch.allclose(now.sum(1), torch.ones(len(now)), atol=1e-5)
-        parents = growth.Growth(old, new.model, np.ones(len(new.model.kinds.names)))._parents
+        parents = growth.Growth(old, new.model, *met(new.model))._parents
         summed = now[:, :kinds].clone()
         for number, parent in enumerate(parents):
             summed[:, parent] += now[:, kinds + number]
@@ -132,7 +136,7 @@ def test_old_recordings_cost_what_they_did(trained: Trainer, store: Path, data: 
 def test_new_rows_are_their_parents(trained: Trainer, store: Path, data: StreamDataset) -> None:
     vocabulary = composed(later(data.vocabulary), data)
     new = gone_on(trained, store, vocabulary)
-    moved = growth.Growth(trained.model, new.model, np.ones(len(new.model.kinds.names))).moved
+    moved = growth.Growth(trained.model, new.model, *met(new.model)).moved
     out, size = new.model.switch.table().detach(), data.vocabulary.size
     assert torch.allclose(out[size:], out[torch.from_numpy(moved.parent)], atol=1e-6)
     table = new.model.embed().detach()
@@ -168,7 +172,7 @@ def test_ids_that_would_move_are_refused(trained: Trainer, store: Path, vocabula
     other = Vocabulary.build({m: s for m, s in mine.states.items() if m != "text"})
     model = WorldModel(other, replace(CONFIG, code_features=0))
     with pytest.raises(VocabularyError, match="does not begin"):
-        growth.Growth(trained.model, model, np.ones(len(model.kinds.names)))
+        growth.Growth(trained.model, model, *met(model))
 
 
 TOML = """

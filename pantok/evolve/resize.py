@@ -180,9 +180,13 @@ def resize_switched(
 
 
 def parent_kinds(
-    before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]], moved: Transfer
+    before: Sequence[tuple[int, int]],
+    after: Sequence[tuple[int, int]],
+    moved: Transfer,
+    weights: np.ndarray | None = None,
 ) -> tuple[int, ...]:
-    """For each kind of `after` that is new the kind of `before` that most of its ids came out of."""
+    """For each kind of `after` that is new the kind of `before` that most of its ids came out of. weights: of all ids,
+    how much each counts, (W,)."""
     family = np.arange(moved.total)
     for number, parent in enumerate(moved.parent.tolist()):
         family[moved.size + number] = family[parent]  # a parent that is new itself comes before its child
@@ -191,7 +195,8 @@ def parent_kinds(
     found = []
     for start, stop in after[len(before) :]:
         kinds = order[np.searchsorted(stops[order], family[start:stop], "right")]
-        found.append(int(np.bincount(kinds, minlength=len(before)).argmax()))
+        counts = None if weights is None else weights[start:stop]
+        found.append(int(np.bincount(kinds, counts, minlength=len(before)).argmax()))
     return tuple(found)
 
 

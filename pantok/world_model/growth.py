@@ -10,6 +10,8 @@ of them, to rounding, what that said:
 So an old code of a level that grew costs -log2(1 - share) bits more, and nothing else does. The share is how often
 the new extent is met in the data to come; in data without new codes it is next to nothing.
 
+Among the ids of a new kind each is as likely as its parent, times how much of it the id is in the data to come.
+
 Rows are made by `pantok.evolve.resize`. As a row is the sum of one of its own and a map of the code's features, it is
 the sum that is made; the map of a level is that of its first extent, and the row of its own is the rest. What has no
 parent, a level or a latent of a modality that is new altogether, starts as in a new run, with its gate shared off the
@@ -43,7 +45,7 @@ def go_on(
     of it. files: of its checkpoint, as `Trainer.tensors` makes them. steps: that it took.
     Raises VocabularyError if ids of its vocabulary would have to move.
     """
-    grown = Growth(old, trainer.model, counts[1].numpy())
+    grown = Growth(old, trainer.model, counts[0].numpy(), counts[1].numpy())
     made: dict[str, dict[str, np.ndarray]] = {"model": grown.state(files["model"])}
     if trainer.average is not None:
         made["average"] = grown.state(files.get("average", files["model"]))
@@ -62,17 +64,18 @@ def go_on(
 
 
 class Growth:
-    """From the arrays of an old model to those of a new one that has begun. met: how often each kind of the new one's
-    switch is met in its data, float (K,)."""
+    """From the arrays of an old model to those of a new one that has begun. ids, met: how often each id and each kind
+    of the new one's switch is met in its data, float (W,) and (K,)."""
 
-    def __init__(self, old: WorldModel, new: WorldModel, met: np.ndarray) -> None:
+    def __init__(self, old: WorldModel, new: WorldModel, ids: np.ndarray, met: np.ndarray) -> None:
         self.moved = resize.transfer(old.vocabulary, new.vocabulary)
+        self._met = ids
         self._old, self._new = old, new
         self._fresh = {k: v.detach().cpu().numpy() for k, v in new.state_dict().items()}
         self._before, self._after = _spans(old), _spans(new)
         self._latents = len(old.latent_dims)
         discrete, more = len(self._before), len(self._after) - len(self._before)
-        parents = resize.parent_kinds(self._before, self._after, self.moved)
+        parents = resize.parent_kinds(self._before, self._after, self.moved, ids + 1e-3)
         control = next(k for k, name in enumerate(new.kinds.names) if name == "control")
         self._own = [
             k + discrete for k, e in enumerate(new.vocabulary.extents[discrete:]) if _is_new(new.vocabulary, e.start)
@@ -114,7 +117,11 @@ class Growth:
         return (None if rows is None else rows[self._order]), biases[self._order]
 
     def _biases(self, bias: np.ndarray) -> np.ndarray:
-        made = resize.resize_rows(bias, self.moved)
+        made, size = resize.resize_rows(bias, self.moved), self.moved.size
+        for start, stop in self._after[len(self._before) :]:
+            if self._met[start:stop].any():  # of what its parent was each has its part
+                own, parent = self._met[start:stop], self._met[self.moved.parent[start - size : stop - size]]
+                made[start:stop] += np.log((own + 0.5) / (own + parent + 1))
         for kind in self._own:  # as often as they are met
             start, stop = self._after[kind]
             made[start:stop] = self._fresh["switch.bias"][start:stop]
