@@ -10,10 +10,10 @@ Sound: learned from the first 80% of the files (by name) of the Asterisk prompts
 samples of at least 3 s at 44.1 kHz, measured on the last 20%, 5 s at a time. Pictures: learned from the first 80% of
 `film/bunny.mp4` and from `robot/arm-01.mp4`, `robot/quadruped-01.mp4`; measured on the last 10% of the film and on
 `robot/arm-02.mp4`. With --robots, 24 recordings of benchmarks/world_model_recordings.py mujoco (an arm and a puck, 32 s
-each) stand for those three: learned from every second of the first 14, measured on two of the last. Each vocabulary codes each piece at three or four qualities; curves of signal to
-noise (sound) or PSNR (pictures) over the logarithm of tokens (or bits, a code of K counting log2 K) are compared where
-they overlap, and the mean distance of pieces is given. "As before": the share of ticks of which every code is what it
-was. Standard output is markdown.
+each) stand for those three: learned from every second of the first 14, measured on two of the last. Each vocabulary
+codes each piece at three or four qualities; curves of signal to noise (sound) or PSNR (pictures) over the logarithm of
+tokens (or bits, a code of K counting log2 K) are compared where they overlap, and the mean distance of pieces is given.
+"As before": the share of ticks of which every code is what it was. Standard output is markdown.
 """
 
 from __future__ import annotations
