@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pantok.commands.common import Run
     from pantok.commands.train_wm_parent import Parent
     from pantok.formats.runs import RunFolder
-    from pantok.stream import TokenStream
+    from pantok.stream import TokenStream, TrackTokens
     from pantok.vocabulary import Vocabulary
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.grounding import Grounding
@@ -66,6 +66,7 @@ class Task:
         self.dims: dict[str, int] = {} if parent is None else dict(parent.document["latent_dims"])
         self.modalities: dict[str, str] = {} if parent is None else dict(parent.document["latent_modalities"])
         self.seconds = {}
+        sorts: dict[tuple[str, str, int], TrackTokens] = {}
         for name in names:
             stream = opened.read(name, check=False)
             clocks = [t.clock for t in stream.tracks.values() if t.ticks and layout.keeps(t.name)]
@@ -73,6 +74,8 @@ class Task:
             stops = [start + c.duration_ns for start, c in zip(starts, clocks, strict=True)]
             self.seconds[name] = (max(stops) - min(starts)) / 1e9 if clocks else 0.0
             for track in stream.tracks.values():
+                if layout.keeps(track.name) and track.modality != "text":
+                    sorts.setdefault((track.name, track.modality, len(track.channels)), track)
                 if track.latents is not None and config.latents and layout.keeps(track.name):
                     self.dims.setdefault(track.modality, min(config.latents, track.latents.values.shape[1]))
                     self.modalities[track.name] = track.modality
@@ -91,6 +94,12 @@ class Task:
         self._opened, self._folder, self._share, self._run = opened, folder, share or Share(), run
         self._parent = parent
         self.grounding = self._ground()
+        if parent is not None and self.grounding is not None and run is not None:
+            space = self.grounding.space
+            others = {n for (n, *_), t in sorts.items() if n not in space.names or not space.track(n).fits(t)}
+            if others:
+                named = ", ".join(sorted(others))
+                run.say(f"{parent.folder.path} foretells no {named} like these: they count as ids alone.")
 
     def _ground(self) -> Grounding | None:
         """The run's own, or one made from the training episodes: the last fifth of them chooses the ridge's penalty."""

@@ -26,6 +26,7 @@ from pantok.world_model.backbone import BackboneConfig
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.inputs import Inputs, inputs_of, level_keys
 from pantok.world_model.model import WorldModel
+from pantok.world_model.observations import ObservationSpace
 from pantok.world_model.trainer import Trainer
 
 CONFIG = TrainConfig(
@@ -257,3 +258,63 @@ def test_an_old_store_under_a_later_vocabulary(store: Path, data: StreamDataset,
     assert RunFolder(tmp_path / "run").vocabulary.id == later(data.vocabulary).id
     done = here(*train)
     assert done.exit_code == 0, "the run knows its vocabulary: " + done.stderr
+
+
+def test_latents_and_modalities_that_are_new(data: StreamDataset) -> None:
+    """Kinds of latents stay what they were; one that is new, and a modality that is, share with the control ids."""
+    states = data.vocabulary.states
+    small = Vocabulary.build({m: states[m] for m in ("text", "audio")})
+    large = small.with_state(states["numeric"])
+    torch.manual_seed(3)
+    old = WorldModel(small, CONFIG, {"audio": 3})
+    new = WorldModel(large, CONFIG, {"audio": 3, "numeric": 2})
+    torch.nn.init.normal_(old.switch.gate.bias)
+    counts = np.zeros(large.size), np.arange(len(new.kinds.names), dtype=np.float64)
+    made = growth.Growth(old, new, *counts).state({k: v.numpy() for k, v in old.state_dict().items()})
+    new.load_state_dict({k: torch.from_numpy(v) for k, v in made.items()})
+    hidden = torch.randn(50, CONFIG.backbone.width)
+    with torch.no_grad():
+        before, after = old.switch.log_gate(hidden).exp(), new.switch.log_gate(hidden).exp()
+    place = {name: k for k, name in enumerate(new.kinds.names)}
+    control = old.kinds.names.index("control")
+    for k, name in enumerate(old.kinds.names):
+        if k != control:
+            assert torch.allclose(after[:, place[name]], before[:, k], atol=1e-6), name
+    added = [k for name, k in place.items() if name not in old.kinds.names]
+    assert {new.kinds.names[k].partition(".")[0] for k in added} == {"numeric", "latent"}
+    assert torch.allclose(after[:, [place["control"], *added]].sum(1), before[:, control], atol=1e-6)
+
+
+def test_muon_goes_on(trained: Trainer, store: Path, data: StreamDataset) -> None:
+    config = replace(CONFIG, optimizer="muon")
+    torch.manual_seed(0)
+    first = Trainer(WorldModel(data.vocabulary, config), config, data)
+    first.begin()
+    first.advance()
+    vocabulary = later(data.vocabulary)
+    more = StreamDataset(store, length=CONFIG.length, batch_size=4, vocabulary=vocabulary, seed=0, rank=0, world=1)
+    second = Trainer(WorldModel(vocabulary, config), config, more)
+    growth.go_on(second, second.begin(), first.model, first.places, first.tensors(), first.step)
+    mine, its = (t._optimizers[0].state_dict()["state"] for t in (first, second))
+    assert mine.keys() == its.keys() and mine
+    for place, state in mine.items():
+        assert torch.equal(state["momentum_buffer"], its[place]["momentum_buffer"])
+    assert np.isfinite(second.advance()["loss"])
+
+
+def test_tracks_of_another_sort_are_not_observed(data: StreamDataset, store: Path) -> None:
+    """A track of the same name with other channels is as if it were not there; the others are as they were."""
+    opened = Store.open(store)
+    stream = opened.read("film-01")
+    space = ObservationSpace.fit([stream], data.vocabulary)
+    name = next(t.name for t in space.tracks if t.modality == "numeric")
+    numbers = stream.tracks[name]
+    more = replace(numbers, channels=(*numbers.channels, "another"))
+    assert space.track(name).fits(numbers) and not space.track(name).fits(more)
+    before = space.vectors(stream)
+    after = space.vectors(replace(stream, tracks={**stream.tracks, name: more}))
+    mine = space.names.index(name)
+    assert before.present[:, mine].any() and not after.present[:, mine].any()
+    others = [k for k in range(len(space.tracks)) if k != mine]
+    assert others and np.array_equal(before.present[:, others], after.present[:, others])
+    assert np.array_equal(before.values[:, space.of_track != mine], after.values[:, space.of_track != mine])

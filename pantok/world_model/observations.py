@@ -127,6 +127,13 @@ class TrackSpace:
     def width(self) -> int:
         return len(self.centre)
 
+    def fits(self, track: TrackTokens) -> bool:
+        """Whether the track has as many features as the part was made of; pictures of any size do."""
+        each = {"audio": len(self.edges_hz) - 1 if self.edges_hz is not None else 0, "numeric": 2}
+        return track.modality == self.modality and (
+            self.modality == "video" or self.width == each[self.modality] * max(1, len(track.channels))
+        )
+
     def standard(self, raw: np.ndarray) -> np.ndarray:
         """float32 (n, D) of raw features: components of the picture, dB, or values."""
         if self.basis is not None and self.mean is not None:
@@ -239,7 +246,7 @@ class ObservationSpace:
             mine = np.zeros((count + 1, part.width), np.float32)
             small = np.zeros((count + 1, *part.shape, 3), np.uint8) if part.modality == "video" else None
             at = np.full(count + 1, -1)
-            if track is not None and track.clock.count and track.modality == part.modality and count:
+            if track is not None and track.clock.count and part.fits(track) and count:
                 for step, raw in self._raw(track, part, steps, _ticks(steps.of_ticks(track), first, last)):
                     row = max(step - first + 1, 0)
                     mine[row], at[row] = part.standard(raw[None])[0], row
