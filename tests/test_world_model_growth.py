@@ -16,6 +16,7 @@ from pantok.commands import cli
 from pantok.errors import VocabularyError
 from pantok.evolve import codebooks
 from pantok.evolve.compose import Compositions, with_compositions
+from pantok.evolve.lineage import translated
 from pantok.formats.runs import RunFolder
 from pantok.formats.store import Store
 from pantok.formats.vocab import load_vocabulary, save_vocabulary
@@ -318,3 +319,21 @@ def test_tracks_of_another_sort_are_not_observed(data: StreamDataset, store: Pat
     others = [k for k in range(len(space.tracks)) if k != mine]
     assert others and np.array_equal(before.present[:, others], after.present[:, others])
     assert np.array_equal(before.values[:, space.of_track != mine], after.values[:, space.of_track != mine])
+
+
+def test_codes_by_the_table_of_a_merge(data: StreamDataset, store: Path) -> None:
+    """Under a vocabulary that took another one in, a stream is what the table makes of its codes; else it is itself."""
+    stream, own = Store.open(store).read("film-01"), data.vocabulary
+    assert translated(later(own), own, stream) is stream
+    audio = own.states["audio"]
+    other = replace(audio, config={**audio.config, "other": 1})
+    rng = np.random.default_rng(0)
+    tables = {lv.name: rng.permutation(lv.cardinality).astype(np.uint32) for lv in audio.levels}
+    newest = Vocabulary({**own.states, "audio": other}, own.extents, {audio.digest: tables})
+    found = translated(newest, own, stream)
+    for name, track in found.tracks.items():
+        for level, was, spec in zip(track.levels, stream.tracks[name].levels, own.levels(track.modality), strict=True):
+            wanted = tables[spec.name][was.codes] if track.modality == "audio" else was.codes
+            assert np.array_equal(level.codes, wanted) and level.splits is was.splits
+    with pytest.raises(VocabularyError, match="not an ancestor"):
+        translated(replace(newest, remaps={}), own, stream)
