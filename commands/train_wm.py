@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     type=click.Choice(["generative", "latent", "ema", "vicreg", "sigreg"]),
     help="What moves the backbone: observations, or the JEPA family for comparison.  [default: generative]",
 )
+@click.option(
+    "--staged", is_flag=True, default=None,
+    help="Words, levels and latents apart first, then together; `stages` in --config says for how long.",
+)  # fmt: skip
 @click.option("--latents", type=int, help="Dimensions of continuous latents to predict; 0 leaves them out.")
 @click.option("--seed", type=int, help="Same data, settings and seed: same curve.  [default: 0]")
 @click.option("--tensorboard", is_flag=True, help="Also write what is measured to RUN/tensorboard.")
@@ -59,6 +63,7 @@ def command(
     from_run: Path | None,
     tensorboard: bool,
     wandb: str | None,
+    staged: bool | None,
     device: str,
     force: bool,
     dry_run: bool,
@@ -88,10 +93,13 @@ def command(
     from pantok.formats.runs import RunFolder
     from pantok.formats.vocab import load_vocabulary
     from pantok.world_model.config import TrainConfig
+    from pantok.world_model.stages import APART
     from pantok.world_model.trainer import from_torchrun
 
     if wandb:
         wandb_package()
+    if staged:
+        given["stages"] = dict(APART)
     share, device = from_torchrun(device)
     run = common.Run(quiet or share.rank > 0, as_json)
     folder = RunFolder(output)
@@ -130,6 +138,8 @@ def command(
         f"{trainer.model.parameters_count:,} parameters, {common.counted(len(task.training), 'episode')} to train on "
         f"({len(task.data.windows)} windows of {config.length} ids), {len(task.held_out)} held out"
     )
+    if config.stages:
+        run.say("Stages: " + ", ".join(f"{s.name} to step {s.stop}" for s in trainer.stages))
     if dry_run:
         run.end(document)
     if share.rank == 0 and not folder.exists:

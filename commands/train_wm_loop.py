@@ -44,7 +44,8 @@ def train(
             for record in steps_left(trainer):
                 rate = (trainer.step - begun_at) * config.batch * config.length / (time.monotonic() - began)
                 ends = trainer.step == config.steps or bool(stopped)
-                note = f"{record['bits_per_element']:.2f} bits an id · {rate:,.0f} ids/s"
+                doing = f"{record['stage']} · " if len(trainer.stages) > 1 else ""
+                note = f"{doing}{record['bits_per_element']:.2f} bits an id · {rate:,.0f} ids/s"
                 bar.update(shown, completed=trainer.step, note=note + _held(found))
                 if first and (trainer.step % _LOG_EVERY == 0 or ends):
                     log({**record, "ids_per_second": rate})
@@ -60,7 +61,7 @@ def train(
                     break
     finally:
         signal.signal(signal.SIGTERM, before)
-        trainer.feed.close()
+        trainer.close()
         task.feed.close()
         for sink in sinks:
             sink.close()

@@ -67,12 +67,16 @@ class Task:
         self.modalities: dict[str, str] = {} if parent is None else dict(parent.document["latent_modalities"])
         self.seconds = {}
         sorts: dict[tuple[str, str, int], TrackTokens] = {}
+        words: set[str] = set()
         for name in names:
             stream = opened.read(name, check=False)
             clocks = [t.clock for t in stream.tracks.values() if t.ticks and layout.keeps(t.name)]
             starts = [int(c.at(np.zeros(1, np.int64))[0]) for c in clocks]
             stops = [start + c.duration_ns for start, c in zip(starts, clocks, strict=True)]
             self.seconds[name] = (max(stops) - min(starts)) / 1e9 if clocks else 0.0
+            words |= {
+                t.name for t in stream.tracks.values() if t.modality == "text" and t.ticks and layout.keeps(t.name)
+            }
             for track in stream.tracks.values():
                 if layout.keeps(track.name) and track.modality != "text":
                     sorts.setdefault((track.name, track.modality, len(track.channels)), track)
@@ -86,6 +90,13 @@ class Task:
             store, self.layout, length=config.length, batch_size=config.batch, episodes=self.training, seed=config.seed,
             rank=0, world=1, vocabulary=self.vocabulary,
         )  # fmt: skip
+        self.words = None
+        if words and config.stages.get("text"):
+            spoken = replace(layout, tracks=tuple(sorted(words)), first=())
+            self.words = StreamDataset(
+                store, spoken, length=config.length, batch_size=config.batch, episodes=self.training, seed=config.seed,
+                rank=0, world=1, vocabulary=self.vocabulary,
+            )  # fmt: skip
         self.measured = StreamDataset(
             store, self.layout, length=config.length, batch_size=config.batch, episodes=self.held_out or self.training,
             shuffle=False, rank=0, world=1, vocabulary=self.vocabulary,
@@ -167,7 +178,9 @@ class Task:
             )
         torch.manual_seed(self.config.seed)
         model = WorldModel(self.data.vocabulary, self.config, self.dims, self.modalities, self.grounding)
-        trainer = Trainer(model, self.config, self.data, share=self._share, device=device, steps=steps)
+        trainer = Trainer(
+            model, self.config, self.data, share=self._share, device=device, steps=steps, words=self.words
+        )
         self.feed = Feed(self.measured, model, self.config, Share(), self.held_steps)
         return trainer
 

@@ -11,6 +11,7 @@ from typing import Any
 from pantok.config import from_mapping
 from pantok.errors import OptionError
 from pantok.world_model.backbone import BackboneConfig
+from pantok.world_model.stages import stages_of
 
 OBJECTIVES = ("generative", "latent", "vicreg", "ema", "sigreg")
 OPTIMIZERS = ("adamw", "muon")
@@ -36,7 +37,8 @@ class TrainConfig:
     detached, the decoder only looks on), or everything (`joint`). ground_hours: of training episodes whose observations
     are kept for it, at most. hint: width of the layer by which what the last two observations foretell of a state goes
     into the elements that say it; 0 for none. grammar: the switch is not asked what the codes before
-    tell (`pantok.world_model.grammar`).
+    tell (`pantok.world_model.grammar`). stages: shares of the steps by stage (`pantok.world_model.stages`); empty: all
+    parts together from the first step on.
     """
 
     preset: str = "tiny"
@@ -66,6 +68,7 @@ class TrainConfig:
     align: str = "joint"
     hint: int = 128
     grammar: bool = True
+    stages: Mapping[str, float] = field(default_factory=dict)
     ground_hours: float = 4.0
     evaluate_every: int = 100
     evaluate_windows: int = 32
@@ -86,6 +89,7 @@ class TrainConfig:
         for name in ("action_dropout", "held_out", "ema", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"train {name}", f"{getattr(self, name)} is no share", "0 to 1")
+        stages_of(self.stages, self.steps, {})
         if not 0 <= self.latents <= 32:
             raise OptionError("train latents", f"{self.latents} dimensions", "0 to 32: more a token do not learn")
 

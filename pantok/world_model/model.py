@@ -31,6 +31,7 @@ from pantok.world_model.grounded import GroundedHead
 from pantok.world_model.grounding import Grounding, action_inputs
 from pantok.world_model.inputs import PLACES, Ends, Foretold, Inputs, level_keys
 from pantok.world_model.latent import LatentConfig, LatentHead
+from pantok.world_model.stages import Stage
 from pantok.world_model.switch import Kinds, Switch
 
 BITS = 1 / math.log(2)
@@ -50,12 +51,13 @@ class Losses:
     ground_weight: float
     latent: Tensor
 
-    def mean(self, counts: Mapping[str, float]) -> Tensor:
-        """The training loss: each part over the count of its elements in the whole step."""
+    def mean(self, counts: Mapping[str, float], stage: Stage | None = None) -> Tensor:
+        """The training loss: each part that counts in the stage, over its elements in the whole step."""
+        codes, flows, aligned = (True, True, True) if stage is None else (stage.codes, stage.flows, stage.aligned)
         return (
-            self.nll / max(1.0, counts["elements"])
-            + self.flow_weight * self.flow / max(1.0, counts["latents"])
-            + (self.ground_weight * self.ground + self.latent) / max(1.0, counts["states"])
+            codes * self.nll / max(1.0, counts["elements"])
+            + flows * self.flow_weight * self.flow / max(1.0, counts["latents"])
+            + aligned * (self.ground_weight * self.ground + self.latent) / max(1.0, counts["states"])
         )
 
     def detached(self) -> dict[str, float]:

@@ -24,6 +24,7 @@ from pantok.world_model.config import TrainConfig
 from pantok.world_model.grounding import Steps
 from pantok.world_model.inputs import Inputs, concatenated, inputs_of
 from pantok.world_model.model import Losses, WorldModel
+from pantok.world_model.stages import Stage, stages_of
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ class Trainer:
     """A model, its optimiser and its data.
 
     data: the training episodes, made with `shuffle=True`. steps: what is observed in them, if the model is grounded.
+    words: their words alone, for the stage of that name; None if they have none.
     """
 
     def __init__(
         self, model: WorldModel, config: TrainConfig, data: StreamDataset, *, share: Share = Share(),
-        device: str | torch.device = "cpu", steps: Steps | None = None,
+        device: str | torch.device = "cpu", steps: Steps | None = None, words: StreamDataset | None = None,
     ) -> None:  # fmt: skip
         if config.batch % share.world or (config.batch // share.world) % config.accumulate:
             raise OptionError(
@@ -98,6 +100,9 @@ class Trainer:
         # Said once, whatever was done before: MKL divides a product otherwise, and the last bit differs.
         torch.set_num_threads(torch.get_num_threads())
         self.feed = Feed(data, model, config, share, steps)
+        self._words = None if words is None else Feed(words, model, config, share)
+        having = {"text": words is not None, "latents": bool(model.latent_dims)}
+        self.stages = stages_of(config.stages, config.steps, having)
         self.step = self.before = 0
         """before: steps that these weights had seen in the run that this one goes on from."""
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if config.ema else None
@@ -112,7 +117,9 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             optimizer.zero_grad(set_to_none=True)
-        inputs = self.feed.step(self.step)
+        stage = self.stage
+        feed = self._words if stage.name == "text" and self._words is not None else self.feed
+        inputs = feed.step(self.step)
         # Each part is weighted by its share of the whole step's elements, so that parts and ranks do not matter.
         counts = self._over_ranks(self.model.counts(inputs))
         each = len(inputs.ids) // config.accumulate
@@ -122,9 +129,12 @@ class Trainer:
             part = inputs.rows(start, start + each).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 losses: Losses = self._run(part, seed=(config.seed, self.step))
-            losses.mean(counts).backward()
+            losses.mean(counts, stage).backward()
             parts.append(losses.detached())
         self._reduce_gradients()
+        for name, p in self.model.named_parameters():
+            if not stage.moves(name):
+                p.grad = None  # the optimiser passes it over: no step, no decay
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         for optimizer in self._optimizers:
             optimizer.step()
@@ -132,7 +142,19 @@ class Trainer:
         self.step += 1
         self._average()
         sums = self._over_ranks(Losses.summed(parts))
-        return {"step": self.step, **Losses.report(sums, counts), "gradient_norm": float(norm), "learning_rate": rate}
+        report = {**Losses.report(sums, counts), "gradient_norm": float(norm), "learning_rate": rate}
+        return {"step": self.step, "stage": stage.name, **report}
+
+    @property
+    def stage(self) -> Stage:
+        """Of the next step; after the last, the last."""
+        return next((s for s in self.stages if self.step < s.stop), self.stages[-1])
+
+    def close(self) -> None:
+        """Ends what prepares the next windows."""
+        for feed in (self.feed, self._words):
+            if feed is not None:
+                feed.close()
 
     def _average(self) -> None:
         if self.average is None:
