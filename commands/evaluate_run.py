@@ -33,20 +33,16 @@ class Asked:
 def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[str, ...], asked: Asked) -> None:
     """Raises OptionError, StoreError, VocabularyError."""
     from pantok.commands.run_vocabulary import of_run
-    from pantok.commands.simulate import load_model
+    from pantok.commands.run_windows import RunWindows
     from pantok.encode import Codec
-    from pantok.evolve.lineage import translated
     from pantok.formats.runs import RunFolder
     from pantok.formats.store import Store
-    from pantok.loader import StreamDataset
     from pantok.world_model.beside import next_step
     from pantok.world_model.collapse import collapse_of
     from pantok.world_model.foresight import action_information, foresee, points
-    from pantok.world_model.grounding import Grounding, Steps
     from pantok.world_model.inputs import joined
     from pantok.world_model.measure import measure
     from pantok.world_model.simulate import SimulateConfig
-    from pantok.world_model.trainer import Feed, Share
 
     stored = RunFolder(folder).config
     if store is None:
@@ -60,29 +56,14 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     if episodes:
         wanted = tuple(common.choose(opened.episodes, episodes, "--episode"))
     names = wanted or tuple(opened.episodes)
-    model, layout = load_model(folder, asked.checkpoint, "cpu")
-    config = model.config
-    data = StreamDataset(
-        store, layout, length=config.length, batch_size=8, episodes=names, shuffle=False, rank=0, world=1,
-        vocabulary=vocabulary,
-    )  # fmt: skip
-    total = len(data.windows)
-    count = min(asked.windows, total)
-    chosen = sorted({round(k * (total - 1) / max(1, count - 1)) for k in range(count)})
-    groups = [chosen[k : k + 8] for k in range(0, count, 8)]
-    streams = {name: translated(vocabulary, opened.vocabulary, opened.read(name)) for name in names}
-    kept = RunFolder(folder).arrays("observations") if model.grounded is not None else None
-    grounding = None if kept is None else Grounding.from_arrays(*kept, model.vocabulary, layout)
-    steps = None if grounding is None else Steps(grounding, streams.values(), data.episodes, pictures=True)
-    feed = Feed(data, model, config, Share(), steps)
-    batches = [feed.inputs(0, group) for group in groups]
-    feed.close()
+    mine = RunWindows.of(folder, store, vocabulary, names, asked.windows, asked.checkpoint, pictures=True)
+    model, layout, streams, grounding, steps = mine.model, mine.layout, mine.streams, mine.grounding, mine.steps
+    batches = list(mine.batches())
     states: list[Any] = []
-    seconds = sum(_seconds(s) for s in streams.values())
     with run.progress() as bar:
         task = bar.add_task("bits", total=1 + asked.points, note="")
         found = measure(model, batches, states)
-        rate = data.windows.ids / max(1e-9, seconds) * found.elements / (len(chosen) * config.length)
+        rate = mine.rate(found.elements)
         report = found.report(rate)
         foretold = {}
         collapse = collapse_of(model, *joined(states)) if states else {}
@@ -108,12 +89,6 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     if asked.html is not None:
         _page(asked.html, document, seen, list(RunFolder(folder).metrics()))
     run.end({**document, "html": None if asked.html is None else str(asked.html)})
-
-
-def _seconds(stream: Any) -> float:
-    clocks = [t.clock for t in stream.tracks.values() if t.ticks]
-    starts = [int(c.start_ns) for c in clocks]
-    return (max(s + c.duration_ns for s, c in zip(starts, clocks, strict=True)) - min(starts)) / 1e9 if clocks else 0.0
 
 
 def _baselines(

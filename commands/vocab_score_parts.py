@@ -35,11 +35,8 @@ def model_bits(
 
     Raises VocabularyError if it was trained under another vocabulary than the one to be judged.
     """
-    from pantok.commands.simulate import load_model
+    from pantok.commands.run_windows import RunWindows
     from pantok.formats.runs import RunFolder
-    from pantok.formats.store import Store
-    from pantok.loader import StreamDataset
-    from pantok.world_model.inputs import inputs_of
     from pantok.world_model.measure import measure
 
     trained = RunFolder(folder).config["vocabulary_id"]
@@ -48,26 +45,9 @@ def model_bits(
             folder, f"was trained under vocabulary {trained[:12]}, not under {vocabulary.id[:12]}",
             f"score the vocabulary of the run, {folder / 'vocabulary'}, or train one under this",
         )  # fmt: skip
-    model, layout = load_model(folder, "best", "cpu")
-    config = model.config
-    data = StreamDataset(
-        path, layout, length=config.length, batch_size=8, vocabulary=vocabulary, episodes=episodes, shuffle=False,
-        rank=0, world=1,
-    )  # fmt: skip
-    total, opened = len(data.windows), Store.open(path)
-    count = min(windows, total)
-    chosen = sorted({round(k * (total - 1) / max(1, count - 1)) for k in range(count)})
-    groups = [chosen[k : k + 8] for k in range(0, len(chosen), 8)]
-
-    def batches() -> Any:
-        for number, group in enumerate(groups):
-            yield inputs_of(data.batch(0, group), model.keys, model.latent_modalities, config.latents)
-            tick("bits of the model", (number + 1) / len(groups))
-
-    found = measure(model, batches())
-    seconds = sum(max(opened.episodes[n].duration_ns, 1) for n in episodes) / 1e9
-    rate = data.windows.ids / seconds * found.elements / (len(chosen) * config.length)
-    return {"run": str(folder), "episodes": list(episodes), **found.report(rate)}
+    mine = RunWindows.of(folder, path, vocabulary, episodes, windows, "best")
+    found = measure(mine.model, mine.batches(lambda done: tick("bits of the model", done)))
+    return {"run": str(folder), "episodes": list(episodes), **found.report(mine.rate(found.elements))}
 
 
 def distortions(
