@@ -232,13 +232,13 @@ class Trainer:
         kinds = torch.zeros(len(self.model.kinds.names), dtype=torch.float64)
         latents: dict[str, list[Tensor]] = {}
         for start in range(0, len(chosen), 16):
-            inputs = self.feed.inputs(0, chosen[start : start + 16])
+            inputs = self.feed.inputs(0, chosen[start : start + 16]).to(self.device)
             found = self.model.kinds_of(inputs)[inputs.predict]
-            kinds += torch.bincount(found, minlength=len(kinds))
+            kinds += torch.bincount(found, minlength=len(kinds)).cpu()
             for modality, (values, _) in inputs.latents.items():
                 latents.setdefault(modality, []).append(values)
-            discrete = torch.tensor([d == 0 for d in self.model.kinds.dims])[found]
-            ids += torch.bincount(inputs.ids[inputs.predict][discrete], minlength=len(ids))
+            discrete = torch.tensor([d == 0 for d in self.model.kinds.dims], device=self.device)[found]
+            ids += torch.bincount(inputs.ids[inputs.predict][discrete], minlength=len(ids)).cpu()
         self.model.switch.start_at(ids, kinds)
         for modality, many in latents.items():
             head: Any = self.model.flows[modality]
