@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pantok.errors import OptionError, VocabularyError
+from pantok.errors import OptionError, PantokError, VocabularyError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,11 +80,19 @@ class Parent:
 
     def held_out(self, names: tuple[str, ...], share: float) -> tuple[str, ...]:
         """By the same line between hashes, so that what it kept from training stays so, what it trained on is not
-        measured by, and of new episodes as many are kept as of its own. Those that `share` says if that is none."""
+        measured by, and of new episodes as many are kept as of its own; at least one, if its store is there to tell
+        which are new. Those that `share` says if all that is none."""
         from pantok.commands.train_wm_task import held_out, rank
+        from pantok.formats.store import Store
 
         line = max(map(rank, self.document["held_out"]), default=b"")
-        return tuple(sorted(n for n in names if rank(n) <= line)) or held_out(names, share)
+        kept = {n for n in names if rank(n) <= line}
+        with suppress(PantokError):
+            known = Store.open(self.document["store"]).episodes
+            new = tuple(n for n in names if n not in known)
+            if kept and not kept & set(new):
+                kept |= set(held_out(new, share))
+        return tuple(sorted(kept)) or held_out(names, share)
 
     def into(self, trainer: Trainer, counts: tuple[Tensor, Tensor]) -> None:
         """Gives a trainer that has begun what was learned. Raises VocabularyError."""

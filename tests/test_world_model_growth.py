@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from pantok.commands import cli
+from pantok.commands.train_wm_parent import Parent
 from pantok.errors import VocabularyError
 from pantok.evolve import codebooks
 from pantok.evolve.compose import Compositions, with_compositions
@@ -212,8 +213,11 @@ def test_the_commands(store: Path, data: StreamDataset, tmp_path: Path) -> None:
     assert document["vocabulary_id"] == vocabulary.id and document["from_run"]["step"] == 20
     first, second = (RunFolder(tmp_path / name) for name in ("run", "run2"))
     assert second.config["held_out"] == first.config["held_out"]
-    lines = list(second.metrics())
-    assert lines[-1]["step"] == 6
+    assert list(second.metrics())[-1]["step"] == 6
+    held, parent = set(first.config["held_out"]), Parent(tmp_path / "run")
+    names = (*Store.open(store).episodes, "new-1", "new-2", "new-3")
+    found = set(parent.held_out(names, 0.5))
+    assert held and held <= found and found - held <= {"new-1", "new-2", "new-3"} and found - held
     assert here(*go_on).exit_code == 0, "the same command goes on"
 
     spec = f"{store}:film-01@0.4s"
