@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def open_store(run: common.Run, output: Path, vocabulary: Vocabulary, path: Path | None) -> Store:
     """The store to encode into, made if there is none. One whose vocabulary the given one grew out of takes it in."""
     from pantok.formats.store import Store
-    from pantok.formats.store_remote import is_remote
+    from pantok.formats.store_remote import mirror_of
     from pantok.formats.vocab import read_lineage
 
-    if path is not None and not is_remote(output) and (output / "zarr.json").exists():
+    if path is not None and (mirror_of(output) / "zarr.json").exists():
         store = Store.open(output)
         if vocabulary.id not in store.vocabulary_ids and vocabulary.reads(store.vocabulary):
             store.extend(vocabulary, read_lineage(path))
@@ -108,12 +108,14 @@ class Growing:
 
     def summary(self, output: Path) -> None:
         """What came of it, in a sentence."""
+        from pantok.formats.addresses import address, is_remote
+        from pantok.formats.store_remote import mirror_of
         from pantok.formats.store_vocabularies import newest_folder
 
         added = sum(step["added"] for step in self._steps)
         if added:
-            self._run.say(
-                f"Its vocabulary got {added} ids and may get {self._left} more; it is {newest_folder(output)}."
-            )
+            here = mirror_of(output)
+            newest = f"{address(output) if is_remote(output) else output}/{newest_folder(here).relative_to(here)}"
+            self._run.say(f"Its vocabulary got {added} ids and may get {self._left} more; it is {newest}.")
         else:
             self._run.say(f"Its vocabulary did not grow: no new code would pay, or none is left of {self._left}.")

@@ -6,7 +6,8 @@ yet). A shard is fetched whole, in ranges at once, and the next one of its array
 fetched shards are dropped when the mirror grows beyond `PANTOK_CACHE_BYTES` (default 8 GiB).
 
 Writing: a segment's objects go up before its COMMIT.json, and that before the commit of the manifest, which is put only
-if its number is free (a conditional put), so that many writers are as safe as on a disk. Old segments are not removed.
+if its number is free (a conditional put), so that many writers are as safe as on a disk. A vocabulary that the store
+takes in is decided by its manifest likewise. Old segments are not removed.
 
 Credentials, region and endpoint come from the environment, as for every S3 client (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
 ...). Needs `pip install "pantok[remote]"`.
@@ -30,6 +31,7 @@ from typing import Any
 from pantok.errors import StoreError
 from pantok.formats import store_disk
 from pantok.formats.addresses import address, is_remote
+from pantok.formats.vocab import MANIFEST, read_manifest
 
 _RANGE = 8 << 20
 _SHARD = re.compile(r"^(.*/c\.)(\d+)((?:\.0)*)$")
@@ -114,10 +116,14 @@ class Mirror:
             (self.folder / "segments").mkdir(parents=True, exist_ok=True)
             wanted = ["zarr.json", "segments/zarr.json"]
             for prefix in ("manifest/", "vocabulary/", "vocabularies/"):
-                wanted += [entry["path"] for batch in self._api.list(self._store, prefix) for entry in batch]
+                found = [entry["path"] for batch in self._api.list(self._store, prefix) for entry in batch]
+                wanted += [key for key in found if "/.stage-" not in key]
             missing = [key for key in wanted if not (self.folder / key).exists()]
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(self.fetch, missing))
+                heads = [key for key in wanted if key.startswith("vocabularies/") and key.endswith(f"/{MANIFEST}")]
+                for folder in [(self.folder / key).parent for key in heads]:  # some may not be in their place yet
+                    list(pool.map(self.present, [folder / name for name in read_manifest(folder)["files"]]))
         except StoreError:
             raise
         except Exception as error:
@@ -143,6 +149,8 @@ class Mirror:
                 data = b"".join(bytes(piece) for piece in pieces)
             else:
                 found = self._get(key)
+                if found is None and (aside := self._aside(path)):
+                    found = self._get(aside)
                 if found is None:
                     return False
                 data = found
@@ -194,6 +202,38 @@ class Mirror:
         except Exception as error:
             raise StoreError(self.url, f"cannot be written: {_first_line(error)}", _REMEDY) from error
 
+    def put_whole(self, stage: Path, to: Path, head: str) -> bool:
+        """Makes the files of `stage` the directory `to` of the store, whole or not at all; False if it is there.
+
+        Its file `head` is put only if there is none of that name, and who has done so has won. All others were put
+        beside it before, under a name that the contents of the head give, where readers find what is not yet in its
+        place. So a writer that dies leaves nothing, or all.
+        """
+        data = (stage / head).read_bytes()
+        aside = _aside_of(self._key(to), data)
+        files = [f for f in sorted(stage.rglob("*")) if f.is_file() and f != stage / head]
+        names = [f.relative_to(stage).as_posix() for f in files]
+        try:
+            for file, name in zip(files, names, strict=True):
+                self._api.put(self._store, f"{aside}/{name}", file)
+            try:
+                self._api.put(self._store, f"{self._key(to)}/{head}", data, mode="create")
+            except (FileExistsError, self._api.exceptions.AlreadyExistsError, self._api.exceptions.PreconditionError):
+                return False
+            for file, name in zip(files, names, strict=True):
+                self._api.put(self._store, f"{self._key(to)}/{name}", file)
+        except Exception as error:
+            raise StoreError(self.url, f"cannot be written: {_first_line(error)}", _REMEDY) from error
+        return True
+
+    def _aside(self, path: Path) -> str:
+        """Where a file lies that `put_whole` has not put in its place; "" for one that it has nothing to do with."""
+        for folder in path.parents:
+            if folder.parent == self.folder / "vocabularies" and (folder / MANIFEST).exists():
+                aside = _aside_of(self._key(folder), (folder / MANIFEST).read_bytes())
+                return f"{aside}/{path.relative_to(folder).as_posix()}"
+        return ""
+
     def put_if_absent(self, path: Path, data: bytes) -> bool:
         """Makes an object if there is none of that name, in the store and then in the mirror."""
         try:
@@ -205,6 +245,10 @@ class Mirror:
         path.parent.mkdir(parents=True, exist_ok=True)
         store_disk.put_if_absent(path, data)
         return True
+
+
+def _aside_of(key: str, head: bytes) -> str:
+    return f"{key.rpartition('/')[0]}/.stage-{hashlib.sha256(head).hexdigest()[:24]}"
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,8 @@ under it; a segment never names one that is not there. Whoever loses the race fo
     vocabulary/             the first: see `store_root`
     vocabularies/0001/      the second, a vocabulary directory as any other; its lineage says how it came about
     vocabularies/0002/      ...
+
+In object storage nothing can be renamed: see `store_remote.Mirror.put_whole`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pantok.errors import StoreError, VocabularyError
-from pantok.formats.store_disk import mirror_at, publish, reason, staged, sweep_stages
+from pantok.formats.store_disk import mirror_at, present, publish, reason, staged, sweep_stages
 from pantok.formats.vocab import MANIFEST, load_vocabulary, read_lineage, read_manifest, write_vocabulary
 from pantok.vocabulary import Vocabulary
 
@@ -29,11 +31,25 @@ FIRST = "vocabulary"
 
 def folders(store: Path) -> list[Path]:
     """The directories of a store's vocabularies, the oldest first. Raises StoreError if one is missing."""
+    if mirror_at(store) is not None:
+        number = 1
+        while _fetched(store / FOLDER / f"{number:04d}"):
+            number += 1
     numbers = sorted(int(name) for name in _names(store) if name.isdecimal())
     for wanted, number in enumerate(numbers, 1):
         if wanted != number:
             raise StoreError(store / FOLDER / f"{wanted:04d}", "is missing", "restore it from a copy")
     return [store / FIRST, *(store / FOLDER / f"{number:04d}" for number in numbers)]
+
+
+def _fetched(folder: Path) -> bool:
+    """Whether a store in object storage has a vocabulary of this number; then it is in the mirror."""
+    if not present(folder / MANIFEST):
+        return False
+    for name in read_manifest(folder)["files"]:
+        if not present(folder / name):
+            raise StoreError(folder / name, "is missing", "restore it from a copy")
+    return True
 
 
 def ids(store: Path, first: str, known: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -59,18 +75,16 @@ def lines_of(store: Path) -> list[dict[str, Any]]:
 def add(store: Path, vocabulary: Vocabulary, lineage: Iterable[Mapping[str, Any]], number: int) -> bool:
     """Puts a vocabulary there as the `number`th after the first; False if another writer was quicker.
 
-    Raises StoreError if the disk refuses, and for a store in object storage.
+    Raises StoreError if the disk refuses.
     """
-    if mirror_at(store) is not None:
-        raise StoreError(
-            store, "cannot take in another vocabulary in object storage", "encode into a local store and copy that"
-        )
-    parent = store / FOLDER
+    parent, mirror = store / FOLDER, mirror_at(store)
     try:
         parent.mkdir(exist_ok=True)
         sweep_stages(parent)
         with staged(parent, f"{number:04d}") as stage:
             write_vocabulary(vocabulary, stage, lineage)
+            if mirror is not None and not mirror.put_whole(stage, parent / f"{number:04d}", MANIFEST):
+                return False
             publish(stage, parent / f"{number:04d}", replace=False)
     except FileExistsError:
         return False

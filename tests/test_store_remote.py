@@ -8,6 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 
 import pytest
+import soundfile
 
 pytest.importorskip("obstore", reason="stores in object storage need obstore")
 if find_spec("moto") is None or find_spec("flask_cors") is None:
@@ -16,9 +17,11 @@ if find_spec("moto") is None or find_spec("flask_cors") is None:
 from pantok.errors import StoreError
 from pantok.formats import store_disk
 from pantok.formats.store import Store
+from pantok.formats.store_remote import Mirror
 from pantok.formats.store_verify import verify_store
 from pantok.loader import StreamDataset
 from tests.store_streams import a_stream, a_vocabulary, assert_equal
+from tests.test_encode_grow import SAMPLES, SECOND, THIRD, grown, wide_stream
 from tests.test_store_faults import a_long_stream
 
 VOCABULARY = a_vocabulary()
@@ -95,8 +98,6 @@ def test_two_writers_race_for_each_number(url, monkeypatch, tmp_path) -> None:
     second = Store.open(url)
     mirrors = {str(first.path): "first", str(second.path): "second"}
     assert len(mirrors) == 2
-    from pantok.formats.store_remote import Mirror
-
     store_disk.MIRRORS[str(first.path)] = Mirror(url, first.path)
     for n in range(10, 14):
         (first if n % 2 else second).write([a_stream(n, VOCABULARY)])
@@ -142,6 +143,70 @@ def test_training_and_the_command_line(url, tmp_path, pantok) -> None:
     done = pantok("verify", url)
     assert done.code == 0, done.out + done.err
     assert os.environ["PANTOK_CACHE"]
+
+
+def test_a_store_takes_in_later_vocabularies_whole_or_not_at_all(url, monkeypatch, tmp_path) -> None:
+    first = Store.open(url)
+    other_machine(monkeypatch, tmp_path / "second")
+    second = Store.open(url)
+    mirrors = [Mirror(url, store.path) for store in (first, second)]
+    for store, mirror in zip((first, second), mirrors, strict=True):
+        store_disk.MIRRORS[str(store.path)] = mirror
+    put = mirrors[1]._api.put
+    heads: list[str] = []
+
+    def dying(at_head: bool):
+        """A writer that dies before it puts the manifest of the vocabulary, or right after."""
+
+        def put_or_die(to, key, *words, **more):
+            if key.endswith("manifest.json"):
+                heads.append(key)
+                if at_head:
+                    raise OSError("no more")
+            elif heads and not at_head:
+                raise OSError("no more")
+            return put(to, key, *words, **more)
+
+        return put_or_die
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirrors[1]._api, "put", dying(at_head=True))
+        with pytest.raises(StoreError, match="cannot be written: no more"):
+            second.extend(SECOND, [])
+    assert heads == ["vocabularies/0001/manifest.json"]
+    first.refresh()
+    assert first.vocabulary_ids == (VOCABULARY.id,), "it has left nothing"
+    heads.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(mirrors[1]._api, "put", dying(at_head=False))
+        with pytest.raises(StoreError, match="cannot be written: no more"):
+            second.extend(SECOND, [])
+    assert not first.extend(grown(VOCABULARY, 1, 7), []), "it had won before it died"
+    assert first.vocabulary_id == SECOND.id
+    first.write([wide_stream(8, SECOND)])
+    assert first.extend(THIRD, [])
+    second.refresh()
+    assert second.vocabulary_ids == (VOCABULARY.id, SECOND.id, THIRD.id)
+    second.write([wide_stream(9, THIRD)])
+    other_machine(monkeypatch, tmp_path / "third")
+    store = Store.open(url)
+    assert store.vocabulary.id == THIRD.id and len(store) == 6
+    for number, written in ((8, SECOND), (9, THIRD)):
+        assert_equal(store.read(f"episode-{number:03d}"), wide_stream(number, written))
+    assert list(verify_store(url)) == []
+
+
+def test_a_vocabulary_grows_while_it_encodes_there(url, vocabulary, tmp_path, pantok, monkeypatch) -> None:
+    new, fresh = tmp_path / "new", f"{url.removesuffix('home.zarr')}grown.zarr"
+    new.mkdir()
+    values, rate = soundfile.read(SAMPLES / "music" / "tabla.ogg", always_2d=True)
+    soundfile.write(new / "tabla.wav", values[: 5 * rate], rate)
+    done = pantok("encode", new, "--grow", "--max-new", 200, "--vocab", vocabulary, "-o", fresh, "--json")
+    assert done.code == 0, done.err
+    other_machine(monkeypatch, tmp_path / "third")
+    store = Store.open(fresh)
+    assert json.loads(done.out)["vocabularies"] == list(store.vocabulary_ids) and len(store.vocabulary_ids) == 2
+    assert list(store.read("tabla").tracks) and list(verify_store(fresh)) == []
 
 
 def test_messages_name_the_address_and_only_encode_writes_there(url, bucket, vocabulary, tmp_path, pantok) -> None:
