@@ -103,6 +103,8 @@ def command(
     share, device = from_torchrun(device)
     run = common.Run(quiet or share.rank > 0, as_json)
     folder = RunFolder(output)
+    if from_run is not None and from_run.resolve() == output.resolve():
+        raise OptionError(f"--from-run {from_run}", "is the run to be written", "name another -o")
     goes_on = folder.exists and not force
     parent = None if from_run is None or goes_on else Parent(from_run)
     if parent is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAY_CHANGE = {
     "length", "batch", "accumulate", "steps", "learning_rate", "warmup", "decay", "weight_decay", "clip", "ema", "seed",
     "precision", "compile", "action_loss", "action_dropout", "held_out", "flow", "ground", "evaluate_every",
-    "evaluate_windows",
+    "evaluate_windows", "stages",
 }  # fmt: skip
 """Settings that a run need not share with the one that it goes on from."""
 
@@ -53,7 +53,8 @@ class Parent:
         """Its own, changed by what is given. Raises OptionError for what cannot be changed."""
         if preset != "tiny" and preset != self.config.preset:
             raise OptionError(f"--preset {preset}", f"is not that of {self.folder.path}, {self.config.preset}", _LEAVE)
-        config = self.config.changed(file, **given)
+        # Its modules are trained: they are not taken apart again.
+        config = replace(self.config, stages={}).changed(file, **given)
         for name in sorted({f.name for f in fields(config)} - MAY_CHANGE):
             wanted, there = getattr(config, name), getattr(self.config, name)
             if wanted != there:

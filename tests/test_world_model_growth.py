@@ -229,6 +229,7 @@ def test_the_commands(store: Path, data: StreamDataset, tmp_path: Path) -> None:
 
     for wrong, message in (
         (["train-wm", store, "-o", tmp_path / "run2", "--from-run", tmp_path / "run3"], "does not go on from"),
+        (["train-wm", store, "-o", tmp_path / "run", "--from-run", tmp_path / "run", "-f"], "name another -o"),
         (["train-wm", store, "-o", tmp_path / "x", *more, "--latents", 4], "train latents: is 0 in"),
         (["train-wm", store, "-o", tmp_path / "run", "--vocab", tmp_path / "later.vocab"], "--from-run"),
         (["train-wm", store, "-o", tmp_path / "x", "--from-run", tmp_path / "run2", "--vocab",
