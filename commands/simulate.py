@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with what came and what was simulated.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Futures to draw.")
 @click.option(
-    "--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 takes the likeliest."
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="0 takes the code of least error.",
 )
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
 @click.option("--checkpoint", default="best", show_default=True, help="best, last, or step-00000400.")

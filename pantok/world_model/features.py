@@ -44,6 +44,19 @@ def code_features(vocabulary: Vocabulary, dims: int) -> dict[tuple[int, int], np
     return found
 
 
+def shapes_of(vocabulary: Vocabulary, first: int) -> Tensor | None:
+    """float32 (ids, V): what the codes of the extent that begins with id `first` add, in the tokenizer's units; None if
+    its level has no codebook."""
+    extent = next((e for e in vocabulary.extents if e.start == first and e.length), None)
+    if extent is None or extent.kind != "code" or extent.modality not in vocabulary.states:
+        return None
+    state = vocabulary.states[extent.modality]
+    rows = vectors(state, extent.level) if extent.level < len(state.levels) else None
+    if rows is None:
+        return None
+    return torch.from_numpy(np.ascontiguousarray(rows[extent.first : extent.first + extent.length], np.float32))
+
+
 class FeatureTable(nn.Module):
     """(ids, width): a learned row for each id, plus a linear map of its features, one map for each extent."""
 
