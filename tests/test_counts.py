@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pantok.encode import Codec
+from pantok.experience import Clock, Track
 from pantok.formats.store import Store
+from pantok.formats.vocab import load_vocabulary
 from pantok.layout import Layout
 from pantok.loader import StreamDataset
+from pantok.stream import TokenStream
 from pantok.tokenizers.counts import Counts, among
+from pantok.tokenizers.numeric import NumericOptions
 from pantok.tokenizers.numeric_symbols import Alphabet
 from pantok.world_model.backbone import BackboneConfig
 from pantok.world_model.config import TrainConfig
@@ -167,3 +171,22 @@ def test_a_simulated_tick_has_the_codes_that_it_calls_for(store: Path, data: Str
                     assert tokenizer.due(track, tick, codes[:k])(mine.tolist()) is not True, (track.name, tick, k)
                 seen += 1
     assert seen
+
+
+def test_digits_of_a_guaranteed_bound_are_drawn_too(vocabulary: Path) -> None:
+    mine = load_vocabulary(vocabulary)
+    values = np.cumsum(np.random.default_rng(0).normal(size=(200, 2)), 0)
+    track = Track.of_array("proprio", values, Clock.regular(50, 200), channels=("x", "y"))
+    tokens = Codec(mine).tokenizer("numeric").encode(track, NumericOptions(max_error=1e-4))
+    assert len(tokens.levels[1].codes)
+    stream = TokenStream("walk", {"proprio": tokens}, mine.id)
+    torch.manual_seed(0)
+    simulation = Simulation(
+        WorldModel(mine, CONFIG), Layout.of("default"), stream, 2 * 10**9, 3 * 10**9, config=SimulateConfig(longest=1e3)
+    )
+    assert sum(step.drawn for step in simulation) > 0
+    found = simulation.stream.tracks["proprio"]
+    for tick in range(found.ticks):
+        codes = [level.of_tick(tick) for level in found.levels]
+        assert len(codes[1]) == len(tokens.levels[1].of_tick(tick)) > 0
+    assert np.isfinite(Codec(mine).tokenizer("numeric").decoded(found)).all()

@@ -304,7 +304,8 @@ class Simulation:
         switch ends the unit; then its latents."""
         self._marker(unit, track, role)
         vocabulary, modality, names = self._vocabulary, track.modality, self._model.kinds.names
-        depth = self._layout.depth(track, vocabulary.levels(modality))
+        specs = vocabulary.levels(modality)
+        depth = self._layout.depth(track, specs)
         places = {kind: p for kind, n in enumerate(names) if (p := _level_of(n, modality)) is not None and p < depth}
         codes: list[list[int]] = [[] for _ in range(depth)]
         tokenizer = self._tokenizer(modality) if self._counted else None
@@ -313,6 +314,11 @@ class Simulation:
         made = self._made[track.name]
         while drawn < self._longest[track.name]:
             levels, may_end = counts.options(level)
+            if levels and not may_end and specs[levels[0]].role == "digit":
+                level = levels[0]
+                self._draw_digit(unit, role, level, specs[level].cardinality, codes[level])
+                drawn += 1
+                continue
             allowed: dict[int, Tensor | None] = {kind: None for kind, place in places.items() if place in levels}
             if self._composer is not None:
                 for kind in (k for k, name in enumerate(names) if name.startswith("composition.")):
@@ -348,6 +354,16 @@ class Simulation:
                 self._feed(vocabulary.control("latent"), role, unit.time_ns, unit.track, whole)
                 made.latents.setdefault(unit.tick, []).append(whole)
         return drawn
+
+    def _draw_digit(self, unit: _Unit, role: str, level: int, base: int, found: list[int]) -> None:
+        """A digit that refines what the pieces said. All levels share their ids; a mark says which one it is."""
+        if not found:
+            self._feed(self._vocabulary.control(f"level_{level}"), role, unit.time_ns, unit.track)
+        kind = self._model.kinds.names.index("digit")
+        first, stop = self._model.kinds.starts[kind], self._model.kinds.stops[kind]
+        number = self._draw_code(kind, torch.arange(stop - first) < base)
+        found.append(number - first)
+        self._feed(number, role, unit.time_ns, unit.track)
 
     def _draw(self, allowed: Mapping[int, Tensor | None], may_end: bool) -> int | None:
         """The id of what comes next within the unit, or None where it ends. allowed: kinds, and which ids of them, bool
