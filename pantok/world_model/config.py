@@ -35,9 +35,10 @@ class TrainConfig:
     flow: weight of the flow-matching loss beside the likelihood of the codes. ground: weight of the loss in the space
     of observations (paper, equation 8); align: what it moves: `none`, the head alone (`frozen`: hidden states are
     detached, the decoder only looks on), or everything (`joint`). ground_hours: of training episodes whose observations
-    are kept for it, at most. hint: width of the layer by which what the last two observations foretell of a state goes
-    into the elements that say it; 0 for none. grammar: the switch is not asked what the codes before
-    tell (`pantok.world_model.grammar`). stages: shares of the steps by stage (`pantok.world_model.stages`); empty: all
+    are kept for it, at most. decode: weight of the same loss through the tokenizers' decoders, code by code
+    (`pantok.world_model.decoding`). hint: width of the layer by which what the last two observations foretell of a
+    state goes into the elements that say it; 0 for none. grammar: the switch is not asked what the codes before tell
+    (`pantok.world_model.grammar`). stages: shares of the steps by stage (`pantok.world_model.stages`); empty: all
     parts together from the first step on.
     """
 
@@ -65,6 +66,7 @@ class TrainConfig:
     objective: str = "generative"
     flow: float = 0.5
     ground: float = 0.5
+    decode: float = 0.0
     align: str = "joint"
     hint: int = 128
     grammar: bool = True

@@ -25,6 +25,7 @@ from pantok.layout import ROLES, Layout
 from pantok.vocabulary import Vocabulary
 from pantok.world_model.backbone import Backbone, Cache
 from pantok.world_model.config import TrainConfig
+from pantok.world_model.decoding import ExpectedDecode
 from pantok.world_model.features import FeatureTable, code_features
 from pantok.world_model.grammar import Grammar
 from pantok.world_model.grounded import GroundedHead
@@ -41,7 +42,8 @@ BITS = 1 / math.log(2)
 class Losses:
     """Sums over the elements of a batch. nll: nats of gate and codes, a likelihood. flow: the flow-matching loss,
     which is not one. ground: nats a value of what is observed next, by state. latent: the loss of the JEPA family, by
-    state, if that is the objective. Weights are of the training loss."""
+    state, if that is the objective. decode: squared error of the expected code, by element. Weights are of the training
+    loss."""
 
     nll: Tensor
     gate: Tensor
@@ -50,12 +52,14 @@ class Losses:
     flow_weight: float
     ground_weight: float
     latent: Tensor
+    decode: Tensor
+    decode_weight: float
 
     def mean(self, counts: Mapping[str, float], stage: Stage | None = None) -> Tensor:
         """The training loss: each part that counts in the stage, over its elements in the whole step."""
         codes, flows, aligned = (True, True, True) if stage is None else (stage.codes, stage.flows, stage.aligned)
         return (
-            codes * self.nll / max(1.0, counts["elements"])
+            codes * (self.nll + self.decode_weight * self.decode) / max(1.0, counts["elements"])
             + flows * self.flow_weight * self.flow / max(1.0, counts["latents"])
             + aligned * (self.ground_weight * self.ground + self.latent) / max(1.0, counts["states"])
         )
@@ -78,11 +82,12 @@ class Losses:
             "flow_loss": sums["flow"] / latents,
             "ground_loss": sums["ground"] / max(1.0, counts["states"]),
             "latent_loss": sums["latent"] / max(1.0, counts["states"]),
+            "decode_loss": sums["decode"] / elements,
             "elements": counts["elements"],
         }
 
 
-_SUMS = ("nll", "gate", "flow", "ground", "latent")
+_SUMS = ("nll", "gate", "flow", "ground", "latent", "decode")
 
 
 class Hint(nn.Module):
@@ -142,6 +147,7 @@ class WorldModel(nn.Module):
         self.latent_in = nn.ModuleDict({m: nn.Linear(d, width) for m, d in self.latent_dims.items()})
         self.backbone = Backbone(config.backbone)
         self.switch = Switch(width, self.kinds, features)
+        self.decoding = ExpectedDecode(vocabulary, self.switch) if config.decode else None
         self.grammar = Grammar.of(vocabulary, self.kinds, Layout.of(config.layout)) if config.grammar else None
         self.flows = nn.ModuleDict()
         if self.latent_dims:
@@ -230,6 +236,9 @@ class WorldModel(nn.Module):
         ids = inputs.ids[:, 1:][inputs.predict[:, 1:]]
         kinds = self.kinds_of(inputs)[:, 1:][inputs.predict[:, 1:]]
         gate, code = self.switch.log_prob(before, ids, kinds, self.admitted(inputs))
+        decode = hidden.new_zeros(())
+        if self.decoding is not None:
+            decode = self.decoding.losses(self.switch, before, ids, kinds).sum()
         flow = hidden.new_zeros(())
         for modality, (values, place) in inputs.latents.items():
             mine = place[inputs.predict.reshape(-1)[place]]
@@ -242,7 +251,18 @@ class WorldModel(nn.Module):
             # The decoder that only looks on (`frozen`) is the ablation of DINO-WM (Zhou et al. 2024).
             state = state.detach() if self.config.align == "frozen" else state
             ground = self.grounded.losses(state, ends.inputs, ends.target, ends.present).sum()
-        return Losses(-(gate + code).sum(), -gate.sum(), flow, ground, self.config.flow, self.config.ground, latent)
+        weights = self.config
+        return Losses(
+            -(gate + code).sum(),
+            -gate.sum(),
+            flow,
+            ground,
+            weights.flow,
+            weights.ground,
+            latent,
+            decode,
+            weights.decode,
+        )
 
     def _latent_loss(self, hidden: Tensor, ends: Ends | None, seed: tuple[int, ...]) -> Tensor:
         """A sum over states. Variances and projections are of the part of a batch that a process works on at once."""
