@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     "--from-run", type=click.Path(path_type=Path),
     help="Go on with what another run learned, under a vocabulary that grew out of its own.",
 )  # fmt: skip
+@click.option(
+    "--init-from", type=click.Path(path_type=Path), metavar="LLM",
+    help="A pretrained language model as the backbone: a Hugging Face folder (Llama, Mistral, Qwen2, Qwen3).",
+)  # fmt: skip
 @click.option("--steps", type=int, help="Steps of training in all.")
 @click.option("--length", type=int, help="Ids of a window.")
 @click.option("--batch", type=int, help="Windows of a step, over all processes.")
@@ -61,6 +65,7 @@ def command(
     config_path: Path | None,
     vocab: Path | None,
     from_run: Path | None,
+    init_from: Path | None,
     tensorboard: bool,
     wandb: str | None,
     staged: bool | None,
@@ -82,12 +87,14 @@ def command(
       pantok train-wm home.zarr -o run/ --preset small --device cuda --tensorboard
       torchrun --nproc-per-node 2 -m pantok train-wm home.zarr -o run/
       pantok train-wm home.zarr -o run2/ --from-run run/ --vocab grown.vocab
+      pantok train-wm home.zarr -o run3/ --init-from path/to/llm
     """
     import torch
 
     from pantok.commands.simulate import settings_of
     from pantok.commands.train_wm_loop import train
     from pantok.commands.train_wm_parent import Parent
+    from pantok.commands.train_wm_pretrained import Pretrained
     from pantok.commands.train_wm_task import Task
     from pantok.formats.metric_sinks import wandb_package
     from pantok.formats.runs import RunFolder
@@ -113,6 +120,9 @@ def command(
         config = settings_of(folder).changed(config_path, **given)
     else:
         config = TrainConfig.of(preset, config_path, **given)
+    llm = None if init_from is None else Pretrained(init_from, from_run, folder if goes_on else None)
+    if llm is not None:
+        config = llm.settings(config)
     if share.world > 1:
         torch.distributed.barrier()  # all have looked before one makes the folder
     if goes_on:
@@ -123,6 +133,8 @@ def command(
     _check_device(device)
     vocabulary = None if vocab is None else load_vocabulary(vocab)
     task = Task(store, config, folder if goes_on else None, share, run, vocabulary, parent)
+    if llm is not None:
+        llm.check(task.data.vocabulary)
     trainer = task.trainer(device)
     document = {
         "store": str(store),
@@ -134,6 +146,7 @@ def command(
         "latent_dims": task.dims,
         "latent_modalities": task.modalities,
         "train": _plain(asdict(config)),
+        "init_from": llm.facts if llm else folder.config.get("init_from") if goes_on else None,
         "from_run": parent.facts if parent else folder.config.get("from_run") if goes_on else None,
     }
     run.say(
@@ -163,6 +176,8 @@ def command(
         if parent is not None:
             parent.into(trainer, counts)
             _say_growth(run, parent, task)
+        if llm is not None:
+            run.say(llm.into(trainer))
     sinks = _sinks(folder, document, trainer.step, tensorboard, wandb) if share.rank == 0 else []
     final = train(run, trainer, task, folder, sinks)
     if share.world > 1:

@@ -10,6 +10,7 @@ RMSNorm (Zhang, Sennrich 2019), rotary positions (Su et al. 2021), SwiGLU (Shaze
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +25,12 @@ from pantok.errors import OptionError
 class BackboneConfig:
     """width: of the hidden vectors. layers, heads, kv_heads: kv_heads divides heads, heads divides width.
     hidden: of the feed-forward, 0 = 8/3 of the width in multiples of 32. longest_s: the longest time, in seconds, that
-    a rotary frequency tells apart; shortest_s: the shortest."""
+    a rotary frequency tells apart; shortest_s: the shortest.
+
+    What pretrained language models have otherwise: head, of a head's width, 0 = width / heads; norm_eps; qkv_bias;
+    norm_heads, queries and keys normalised; rope_llama3, (factor, low, high, original length) by which Llama 3 scales
+    its frequencies; positions: `shared` between index and seconds by halves, or `added`: all pairs turn with the index
+    and the slowest quarter also with the seconds, so that where no time passes it is the language model's."""
 
     width: int = 128
     layers: int = 4
@@ -34,19 +40,27 @@ class BackboneConfig:
     rope_base: float = 10_000.0
     shortest_s: float = 0.02
     longest_s: float = 600.0
+    head: int = 0
+    norm_eps: float = 1e-6
+    qkv_bias: bool = False
+    norm_heads: bool = True
+    rope_llama3: tuple[float, ...] = ()
+    positions: str = "shared"
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or self.heads % self.kv_heads or (self.width // self.heads) % 4:
+        if (not self.head and self.width % self.heads) or self.heads % self.kv_heads or self.head_width % 4:
             raise OptionError(
                 "backbone", f"width {self.width}, heads {self.heads}, kv_heads {self.kv_heads} do not divide",
                 "heads times a multiple of 4 is the width, kv_heads divides heads",
             )  # fmt: skip
+        if self.positions not in ("shared", "added"):
+            raise OptionError("backbone positions", f"cannot be {self.positions}", "known: shared, added")
         if not 0 < self.shortest_s < self.longest_s:
             raise OptionError("backbone", "shortest_s is not below longest_s", "e.g. 0.02 and 600")
 
     @property
     def head_width(self) -> int:
-        return self.width // self.heads
+        return self.head or self.width // self.heads
 
     @cached_property
     def feed_forward(self) -> int:
@@ -91,24 +105,24 @@ class Cache:
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, 1e-6)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class _Block(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        width, d = config.width, config.head_width
+        width, d, eps = config.width, config.head_width, config.norm_eps
         self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, d
-        self.before = RMSNorm(width)
-        self.qkv = nn.Linear(width, (config.heads + 2 * config.kv_heads) * d, bias=False)
-        self.query_norm, self.key_norm = RMSNorm(d), RMSNorm(d)
-        self.out = nn.Linear(width, width, bias=False)
-        self.between = RMSNorm(width)
+        self.before = RMSNorm(width, eps)
+        self.qkv = nn.Linear(width, (config.heads + 2 * config.kv_heads) * d, bias=config.qkv_bias)
+        self.query_norm, self.key_norm = (RMSNorm(d, eps) if config.norm_heads else nn.Identity() for _ in range(2))
+        self.out = nn.Linear(config.heads * d, width, bias=False)
+        self.between = RMSNorm(width, eps)
         self.up = nn.Linear(width, 2 * config.feed_forward, bias=False)
         self.down = nn.Linear(config.feed_forward, width, bias=False)
 
@@ -138,12 +152,19 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.width)
+        self.norm = RMSNorm(config.width, config.norm_eps)
         pairs = config.head_width // 2
-        by_index = config.rope_base ** -(torch.arange(pairs - pairs // 2, dtype=torch.float64) / (pairs - pairs // 2))
-        periods = torch.logspace(0, 1, pairs // 2, base=config.longest_s / config.shortest_s, dtype=torch.float64)
+        timed = pairs // 2 if config.positions == "shared" else max(1, pairs // 4)
+        placed = pairs - timed if config.positions == "shared" else pairs
+        by_index = config.rope_base ** -(torch.arange(placed, dtype=torch.float64) / placed)
+        if config.rope_llama3:
+            by_index = _llama3(by_index, *config.rope_llama3)
+        periods = torch.logspace(0, 1, timed, base=config.longest_s / config.shortest_s, dtype=torch.float64)
+        by_second = 2 * torch.pi / (config.shortest_s * periods)
+        if config.positions == "added":
+            by_second = F.pad(by_second, (pairs - timed, 0))
         self.register_buffer("by_index", by_index, persistent=False)
-        self.register_buffer("by_second", 2 * torch.pi / (config.shortest_s * periods), persistent=False)
+        self.register_buffer("by_second", by_second, persistent=False)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 scale = (2 * config.layers) ** -0.5 if name.endswith(("out.weight", "down.weight")) else 1.0
@@ -164,8 +185,16 @@ class Backbone(nn.Module):
 
     def _turn(self, index: Tensor, time_s: Tensor) -> Tensor:
         """(2, B, 1, L, head_width / 2): cosine and sine. Angles in float64: an hour is many turns."""
-        angle = torch.cat([index.double()[..., None] * self.by_index, time_s.double()[..., None] * self.by_second], -1)
+        places, seconds = index.double()[..., None] * self.by_index, time_s.double()[..., None] * self.by_second
+        angle = places + seconds if self.config.positions == "added" else torch.cat([places, seconds], -1)
         return torch.stack([angle.cos(), angle.sin()])[:, :, None]
+
+
+def _llama3(frequencies: Tensor, factor: float, low: float, high: float, original: float) -> Tensor:
+    """Frequencies as Llama 3.1 scales them: slow ones by 1 / factor, fast ones not, those between smoothly."""
+    turns = original * frequencies / (2 * math.pi)
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (smooth + (1 - smooth) / factor)
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:

@@ -243,9 +243,13 @@ class Trainer:
         for modality, many in latents.items():
             head: Any = self.model.flows[modality]
             head.fit_scale(torch.cat(many))
+        self.average_anew()
+        return ids, kinds
+
+    def average_anew(self) -> None:
+        """Averages begin with the weights that there are."""
         if self.average is not None:
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        return ids, kinds
 
     def averaged(self) -> WorldModel:
         """The model with averaged weights, for measuring; the model itself where none are kept."""
