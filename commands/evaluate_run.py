@@ -102,7 +102,8 @@ def _baselines(
     from pantok.errors import PantokError
     from pantok.formats.store import Store
     from pantok.loader import StreamDataset
-    from pantok.world_model.beside import counted, ngram_bits, resampled, xz_rate
+    from pantok.world_model.beside import counted, ngram_bits, xz_rate
+    from pantok.world_model.intervals import resampled
 
     xz = xz_rate(batches, rate)
     baselines: dict[str, Any] = {"xz_bits_per_second": xz["value"], "xz_bits_per_second_95": xz["95"]}
@@ -130,7 +131,7 @@ def _baselines(
 def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
     import numpy as np
 
-    from pantok.world_model.measure import bootstrap
+    from pantok.world_model.intervals import resampled
 
     if not seen:
         return {}
@@ -140,7 +141,7 @@ def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
         "points": len(seen),
         "psnr_simulated": float(np.mean([e["simulated"] for e in each])),
         "psnr_copy_last": float(np.mean([e["copy_last"] for e in each])),
-        "gain_95": list(bootstrap(gain)) if len(gain) > 1 else None,
+        "gain_95": resampled(gain, np.ones(len(gain)))["95"],
     }
 
 
@@ -165,7 +166,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if switch:
         lines.append(
             f"The switch: {switch['cross_entropy_bits']:.3f} bits an id to say what speaks next, "
-            f"{switch['entropy_bits']:.3f} expected; calibration error {switch['calibration_error']:.3f}."
+            f"{switch['entropy_bits']:.3f} expected; calibration error {switch['calibration_error']:.4f}"
+            f"{_between(switch['calibration_error_95'], 4)}."
         )
     for modality, found in document["latents"].items():
         lines.append(
@@ -177,7 +179,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if actions:
         lines.append(
             f"What is observed costs {actions['recorded']:.3f} bits an id knowing the actions, "
-            f"{actions['without']:.3f} without them, {actions['shuffled']:.3f} with those of other times."
+            f"{actions['without']:.3f} without them, {actions['shuffled']:.3f} with those of other times; "
+            f"they tell {actions['information']:.4f} bits an id{_between(actions['information_95'], 4)}."
         )
     if foresight:
         lines.append(

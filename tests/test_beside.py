@@ -8,8 +8,9 @@ import torch
 
 from pantok.evolve.predictor import NGram
 from pantok.world_model.baselines import xz_bits
-from pantok.world_model.beside import _compared, counted, ngram_bits, resampled, xz_rate
+from pantok.world_model.beside import _compared, counted, ngram_bits, xz_rate
 from pantok.world_model.inputs import Inputs
+from pantok.world_model.intervals import resampled
 
 
 def windows(ids: np.ndarray, predict: np.ndarray, document: np.ndarray | None = None) -> Inputs:

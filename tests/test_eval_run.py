@@ -64,7 +64,10 @@ def test_the_command(trained: Path, store: Path, tmp_path: Path) -> None:
             "copy_last", "ridge",
         }  # fmt: skip
     assert found["foresight"]["points"] == 2 and 3 < found["foresight"]["psnr_copy_last"] < 99
-    assert set(found["actions"]) == {"recorded", "without", "shuffled", "information"}
+    assert {"recorded", "without", "shuffled"} < set(found["actions"])
+    for values, name in ((found["actions"], "information"), (found["actions"], "misled"),
+                         (found["switch"], "calibration_error")):  # fmt: skip
+        assert values[f"{name}_95"][0] <= values[name] <= values[f"{name}_95"][1]
     html = page.read_text()
     assert html.count("data:image/png") >= 8 and "the last frame, repeated" in html
     again = run("eval", trained, "--points", 0, "--html", page)
@@ -123,6 +126,8 @@ def test_a_model_that_hears_nothing_learns_nothing_from_actions(store: Path) -> 
     gap = data.vocabulary.control("gap")
     heard = action_information(model, batches, gap)
     assert heard["recorded"] != heard["shuffled"]
+    low, high = heard["misled_95"]
+    assert heard["misled"] == pytest.approx(heard["shuffled"] - heard["recorded"]) and low <= heard["misled"] <= high
     with torch.no_grad():
         ids = torch.cat([batches[0].ids[batches[0].role == 1].unique(), torch.tensor([gap])])
         model.embed.weight[ids] = 0.0

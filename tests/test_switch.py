@@ -160,6 +160,20 @@ def test_the_report_tells_a_calibrated_gate_from_one_that_is_not() -> None:
     assert good.entropy_bits == pytest.approx(good.cross_entropy_bits, abs=0.02)
     assert bad.entropy_bits < bad.cross_entropy_bits - 0.2
     assert sum(good.usage) == pytest.approx(1) and good.elements == 20_000
+    # Over resampled windows: around the error, and the wider the fewer windows there are.
+    spread = []
+    for count in (10, 200):
+        windows = torch.arange(20_000) % count
+        interval = gate_report(("a", "b", "c"), sharp, kinds, windows).calibration_95
+        assert interval is not None and interval[0] < bad.calibration_error < interval[1]
+        low, high = gate_report(("a", "b", "c"), true, kinds, windows).calibration_95 or (1, 1)
+        assert low < 0.005 and high < 0.03
+        spread.append(interval[1] - interval[0])
+    # As many ids of a wrong gate: in whole windows they leave more open than one here and there.
+    window, index = torch.arange(20_000) // 1000, torch.arange(20_000)
+    whole, single = (torch.where((n % 2 == 0)[:, None], true, sharp) for n in (window, index))
+    apart, mixed = (gate_report(("a", "b", "c"), g, kinds, window).calibration_95 for g in (whole, single))
+    assert apart is not None and mixed is not None and apart[1] - apart[0] > 1.5 * (mixed[1] - mixed[0])
     # By hand: half is promised of each of two kinds, and it is always the first: all of the promise is off by a half.
     half = gate_report(("a", "b"), torch.full((10, 2), 0.5).log(), torch.zeros(10, dtype=torch.int64))
     assert half.calibration_error == pytest.approx(0.5) and half.entropy_bits == pytest.approx(1)

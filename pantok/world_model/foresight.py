@@ -18,6 +18,7 @@ from pantok.encode import Codec
 from pantok.layout import ROLES, Layout
 from pantok.stream import TokenStream, TrackTokens
 from pantok.world_model.inputs import Foretold, Inputs
+from pantok.world_model.intervals import resampled
 from pantok.world_model.measure import measure
 from pantok.world_model.model import WorldModel
 from pantok.world_model.simulate import SimulateConfig, Simulation
@@ -91,7 +92,8 @@ def foresee(
 def action_information(model: WorldModel, batches: Sequence[Inputs], hidden_id: int, seed: int = 0) -> dict[str, Any]:
     """Bits an element of what is observed: with the recorded actions, without them, and with those of other times.
 
-    What actions tell is the difference; a model that does not listen shows none. Empty if there are no actions.
+    What actions tell (`information`) and what wrong ones cost (`misled`) are the differences, with their 95% intervals
+    over resampled windows; a model that does not listen shows none. Empty if there are no actions.
     """
     is_action = [b.role == ROLES.index("action") for b in batches]
     if not any(bool(a.any()) for a in is_action):
@@ -119,16 +121,21 @@ def action_information(model: WorldModel, batches: Sequence[Inputs], hidden_id: 
         name: _observed(model, given)
         for name, given in (("recorded", batches), ("without", without), ("shuffled", shuffled))
     }
-    return {**found, "information": found["without"] - found["recorded"]}
+    counts, spent = found["recorded"]
+    document: dict[str, Any] = {name: float(bits.sum() / max(1.0, counts.sum())) for name, (_, bits) in found.items()}
+    for difference, case in (("information", "without"), ("misled", "shuffled")):
+        interval = resampled(found[case][1] - spent, counts)
+        document |= {difference: interval["value"], f"{difference}_95": interval["95"]}
+    return document
 
 
 def _with(batch: Inputs, **changed: Any) -> Inputs:
     return Inputs(**{**vars(batch), **changed})
 
 
-def _observed(model: WorldModel, batches: Sequence[Inputs]) -> float:
-    count, bits = measure(model, batches).by_role.get("observation", (1, 0.0))
-    return bits / count
+def _observed(model: WorldModel, batches: Sequence[Inputs]) -> np.ndarray:
+    """(2, W): observed ids of each window, and their bits."""
+    return np.array(measure(model, batches).observed, np.float64).T
 
 
 def _video(stream: TokenStream) -> TrackTokens | None:

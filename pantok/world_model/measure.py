@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pantok.layout import ROLES
 from pantok.world_model.inputs import Ends, Inputs
+from pantok.world_model.intervals import resampled
 from pantok.world_model.model import WorldModel
 from pantok.world_model.switch import gate_report
 
@@ -28,8 +29,10 @@ LATENT_STEPS = 64
 @dataclass
 class Measured:
     """Sums over what was measured. by_kind, by_role: {name: (elements, bits)}; by_track: of each track by kind.
-    windows: (elements, bits) of each, for confidence intervals. latents: {modality: (values, bits)}, to a step of
-    `1 / LATENT_STEPS` of a value's deviation. gate: (log gate (N, K), kinds (N,)) of each batch, kinds of `names`."""
+    windows: (elements, bits) of each, for confidence intervals; observed: the same of what has the role of an
+    observation. latents: {modality: (values, bits)}, to a step of
+    `1 / LATENT_STEPS` of a value's deviation. gate: (log gate (N, K), kinds (N,), windows (N,)) of each batch, kinds of
+    `names`."""
 
     elements: float = 0
     bits: float = 0.0
@@ -37,18 +40,19 @@ class Measured:
     by_role: dict[str, list[float]] = field(default_factory=dict)
     by_track: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     windows: list[tuple[float, float]] = field(default_factory=list)
+    observed: list[tuple[float, float]] = field(default_factory=list)
     latents: dict[str, list[float]] = field(default_factory=dict)
-    gate: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    gate: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     names: tuple[str, ...] = ()
 
     def report(self, elements_per_second: float) -> dict[str, Any]:
         """elements_per_second: predicted elements of a second of experience, so that bits become bits a second."""
         each = self.bits / max(1.0, self.elements)
-        rates = np.array([b / e for e, b in self.windows if e])
-        low, high = bootstrap(rates) if len(rates) > 1 else (each, each)
+        elements, bits = np.array([(e, b) for e, b in self.windows if e]).reshape(-1, 2).T
+        rate = resampled(bits, elements, elements_per_second)
         return {
-            "bits_per_second": each * elements_per_second,
-            "bits_per_second_95": [low * elements_per_second, high * elements_per_second],
+            "bits_per_second": rate["value"],
+            "bits_per_second_95": rate["95"] or [rate["value"]] * 2,
             "bits_per_element": each,
             "elements": self.elements,
             "windows": len(self.windows),
@@ -71,15 +75,17 @@ class Measured:
             found[track] = {**self._shares(whole, elements_per_second)[track], "levels": levels}
         return found
 
-    def _switch(self) -> dict[str, float]:
+    def _switch(self) -> dict[str, Any]:
         """How well the gate knows what comes: its entropy, what the kinds cost, and its calibration error."""
         if not self.gate:
             return {}
-        found = gate_report(self.names, torch.cat([g for g, _ in self.gate]), torch.cat([k for _, k in self.gate]))
+        log_gate, kinds, windows = (torch.cat(part) for part in zip(*self.gate, strict=True))
+        found = gate_report(self.names, log_gate, kinds, windows)
         return {
             "entropy_bits": found.entropy_bits,
             "cross_entropy_bits": found.cross_entropy_bits,
             "calibration_error": found.calibration_error,
+            "calibration_error_95": None if found.calibration_95 is None else list(found.calibration_95),
         }
 
     def _shares(self, sums: Mapping[str, list[float]], elements_per_second: float) -> dict[str, dict[str, float]]:
@@ -123,13 +129,16 @@ def measure(model: WorldModel, batches: Iterable[Inputs], states: list[tuple[End
             total.names = model.kinds.names
             before = hidden[:, :-1][predict[:, 1:]]
             gate = model.switch.log_gate(before, model.admitted(inputs))
-            total.gate.append((gate.cpu(), kinds[:, 1:][predict[:, 1:]].cpu()))
+            of = len(total.windows) + predict[:, 1:].nonzero()[:, 0]
+            total.gate.append((gate.cpu(), kinds[:, 1:][predict[:, 1:]].cpu(), of.cpu()))
             for modality, nats, scale in model.latent_nats(inputs, hidden):
                 spent_on = total.latents.setdefault(modality, [0, 0.0])
                 spent_on[0] += nats.numel() * len(scale)
                 spread = float(torch.log2(scale / LATENT_STEPS).sum())
                 spent_on[1] += float(-nats.double().sum() * BITS) - nats.numel() * spread
-            total.windows += list(zip(predict.sum(1).tolist(), bits.sum(1).tolist(), strict=True))
+            seen = predict & (inputs.role == ROLES.index("observation"))
+            for which, each in ((predict, total.windows), (seen, total.observed)):
+                each += zip(which.sum(1).tolist(), (bits * which).sum(1).tolist(), strict=True)
     return total
 
 
@@ -144,10 +153,3 @@ def _by_track(total: Measured, inputs: Inputs, bits: Tensor, kinds: Tensor, name
         found = total.by_track.setdefault(every[track], {}).setdefault(names[kind], [0, 0.0])
         found[0] += int(count[track, kind])
         found[1] += float(spent[track, kind])
-
-
-def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
-    """The 95% interval of the mean, by resampling."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))

@@ -204,7 +204,8 @@ def depth_marginal(
 class GateReport:
     """By kind: usage (share of elements that were of it), expected (the gate's mean). entropy_bits: of the gate, mean;
     cross_entropy_bits: what the kinds cost; the two agree if the gate is calibrated. calibration_error: ECE, over all
-    kinds and bins, the share-weighted mean of |mean probability - frequency|. elements: how many."""
+    kinds and bins, the share-weighted mean of |mean probability - frequency|; calibration_95: its interval over
+    resampled windows, where they are told apart. elements: how many."""
 
     names: tuple[str, ...]
     usage: tuple[float, ...]
@@ -213,12 +214,17 @@ class GateReport:
     cross_entropy_bits: float
     calibration_error: float
     elements: int
+    calibration_95: tuple[float, float] | None = None
 
 
-def gate_report(names: tuple[str, ...], log_gate: Tensor, kinds: Tensor, bins: int = 20) -> GateReport:
-    """log_gate: (N, K) nats. kinds: int (N,), what came. The calibration error is classwise and takes every
-    probability, not the largest alone: bins of equal width, all kinds counted together as N K cases, times K / 2 so
-    that it is the total variation between what the gate says and what came, on the mean over elements."""
+def gate_report(
+    names: tuple[str, ...], log_gate: Tensor, kinds: Tensor, windows: Tensor | None = None, bins: int = 20
+) -> GateReport:
+    """log_gate: (N, K) nats. kinds: int (N,), what came. windows: int (N,), the window that each is of. The calibration
+    error is classwise and takes every probability, not the largest alone: bins of equal width, all kinds counted
+    together as N K cases, times K / 2 so that it is the total variation between what the gate says and what came, on
+    the mean over elements. Its interval is the pivotal one: errors of resampled windows are larger than the error
+    itself, since noise is an error too, and that is taken off."""
     p = log_gate.detach().double().exp().cpu()
     kinds = kinds.cpu()
     count, k = p.shape
@@ -226,7 +232,16 @@ def gate_report(names: tuple[str, ...], log_gate: Tensor, kinds: Tensor, bins: i
         raise OptionError("gate report", "has no elements", "at least one")
     came = F.one_hot(kinds, k).double()
     bin_of = (p * bins).long().clamp_max(bins - 1) + bins * torch.arange(k)
-    gaps = torch.zeros(k * bins, dtype=torch.float64).index_add_(0, bin_of.flatten(), (p - came).flatten())
+    of = torch.zeros(count, dtype=torch.long) if windows is None else windows.cpu().long()
+    each = torch.zeros(int(of.max()) + 1, k * bins, dtype=torch.float64)
+    each.index_put_((of[:, None].expand(-1, k), bin_of), p - came, accumulate=True)
+    error, interval = float(each.sum(0).abs().sum() / (2 * count)), None
+    if len(each) > 1:
+        counts = torch.bincount(of).numpy()
+        drawn = np.random.default_rng(0).multinomial(len(each), np.full(len(each), 1 / len(each)), 1000)
+        errors = np.abs(drawn @ each.numpy()).sum(1) / (2 * np.maximum(drawn @ counts, 1))
+        low, high = np.quantile(errors, (0.025, 0.975))
+        interval = (max(0.0, 2 * error - float(high)), max(0.0, 2 * error - float(low)))
     cost = -log_gate.detach().double().cpu().gather(1, kinds[:, None]).mean() / np.log(2)
     return GateReport(
         names,
@@ -234,6 +249,7 @@ def gate_report(names: tuple[str, ...], log_gate: Tensor, kinds: Tensor, bins: i
         tuple(p.mean(0).tolist()),
         float(-(torch.xlogy(p, p)).sum(-1).mean() / np.log(2)),
         float(cost),
-        float(gaps.abs().sum() / (2 * count)),
+        error,
         count,
+        interval,
     )
