@@ -105,7 +105,7 @@ def merge(
     """
     from pantok.evolve.lineage import line
     from pantok.evolve.merge import duplicates as without_duplicates
-    from pantok.evolve.merge import join
+    from pantok.evolve.merge import join, with_text
     from pantok.formats.vocab import load_vocabulary, read_lineage, save_vocabulary
     from pantok.tokenizers.text import TextTokenizer
     from pantok.vocabulary import Vocabulary
@@ -128,8 +128,8 @@ def merge(
             other = Vocabulary({m: s for m, s in other.states.items() if m != "text"}, other.extents, other.remaps)
         merged, more = join(merged, other, within=within, lineage=read_lineage(path))
         facts += more
-    if text is not None:
-        merged = merge_all([merged], text)
+    if text is not None and vocabularies:
+        merged = with_text(merged, text)
     if duplicates:
         merged, more = without_duplicates(merged, within=within)
         facts += more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pantok.errors import OptionError, VocabularyError
-from pantok.evolve import compose_kernels
+from pantok.evolve import compose_kernels, lineage
 from pantok.evolve.compose import ComposeConfig, Compositions, Corpus, compose, joins_of, learn, with_compositions
+from pantok.evolve.merge import join, with_text
 from pantok.evolve.objective import Passage
 from pantok.layout import KINDS, TokenSequence
 from pantok.vocabulary import Level, TokenizerState, Vocabulary, merge
@@ -199,14 +201,35 @@ def test_options_are_checked() -> None:
             ComposeConfig(**wrong)
 
 
-def test_another_text_model_cannot_move_the_ids_that_compositions_are_made_of() -> None:
-    old = vocabulary()
-    new = with_compositions(old, Compositions(np.array([old.size]), np.array([[old.size - 1, old.size - 2]])))
+def test_another_text_model_moves_compositions_along() -> None:
+    """Ids move, what is composed of what does not; also where something was learned after composing."""
+    old, source = vocabulary(), episodes(motifs(40_000))
+    once = with_compositions(old, compose(old, source, ComposeConfig(merges=64)).learned.first(64))
+    grown = once.with_state(TokenizerState("video", {}, (Level("v", 9),), {}))
     text = TokenizerState("text", {}, (Level("text", 300, "text"),), {})
-    assert merge([old], text).states["text"] is text
+    new = with_text(grown, text)
+    assert new.states["text"] is text and new.table("text", 0).tolist() == list(range(300)) and new.decodes(old)
+    assert lineage.related(new, grown)
+    to = lineage.ids(new, grown)
+    here, there = Compositions.of(grown), Compositions.of(new)
+    assert len(there) == 64 and int(to.max()) == new.size - 1
+    for said, _ in source[:3]:
+        moved = replace(said, ids=to[said.ids].astype(said.ids.dtype))
+        composed = there.sequence(moved)
+        np.testing.assert_array_equal(composed.ids, to[here.sequence(said).ids])
+        np.testing.assert_array_equal(there.expand(composed.ids)[0], moved.ids)
+    assert with_text(new, text).id == new.id and with_text(old, text).id == merge([old], text).id
+
+
+def test_compositions_of_words_do_not_outlive_their_text_model() -> None:
+    words = Vocabulary.build({"text": TokenizerState("text", {}, (Level("text", 300, "text"),), {})})
+    composed = with_compositions(words, Compositions(np.array([words.size]), np.array([[5, 6]])))
     with pytest.raises(VocabularyError, match="compose again"):
-        merge([new], text)
-    assert merge([new, old]).id == new.id
+        with_text(composed, TokenizerState("text", {}, (Level("text", 200, "text"),), {}))
+    lab = vocabulary()
+    joined, _ = join(lab, composed)
+    assert "composition" not in joined.states, "it names ids of the other"
+    assert join(words, composed)[0].id == composed.id
 
 
 @settings(max_examples=60, deadline=None)

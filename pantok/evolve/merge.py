@@ -22,9 +22,9 @@ import numpy as np
 
 from pantok.errors import VocabularyError
 from pantok.evolve import codebooks
-from pantok.evolve.lineage import forebears
+from pantok.evolve.lineage import forebears, ids
 from pantok.quantizers.kmeans import nearest
-from pantok.vocabulary import BASIS, LIFE, TokenizerState, Vocabulary, canonical_json, merge
+from pantok.vocabulary import BASIS, LIFE, NOTHING, TokenizerState, Vocabulary, canonical_json, merge
 
 WITHIN = 0.25
 """Of the usual distance (not its square) between neighbours."""
@@ -132,6 +132,8 @@ def join(
     one of them has is taken as it is. Raises VocabularyError where the two describe a modality in transforms that
     differ (then codes mean different things, and no table makes them the same), or have different text models.
     """
+    if other.reads(home):  # it grew out of home: with its compositions, which name its ids
+        return replace(other, remaps={**other.remaps, **home.remaps}), []
     merged, report = home, []
     texts = {s.digest: s for s in (home.states.get("text"),) if s is not None}
     lines = list(lineage)
@@ -141,11 +143,13 @@ def join(
         if modality == "text":
             texts.setdefault(theirs.digest, theirs)
             continue
+        if modality == "composition":
+            continue  # it names ids of its own vocabulary, and is composed anew
         if mine is None or theirs.descends(mine):
             merged = merged.with_state(theirs)
             continue
-        if mine.descends(theirs) or modality == "composition":
-            continue  # a composition names ids of its own vocabulary, and is composed anew
+        if mine.descends(theirs):
+            continue
         _check(mine, theirs)
         tables: dict[str, np.ndarray] = {}
         state = mine
@@ -170,6 +174,34 @@ def join(
             "merge", "two of the vocabularies have different tokenizers for text", "name the text model to keep"
         )
     return merge([replace(merged, remaps=remaps)], *texts.values()), report
+
+
+def with_text(vocabulary: Vocabulary, text: TokenizerState) -> Vocabulary:
+    """The vocabulary with another text model, whose ids come first: all others move, and compositions with them.
+
+    Raises VocabularyError where a composition holds words of the text model that was there.
+    """
+    mine, composed = vocabulary.states.get("text"), vocabulary.states.get("composition")
+    if composed is None or (mine is not None and mine.digest == text.digest):
+        return merge([vocabulary], text)
+    kept = tuple(e for e in vocabulary.extents if e.modality != "composition")
+    plain = Vocabulary(
+        {m: s for m, s in vocabulary.states.items() if m != "composition"}, kept, vocabulary.remaps
+    )  # fmt: skip
+    new = merge([plain], text)
+    to = np.full(vocabulary.size, NOTHING, np.uint32)
+    to[: plain.size] = ids(new, plain)
+    named = vocabulary.table("composition", 0)
+    to[named] = new.size + np.arange(len(named), dtype=np.uint32)
+    parts = {name: to[composed.tensors[name]] for name in ("left", "right")}
+    if any((p == NOTHING).any() for p in parts.values()):
+        raise VocabularyError(
+            "merge", "compositions hold words of the text model that is there",
+            "merge the text model with the vocabulary as it was before `vocab compose`, then compose again",
+        )  # fmt: skip
+    moved = new.with_state(replace(composed, tensors={**composed.tensors, **parts}))
+    same = {composed.levels[0].name: np.arange(len(named), dtype=np.uint32)}
+    return replace(moved, remaps={**moved.remaps, composed.digest: same})
 
 
 def _level(
