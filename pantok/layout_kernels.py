@@ -125,26 +125,29 @@ def _count(track: np.ndarray, column: int, same: int, row: int) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _mark(track: np.ndarray, levels: np.ndarray, facts: np.ndarray, previous: int, row: int) -> int:
+    """1 if a unit begins with its marker: always, or where its first id does not tell that it begins."""
+    if facts[MARKS] == 1 and previous != track[MODALITY]:
+        for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
+            if _count(track, levels[k, COLUMN], levels[k, COUNT], row) > 0:
+                return 0 if levels[k, MARK] < 0 else 1  # an id that is of its modality alone
+    return 1 if facts[MARKS] > 0 else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _size(tracks: np.ndarray, levels: np.ndarray, facts: np.ndarray, state: np.ndarray, p: int) -> tuple[int, int]:
     """(ids of the unit that the walk stands at, 1 if it begins with its marker)."""
     track = tracks[p]
     row = track[COUNTS] + state[HEAD + len(tracks) + p] * track[COUNTS_STRIDE]
-    size, tells = 0, False
+    size = 0
     for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
         n = _count(track, levels[k, COLUMN], levels[k, COUNT], row)
-        if n == 0:
-            continue
-        if levels[k, MARK] >= 0:
-            size += 1
-        elif size == 0:
-            tells = True  # its first id is of its modality alone
-        size += n
+        if n:
+            size += n + (1 if levels[k, MARK] >= 0 else 0)
     size += _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
     if track[MOST] >= 0:
         size = min(size, track[MOST])
-    mark = 1 if facts[MARKS] == 2 else 0
-    if facts[MARKS] == 1 and (not tells or state[PREVIOUS] == track[MODALITY]):
-        mark = 1
+    mark = _mark(track, levels, facts, state[PREVIOUS], row)
     return size + mark, mark
 
 
@@ -319,13 +322,15 @@ def _write(
         time_ns[at] = facts[EOS_NS]
     state, probe = point.copy(), point.copy()
     share = np.zeros(facts[STEP_IDS], np.int64)
+    times = np.full(count, _END, np.int64)  # of each track's next tick, once it is known
+    whole, codes = stop - start, HEAD + 3 * count
     while state[PLACE] < stop:
         p = _seek(state, count)
         if p < 0:
             break
         track = tracks[p]
         tick = state[HEAD + count + p]
-        when = _time(track, tick)
+        when = times[p] if times[p] != _END else _time(track, tick)
         if state[OPENED] == 0:
             marks = _open(tracks, levels, facts, state, share, probe)
             if marks and start <= state[PLACE] < stop:
@@ -333,50 +338,68 @@ def _write(
                 ids[at], kind[at], level[at], owner[at], role[at] = facts[TICK_ID], 0, 0, 255, nothing
                 time_ns[at] = when
             state[PLACE] += marks
-        size, mark = _size(tracks, levels, facts, state, p)
-        if facts[STEP_IDS]:
-            size = min(size, share[state[UNIT]]) if state[UNIT] < len(share) else 0
-        place = state[PLACE] - start
-        lo, hi = max(place, 0), min(place + size, stop - start)
+        row = track[COUNTS] + tick * track[COUNTS_STRIDE]
+        first = state[PLACE] - start
+        lo, hi, size = max(first, 0), whole, np.int64(-1)
+        if facts[STEP_IDS] or track[MOST] >= 0:
+            size, mark = _size(tracks, levels, facts, state, p)
+            if facts[STEP_IDS]:
+                size = min(size, share[state[UNIT]]) if state[UNIT] < len(share) else 0
+            hi = min(first + size, whole)
+        else:
+            mark = _mark(track, levels, facts, state[PREVIOUS], row)
+        # In one pass: what is written, and the walk moves on.
+        place = first
+        if mark:
+            if lo <= place < hi:
+                ids[place], kind[place], level[place] = track[BEGIN], 0, 0
+            place += 1
+        for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
+            n = _count(track, levels[k, COLUMN], levels[k, COUNT], row)
+            if n == 0:
+                continue
+            if levels[k, MARK] >= 0:
+                if lo <= place < hi:
+                    ids[place], kind[place], level[place] = levels[k, MARK], 0, 0
+                place += 1
+            a, b = max(place, lo), min(place + n, hi)
+            if a < b:
+                kind[a:b], level[a:b] = levels[k, KIND], levels[k, NUMBER]
+                rows, width = levels[k, ROWS], levels[k, SIZE]
+                i = state[codes + k] + (a - place) + levels[k, OFFSET]
+                while a < b:
+                    chunk = i // rows
+                    within = i - chunk * rows
+                    many = min(b - a, rows - within)
+                    address = chunks[levels[k, CHUNK] + chunk] + within * width
+                    if _copy(address, many, width, levels[k], ids[a : a + many]):
+                        bad, bad_at = k, state[codes + k]
+                    a, i = a + many, i + many
+            state[codes + k] += n
+            place += n
+        n = _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
+        a, b = max(place, lo), min(place + n, hi)
+        for j in range(a, b):
+            ids[j], kind[j], level[j], mask[j] = facts[LATENT_ID], LATENT_KIND, 0, 0
+            latents[found, 1], latents[found, 2] = p, state[HEAD + 2 * count + p] + j - place
+            found += 1
+        place += n
+        if size < 0:
+            size, hi = place - first, min(place, whole)
         if lo < hi:
             owner[lo:hi], role[lo:hi], time_ns[lo:hi] = numbers[p], track[ROLE], when
-            if mark:
-                if place >= lo:
-                    ids[place], kind[place], level[place] = track[BEGIN], 0, 0
-                place += 1
-            row = track[COUNTS] + tick * track[COUNTS_STRIDE]
-            for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
-                if place >= hi:
-                    break
-                n = _count(track, levels[k, COLUMN], levels[k, COUNT], row)
-                if n == 0:
-                    continue
-                if levels[k, MARK] >= 0:
-                    if place >= lo:
-                        ids[place], kind[place], level[place] = levels[k, MARK], 0, 0
-                    place += 1
-                a, b = max(place, lo), min(place + n, hi)
-                if a < b:
-                    kind[a:b], level[a:b] = levels[k, KIND], levels[k, NUMBER]
-                    rows, width = levels[k, ROWS], levels[k, SIZE]
-                    i = state[HEAD + 3 * count + k] + (a - place) + levels[k, OFFSET]
-                    while a < b:
-                        chunk = i // rows
-                        within = i - chunk * rows
-                        many = min(b - a, rows - within)
-                        address = chunks[levels[k, CHUNK] + chunk] + within * width
-                        if _copy(address, many, width, levels[k], ids[a : a + many]):
-                            bad, bad_at = k, state[HEAD + 3 * count + k]
-                        a, i = a + many, i + many
-                place += n
-            n = _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
-            a, b = max(place, lo), min(place + n, hi)
-            for j in range(a, b):
-                ids[j], kind[j], level[j], mask[j] = facts[LATENT_ID], LATENT_KIND, 0, 0
-                latents[found, 1], latents[found, 2] = p, state[HEAD + 2 * count + p] + j - place
-                found += 1
         state[PLACE] += size
-        _advance(tracks, levels, facts, state, p)
+        state[HEAD + 2 * count + p] += n
+        state[HEAD + count + p] = tick + 1
+        state[PREVIOUS] = track[MODALITY]
+        state[UNIT] += 1
+        if tick + 1 >= track[TICKS]:
+            state[HEAD + p] = _END
+            continue
+        times[p] = _time(track, tick + 1)
+        passed = times[p] - facts[FIRST_NS] - state[HEAD + p] * facts[WIDTH]
+        if not track[EARLY] and not 0 <= passed < facts[WIDTH]:  # most ticks are in the step of the one before
+            state[HEAD + p] += passed // facts[WIDTH]
     return found, bad, bad_at
 
 
