@@ -113,6 +113,9 @@ def merge(
 
     run = common.Run(quiet, as_json)
     common.refuse_existing(output, force)
+    for path in parts:
+        if not path.exists():
+            raise VocabularyError(path, "there is no such vocabulary or text model", "name what is there")
     folders = [p for p in parts if p.is_dir()]
     models = [p for p in parts if not p.is_dir()] + ([text_model] if text_model else [])
     if len(models) > 1:

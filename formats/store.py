@@ -126,10 +126,11 @@ class Store:
         if vocabulary is None or vocabulary.id == store.vocabulary_id or vocabulary.reads(store.vocabulary):
             return store
         held = {track.modality for track in store.sizes().tracks} or set(store.vocabulary.states)
-        if held & set(unread(vocabulary, store.vocabulary)):
+        if missing := sorted(held & set(unread(vocabulary, store.vocabulary))):
             raise VocabularyError(
-                path,
-                f"was encoded under vocabulary {store.vocabulary_id[:12]}, which {vocabulary.id[:12]} does not read",
+                store._address or path,
+                f"was encoded under vocabulary {store.vocabulary_id[:12]}, whose {' and '.join(missing)} "
+                f"{vocabulary.id[:12]} does not read",
                 f"use its own, {vocabularies.newest_folder(path)}, or encode again into a new store",
             )
         return store

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pantok.evolve.lineage import codes_of
+from pantok.evolve.lineage import codes_of, unread
 from pantok.formats.store import Store
 from pantok.vocabulary import Vocabulary
 
@@ -14,16 +14,18 @@ from pantok.vocabulary import Vocabulary
 def count_codes(path: str | Path, vocabulary: Vocabulary) -> dict[tuple[str, int], np.ndarray]:
     """By modality and level: int64 (cardinality,), how often the store holds each code, as codes of `vocabulary`.
 
-    -1 for a code that came after the store's own vocabulary: that it is not there says nothing.
+    -1 for a code that came after the store's own vocabulary: that it is not there says nothing. Words of another text
+    model are not counted.
 
     Raises VocabularyError if the store was written under a vocabulary that is no ancestor of it.
     """
     store = Store.open(path)
+    others = {"text"} & set(unread(vocabulary, store.vocabulary))
     counts: dict[tuple[str, int], np.ndarray] = {}
     tables: dict[tuple[str, int], np.ndarray] = {}
     for episode in store.episodes:
         for track in store.read(episode, check=False).tracks.values():
-            for number, level in enumerate(track.levels):
+            for number, level in enumerate(track.levels if track.modality not in others else ()):
                 key = track.modality, number
                 if key not in tables:
                     tables[key] = codes_of(vocabulary, store.vocabulary, *key)

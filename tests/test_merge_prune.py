@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pantok import tokenizers
 from pantok.errors import VocabularyError
 from pantok.evolve import codebooks, lineage
-from pantok.evolve.merge import duplicates, join, usual_distance
+from pantok.evolve.merge import duplicates, join, usual_distance, with_text
 from pantok.evolve.prune import entropy, prune
 from pantok.experience import Clock, Track
+from pantok.formats.store import Store
 from pantok.formats.usage import count_codes
 from pantok.formats.vocab import load_vocabulary, save_vocabulary
 from pantok.tokenizers.audio import AudioConfig, AudioTokenizer
@@ -83,6 +84,13 @@ def test_pruned_codes_are_not_chosen_and_old_streams_decode_as_before(vocabulary
     rows = np.zeros((2, new.states["audio"].tensors["gain.tick"].shape[1]))
     later = new.with_state(codebooks.appended(new.states["audio"], level, rows, 9))
     counted = count_codes(store, later)["audio", level]
+    # Words of another text model are other words: they are not counted, and the store says what is not read.
+    worded = with_text(new, TokenizerState("text", {}, (Level("text", 300, "text"),), {}))
+    others = count_codes(store, worded)
+    assert set(others) == {key for key in found if key[0] != "text"}
+    np.testing.assert_array_equal(others["audio", level], found["audio", level])
+    with pytest.raises(VocabularyError, match=r"whose text .* does not read"):
+        Store.open(store, worded)
     assert counted[-2:].tolist() == [-1, -1] and np.array_equal(counted[:-2], found["audio", level])
 
 
@@ -235,3 +243,5 @@ def test_merge_command(pantok, vocabulary, tmp_path, two):
     home, lab, both = (load_vocabulary(tmp_path / n) for n in ("home", "lab", "both"))
     assert both.reads(home) and lineage.related(both, lab)
     assert "Ids are unchanged from" in done.err
+    gone = pantok("vocab", "merge", tmp_path / "home", tmp_path / "none", "-o", tmp_path / "x")
+    assert gone.code == 1 and "none: there is no such vocabulary" in gone.err
