@@ -340,7 +340,7 @@ def _write(
             state[PLACE] += marks
         row = track[COUNTS] + tick * track[COUNTS_STRIDE]
         first = state[PLACE] - start
-        lo, hi, size = max(first, 0), whole, np.int64(-1)
+        lo, hi, size = max(first, 0), whole, -1
         if facts[STEP_IDS] or track[MOST] >= 0:
             size, mark = _size(tracks, levels, facts, state, p)
             if facts[STEP_IDS]:
