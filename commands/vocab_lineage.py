@@ -102,9 +102,9 @@ def _levels(mine: TokenizerState | None, theirs: TokenizerState | None) -> list[
 
 def _unrelated(a: Vocabulary, b: Vocabulary) -> str:
     from pantok.errors import VocabularyError
-    from pantok.evolve.lineage import codes_of
+    from pantok.evolve.lineage import codes_of, unread
 
-    for modality in a.states:
+    for modality in unread(b, a):
         try:
             codes_of(b, a, modality, 0)
         except VocabularyError as error:

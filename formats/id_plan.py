@@ -51,6 +51,11 @@ class Planner:
             raise StoreError(path, "has no plan with latents", "choose a layout without them, or --format arrow")
         for name, track in sorted(self.store.sizes_by_track().items()):
             if layout.keeps(name):
+                if track.modality == "text" and self._numbering.respelling is not None:
+                    raise StoreError(
+                        path, "holds text of another text model, and a plan names codes as they lie",
+                        "choose --format arrow, or a layout without text",
+                    )  # fmt: skip
                 for level in range(self._numbering.depth_of(name, track.modality, track.codes)):
                     for dtype in self._dtypes(track.modality, level):
                         self._columns[name, level, dtype] = len(self._listed)

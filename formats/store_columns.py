@@ -42,9 +42,16 @@ def episode_columns(store: Store, episode: str, numbering: Numbering, codes: boo
     info = store.episodes[episode]
     segment, row = store.find(info)
     line = segment.line(row)
-    tracks = [
-        _track(segment, facts, numbering, codes) for facts in line["tracks"] if numbering.layout.keeps(facts["track"])
-    ]
+    kept = [facts for facts in line["tracks"] if numbering.layout.keeps(facts["track"])]
+    words = [facts["track"] for facts in kept if segment.about(facts["folder"])["modality"] == "text"]
+    if words and numbering.respelling is not None:
+        read = store.read(episode, check=False).tracks
+        spelled = [numbering.respelling.track(read[name]) for name in words]
+        kept = [facts for facts in kept if facts["track"] not in words]
+    else:
+        spelled = []
+    tracks = [_track(segment, facts, numbering, codes) for facts in kept]
+    tracks += [TrackColumns.of(track, numbering.depth(track), False) for track in spelled]
     return EpisodeColumns(episode, tracks)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pantok.evolve.lineage import codes_of, unread
+from pantok.evolve.lineage import codes_of
+from pantok.evolve.respell import respelling
 from pantok.formats.store import Store
 from pantok.vocabulary import Vocabulary
 
@@ -20,7 +21,7 @@ def count_codes(path: str | Path, vocabulary: Vocabulary) -> dict[tuple[str, int
     Raises VocabularyError if the store was written under a vocabulary that is no ancestor of it.
     """
     store = Store.open(path)
-    others = {"text"} & set(unread(vocabulary, store.vocabulary))
+    others = () if respelling(vocabulary, store.vocabulary) is None else ("text",)
     counts: dict[tuple[str, int], np.ndarray] = {}
     tables: dict[tuple[str, int], np.ndarray] = {}
     for episode in store.episodes:

@@ -22,6 +22,7 @@ from pantok.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from pantok.evolve.compose import Compositions
+    from pantok.evolve.respell import Respelling
 
 MODALITIES = ("video", "audio", "numeric", "text")
 WHOLE = 1 << 62
@@ -144,9 +145,16 @@ class Numbering:
             self._variants[written.id] = self if same else Numbering(self.layout, self.vocabulary, self.in_use, written)
         return self._variants[written.id]
 
+    @cached_property
+    def respelling(self) -> Respelling | None:
+        """What text is to be spelled by before it is handed over; None where its codes mean the same here."""
+        from pantok.evolve.respell import respelling
+
+        return None if self._written is None else respelling(self.vocabulary, self._written)
+
     def table(self, modality: str, level: int) -> np.ndarray:
         """int64: the id of each code of a level."""
-        if self._written is None:
+        if self._written is None or (modality == "text" and self.respelling is not None):
             return self.vocabulary.table(modality, level, in_use=self.in_use).astype(np.int64)
         from pantok.evolve.lineage import table
 

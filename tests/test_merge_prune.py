@@ -8,14 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pantok import tokenizers
-from pantok.errors import VocabularyError
+from pantok.errors import StoreError, VocabularyError
 from pantok.evolve import codebooks, lineage
 from pantok.evolve.merge import duplicates, join, usual_distance, with_text
 from pantok.evolve.prune import entropy, prune
 from pantok.experience import Clock, Track
+from pantok.formats.id_plan import Planner
 from pantok.formats.store import Store
+from pantok.formats.store_columns import episode_columns
 from pantok.formats.usage import count_codes
 from pantok.formats.vocab import load_vocabulary, save_vocabulary
+from pantok.layout import Arranged, Layout
+from pantok.layout_columns import Numbering
+from pantok.loader import StreamDataset
 from pantok.tokenizers.audio import AudioConfig, AudioTokenizer
 from pantok.tokenizers.numeric import NumericConfig, NumericTokenizer
 from pantok.tokenizers.text import TextTokenizer
@@ -89,9 +94,42 @@ def test_pruned_codes_are_not_chosen_and_old_streams_decode_as_before(vocabulary
     others = count_codes(store, worded)
     assert set(others) == {key for key in found if key[0] != "text"}
     np.testing.assert_array_equal(others["audio", level], found["audio", level])
-    with pytest.raises(VocabularyError, match=r"whose text .* does not read"):
-        Store.open(store, worded)
+    with pytest.raises(VocabularyError, match=r"whose audio .* does not read"):
+        Store.open(store, Vocabulary.build({**new.states, "audio": audio(seed=5)}))
     assert counted[-2:].tolist() == [-1, -1] and np.array_equal(counted[:-2], found["audio", level])
+
+
+def test_text_is_read_under_another_text_model(vocabulary, store):
+    """Spelled anew: the same words at the same times, everything else as it was; from streams and from the files."""
+    old = load_vocabulary(vocabulary)
+    new = with_text(old, _words().state())
+    opened = Store.open(store, new)
+    mine, theirs = tokenizers.load(new.states["text"]), tokenizers.load(old.states["text"])
+    assert mine.state().digest != theirs.state().digest and lineage.related(new, old)
+    seen = 0
+    for name in opened.episodes:
+        written, read = opened.read(name), lineage.translated(new, old, opened.read(name))
+        for track in written.tracks.values():
+            other = read.tracks[track.name]
+            if track.modality != "text":
+                assert other is track or all(
+                    np.array_equal(a.codes, b.codes) for a, b in zip(track.levels, other.levels, strict=True)
+                )
+                continue
+            assert mine.decoded(other).tolist() == theirs.decoded(track).tolist()
+            assert np.array_equal(other.clock.times_ns, track.clock.times_ns)
+            seen += other.levels[0].codes.size
+        sequence = Arranged(read, Layout(), new).cut()
+        numbering = Numbering(Layout(), new).of_codes(old)
+        from_files = Arranged(episode_columns(opened, name, numbering), Layout(), new, numbering).cut()
+        for column in ("ids", "kind", "level", "time_ns"):
+            assert np.array_equal(getattr(sequence, column), getattr(from_files, column)), column
+    assert seen > 10
+    data = StreamDataset(store, length=256, batch_size=2, vocabulary=new, rank=0, world=1)
+    ids = data.batch(0, [0])["ids"]
+    assert int(ids.max()) < new.size
+    with pytest.raises(StoreError, match="another text model"):
+        Planner(store, Layout(), new)
 
 
 def test_the_command_states_the_loss_and_refuses_it(pantok, vocabulary, store, tmp_path):

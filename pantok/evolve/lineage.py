@@ -6,6 +6,8 @@ tell a person what was done, but nothing is believed on their word.
 
     old codes --table--> ids of the newest vocabulary    (`in_use`: what was retired is what stands for it now)
 
+Text under another text model is spelled anew (`pantok.evolve.respell`); that alone takes more than a table.
+
 Every code of an ancestor has an id in its descendants, for ever: growth, compositions, merged duplicates and pruning
 all leave the ids that there were. So a store is read under a later vocabulary by one look-up a code, and decodes from
 its own codes to the same samples.
@@ -22,6 +24,7 @@ import numpy as np
 
 import pantok
 from pantok.errors import VocabularyError
+from pantok.evolve.respell import respelling
 from pantok.vocabulary import NOTHING, TokenizerState, Vocabulary
 
 if TYPE_CHECKING:
@@ -84,8 +87,11 @@ def translated(newest: Vocabulary, written: Vocabulary, stream: TokenStream) -> 
     """
     if newest.id == written.id or newest.decodes(written):
         return stream
-    tracks = {}
+    tracks, other_words = {}, respelling(newest, written)
     for name, track in stream.tracks.items():
+        if track.modality == "text" and other_words is not None:
+            tracks[name] = other_words.track(track)
+            continue
         tables = [codes_of(newest, written, track.modality, number) for number in range(len(track.levels))]
         levels = (replace(lv, codes=table[lv.codes]) for table, lv in zip(tables, track.levels, strict=True))
         tracks[name] = replace(track, levels=tuple(levels))
@@ -98,11 +104,11 @@ def related(newest: Vocabulary, ancestor: Vocabulary) -> bool:
 
 
 def unread(newest: Vocabulary, ancestor: Vocabulary) -> list[str]:
-    """The modalities of `ancestor` whose codes have no ids in `newest`."""
+    """The modalities of `ancestor` that cannot be read under `newest`: text can under every text model."""
     return [
         m
         for m, s in ancestor.states.items()
-        if m not in newest.states or not (newest.states[m].descends(s) or s.digest in newest.remaps)
+        if m not in newest.states or not (m == "text" or newest.states[m].descends(s) or s.digest in newest.remaps)
     ]
 
 
