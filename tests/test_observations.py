@@ -186,6 +186,23 @@ def test_a_space_is_kept_as_arrays(home: Store, space: ObservationSpace) -> None
         ObservationSpace.from_arrays(arrays, {**facts, "format": 7}, home.vocabulary, space.layout)
 
 
+@pytest.mark.parametrize("lone_first", [True, False])
+def test_tracks_of_one_name_and_other_channels(home: Store, lone_first: bool) -> None:
+    """Sound in stereo here and in mono there: what there is most of is observed, whichever comes first."""
+    film = home.read("film-01")
+    rate, channels = 16_000, len(film.tracks["audio"].channels)
+    noise = np.random.default_rng(0).integers(-3000, 3000, (rate // 4, 3 - channels)).astype(np.int16)
+    heard = Track.of_array("audio", noise, Clock.regular(rate, len(noise)), channels=tuple("ab"[: 3 - channels]))
+    lone = load(home.vocabulary.states["audio"]).encode(heard)
+    other = TokenStream("other", {"audio": lone}, home.vocabulary.id)
+    streams = [other, film] if lone_first else [film, other]
+    found = ObservationSpace.fit(streams, home.vocabulary, Layout(step_s=0.1))
+    assert found.track("audio").fits(film.tracks["audio"]) and not found.track("audio").fits(lone)
+    alone = ObservationSpace.fit([film], home.vocabulary, Layout(step_s=0.1))
+    np.testing.assert_array_equal(found.vectors(film).values, alone.vectors(film).values)
+    assert not found.vectors(other).present.any()
+
+
 def test_nothing_to_observe(home: Store) -> None:
     stream = home.read("film-01", tracks=("text",))
     with pytest.raises(InputError, match="no episode has a track that can be observed"):

@@ -8,23 +8,24 @@ from scipy.linalg import eigh
 
 class Thinned:
     """At most `most` rows of all that were added, evenly spaced, whatever their number: when it is full, every other
-    row goes, and from then on only every other one is taken. The same rows however they are added."""
+    row goes, and from then on only every other one is taken. The same rows however they are added. met: how many they
+    were."""
 
     def __init__(self, most: int) -> None:
         assert most >= 2, most
-        self._most, self._stride, self._met = most, 1, 0
+        self._most, self._stride, self.met = most, 1, 0
         self._rows: list[np.ndarray] = []
 
     def add(self, rows: np.ndarray) -> None:
         """rows: (n, features)."""
         for row in rows:
-            if self._met % self._stride == 0:
+            if self.met % self._stride == 0:
                 if len(self._rows) == self._most:
                     self._rows = self._rows[::2]
                     self._stride *= 2
-                if self._met % self._stride == 0:
+                if self.met % self._stride == 0:
                     self._rows.append(row.astype(np.float32))
-            self._met += 1
+            self.met += 1
 
     def rows(self) -> np.ndarray:
         """float32 (n, features)"""

@@ -187,24 +187,29 @@ class ObservationSpace:
         cls, streams: Iterable[TokenStream], vocabulary: Vocabulary, layout: Layout | None = None,
         config: ObservationConfig | None = None,
     ) -> ObservationSpace:  # fmt: skip
-        """One pass over the episodes, in memory bounded by `config.samples`. Raises InputError if there is nothing to
-        observe."""
+        """One pass over the episodes, in memory bounded by `config.samples`. Of tracks of one name that differ in their
+        channels (sound in stereo here and in mono there) those that say most are observed, the others count as ids
+        alone. Raises InputError if there is nothing to observe."""
         config, layout = config or ObservationConfig(), layout or Layout.preset("default")
         space = cls(config, layout, vocabulary, ())
-        held: dict[str, Thinned] = {}
-        open_: dict[str, TrackSpace] = {}
+        sorts: dict[tuple[str, str, int], tuple[TrackSpace, Thinned]] = {}
         for stream in streams:
             steps = Steps.of(stream, layout)
             for track in space._observed(stream):
-                part = open_.get(track.name) or space._opened(track)
-                open_[track.name] = part
-                rows = held.setdefault(track.name, Thinned(config.samples))
+                sort = (track.name, track.modality, 0 if track.modality == "video" else len(track.channels))
+                if sort not in sorts:
+                    sorts[sort] = space._opened(track), Thinned(config.samples)
+                part, rows = sorts[sort]
                 for _, raw in space._raw(track, part, steps, range(track.ticks)):
                     rows.add(raw[None])
-        if not open_:
+        if not sorts:
             raise InputError("observations", "no episode has a track that can be observed", "video, sound or numbers")
-        order = sorted(open_, key=lambda name: (layout.place(name), name))
-        parts = [_closed(open_[name], held[name].rows(), config) for name in order if len(held[name].rows())]
+        most: dict[str, tuple[TrackSpace, Thinned]] = {}
+        for (name, *_), found in sorts.items():
+            if name not in most or found[1].met > most[name][1].met:
+                most[name] = found
+        order = sorted(most, key=lambda name: (layout.place(name), name))
+        parts = [_closed(most[name][0], most[name][1].rows(), config) for name in order if most[name][1].met]
         return cls(config, layout, vocabulary, parts)
 
     def _observed(self, stream: TokenStream) -> Iterator[TrackTokens]:
