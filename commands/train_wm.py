@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--latents", type=int, help="Dimensions of continuous latents to predict; 0 leaves them out.")
 @click.option("--seed", type=int, help="Same data, settings and seed: same curve.  [default: 0]")
+@click.option("--fsdp", is_flag=True, help="Under torchrun: divide weights and moments over the processes (FSDP2).")
 @click.option("--tensorboard", is_flag=True, help="Also write what is measured to RUN/tensorboard.")
 @click.option("--wandb", metavar="PROJECT", help="Also send it to a project at Weights & Biases.")
 @common.device
@@ -66,6 +67,7 @@ def command(
     vocab: Path | None,
     from_run: Path | None,
     init_from: Path | None,
+    fsdp: bool,
     tensorboard: bool,
     wandb: str | None,
     staged: bool | None,
@@ -85,7 +87,7 @@ def command(
     Example:
       pantok train-wm home.zarr -o run/
       pantok train-wm home.zarr -o run/ --preset small --device cuda --tensorboard
-      torchrun --nproc-per-node 2 -m pantok train-wm home.zarr -o run/
+      torchrun --nproc-per-node 2 -m pantok train-wm home.zarr -o run/ --fsdp
       pantok train-wm home.zarr -o run2/ --from-run run/ --vocab grown.vocab
       pantok train-wm home.zarr -o run3/ --init-from path/to/llm
     """
@@ -108,6 +110,8 @@ def command(
     if staged:
         given["stages"] = dict(APART)
     share, device = from_torchrun(device)
+    if fsdp and share.world == 1:
+        raise OptionError("--fsdp", "divides weights over processes, and there is one", "start it by torchrun")
     run = common.Run(quiet or share.rank > 0, as_json)
     folder = RunFolder(output)
     if from_run is not None and from_run.resolve() == output.resolve():
@@ -178,6 +182,8 @@ def command(
             _say_growth(run, parent, task)
         if llm is not None:
             run.say(llm.into(trainer))
+    if fsdp:
+        trainer.shard()
     sinks = _sinks(folder, document, trainer.step, tensorboard, wandb) if share.rank == 0 else []
     final = train(run, trainer, task, folder, sinks)
     if share.world > 1:

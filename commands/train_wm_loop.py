@@ -43,20 +43,24 @@ def train(
             shown = bar.add_task("training", total=config.steps, completed=trainer.step, note="")
             for record in steps_left(trainer):
                 rate = (trainer.step - begun_at) * config.batch * config.length / (time.monotonic() - began)
-                ends = trainer.step == config.steps or bool(stopped)
+                stops = trainer.agreed(bool(stopped))
+                ends = trainer.step == config.steps or stops
                 doing = f"{record['stage']} · " if len(trainer.stages) > 1 else ""
                 note = f"{doing}{record['bits_per_element']:.2f} bits an id · {rate:,.0f} ids/s"
                 bar.update(shown, completed=trainer.step, note=note + _held(found))
                 if first and (trainer.step % _LOG_EVERY == 0 or ends):
                     log({**record, "ids_per_second": rate})
-                if first and (trainer.step % config.evaluate_every == 0 or ends):
+                looks = trainer.step % config.evaluate_every == 0 or ends
+                if looks and trainer.sharded and not first:
+                    trainer.averaged(), trainer.tensors()  # this rank's shares of what the first one measures and keeps
+                if looks and first:
                     found = task.measure(trainer, config.evaluate_windows)
                     log({"step": trainer.step, **found})
                     is_best = found["bits_per_second"] <= best
                     folder.save(trainer.step, trainer.tensors(), {"ids_per_second": rate}, is_best)
                     best = min(best, found["bits_per_second"])
                     run.say(f"step {trainer.step}: {note}{_held(found)}")
-                if stopped:
+                if stops:
                     run.say(f"Stopped at step {trainer.step}; the same command goes on from there.")
                     break
     finally:
@@ -65,8 +69,11 @@ def train(
         task.feed.close()
         for sink in sinks:
             sink.close()
-    if not found and first:
-        found = task.measure(trainer, config.evaluate_windows)
+    if trainer.step == begun_at:  # it had ended
+        if first:
+            found = task.measure(trainer, config.evaluate_windows)
+        elif trainer.sharded:
+            trainer.averaged()
     if first:
         _summary(run, found)
     return {"step": trainer.step, "held_out_measured": found}

@@ -24,6 +24,7 @@ from pantok.world_model.config import TrainConfig
 from pantok.world_model.grounding import Steps
 from pantok.world_model.inputs import Inputs, concatenated, inputs_of
 from pantok.world_model.model import Losses, WorldModel
+from pantok.world_model.sharding import Divided, alike, whole
 from pantok.world_model.stages import Stage, stages_of
 
 
@@ -108,6 +109,22 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if config.ema else None
         self._optimizers = _optimizers(model, config)
         self._run = torch.compile(model) if config.compile and self.device.type == "cuda" else model
+        self._divided: Divided | None = None
+
+    @property
+    def sharded(self) -> bool:
+        return self._divided is not None
+
+    def shard(self) -> None:
+        """Parameters, gradients, moments and averages are divided over the ranks from here on (FSDP2); the curve stays.
+        After `begin`, `load` and all else that sets weights. All ranks must then call `tensors` and `averaged`."""
+        moments = self._moments()
+        self._divided = Divided(self.model, self.device)
+        self._optimizers = _optimizers(self.model, self.config)
+        self._set_moments(moments)
+        if self.average is not None:
+            held = self.model.state_dict()
+            self.average = {k: alike(v, held[k]) for k, v in self.average.items()}
 
     def advance(self) -> dict[str, Any]:
         """One step. What it measured on the way, over all ranks: `loss` and its parts, the norm of the gradient."""
@@ -127,9 +144,14 @@ class Trainer:
         self.model.train()
         for start in range(0, len(inputs.ids), each):
             part = inputs.rows(start, start + each).to(self.device)
+            seed = (config.seed, self.step)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                losses: Losses = self._run(part, seed=(config.seed, self.step))
-            losses.mean(counts, stage).backward()
+                if self._divided is None:
+                    losses: Losses = self._run(part, seed=seed)
+                    loss = losses.mean(counts, stage)
+                else:
+                    loss, losses = self._divided(part, seed, counts, stage)
+            loss.backward()
             parts.append(losses.detached())
         self._reduce_gradients()
         for name, p in self.model.named_parameters():
@@ -142,8 +164,12 @@ class Trainer:
         self.step += 1
         self._average()
         sums = self._over_ranks(Losses.summed(parts))
-        report = {**Losses.report(sums, counts), "gradient_norm": float(norm), "learning_rate": rate}
+        report = {**Losses.report(sums, counts), "gradient_norm": float(whole(norm)), "learning_rate": rate}
         return {"step": self.step, "stage": stage.name, **report}
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any rank has the wish: what one does, all must do at the same step."""
+        return self._over_ranks({"wish": float(wish)})["wish"] > 0
 
     @property
     def stage(self) -> Stage:
@@ -182,7 +208,7 @@ class Trainer:
         held = [p for p in self.model.parameters() if p.requires_grad]
         for p in held:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        if self.share.world == 1:
+        if self.share.world == 1 or self.sharded:
             return
         flat = torch.cat([p.grad.reshape(-1) for p in held if p.grad is not None])
         torch.distributed.all_reduce(flat)
@@ -193,14 +219,30 @@ class Trainer:
 
     def tensors(self) -> dict[str, dict[str, np.ndarray]]:
         """All that a checkpoint holds, by file."""
-        files = {"model": _arrays(self.model.state_dict()), "optimizer": {}}
+        files = {"model": _arrays(self.model.state_dict())}
         if self.average is not None:
             files["average"] = _arrays(self.average)
-        for number, optimizer in enumerate(self._optimizers):
-            for place, state in optimizer.state_dict()["state"].items():
-                for key, value in state.items():
-                    files["optimizer"][f"{number}.{place}.{key}"] = torch.as_tensor(value).detach().cpu().numpy()
+        files["optimizer"] = self._moments()
         return files
+
+    def _moments(self) -> dict[str, np.ndarray]:
+        return _arrays({
+            f"{number}.{place}.{key}": torch.as_tensor(value)
+            for number, optimizer in enumerate(self._optimizers)
+            for place, state in optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+        })  # fmt: skip
+
+    def _set_moments(self, moments: Mapping[str, np.ndarray]) -> None:
+        for number, optimizer in enumerate(self._optimizers):
+            moved = [p for g in optimizer.param_groups for p in g["params"]]
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in moments.items():
+                which, place, name = key.split(".")
+                if int(which) == number:
+                    tensor = alike(torch.from_numpy(value.copy()), moved[int(place)])
+                    state.setdefault(int(place), {})[name] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
     def load(self, files: Mapping[str, Mapping[str, np.ndarray]], step: int) -> None:
         """Goes on from a checkpoint."""
@@ -208,14 +250,7 @@ class Trainer:
         if self.average is not None:
             for name, value in files["average"].items():
                 self.average[name].copy_(torch.from_numpy(value.copy()))
-        for number, optimizer in enumerate(self._optimizers):
-            whole = optimizer.state_dict()
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in files["optimizer"].items():
-                which, place, name = key.split(".")
-                if int(which) == number:
-                    state.setdefault(int(place), {})[name] = torch.from_numpy(value.copy())
-            optimizer.load_state_dict({**whole, "state": state})
+        self._set_moments(files["optimizer"])
         self.step = step
 
     @property
@@ -252,11 +287,12 @@ class Trainer:
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def averaged(self) -> WorldModel:
-        """The model with averaged weights, for measuring; the model itself where none are kept."""
-        if self.average is None:
+        """The model with averaged weights, for measuring; the model itself where none are kept. Whole."""
+        if self.average is None and not self.sharded:
             return self.model
         copy = self.model.alike()
-        copy.load_state_dict(self.average)
+        weights = self.model.state_dict() if self.average is None else self.average
+        copy.load_state_dict({k: whole(v) for k, v in weights.items()})
         return copy.to(self.device)
 
 
@@ -304,7 +340,7 @@ def _places(model: WorldModel, optimizers: Sequence[torch.optim.Optimizer]) -> l
 
 
 def _arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {k: v.detach().cpu().numpy() for k, v in state.items()}
+    return {k: whole(v.detach()).cpu().numpy() for k, v in state.items()}
 
 
 def from_torchrun(device: str) -> tuple[Share, str]:
