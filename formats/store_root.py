@@ -58,7 +58,7 @@ def read_root(path: Path) -> str:
     try:
         root = json.loads((path / "zarr.json").read_bytes())
         about = root["attributes"]["pantok"]
-        version, kind = about["format"], about["kind"]
+        version, kind, vocabulary_id = about["format"], about["kind"], about["vocabulary_id"]
     except (FileNotFoundError, NotADirectoryError) as error:
         if not path.exists():
             raise StoreError(path, "there is no such store", _MAKE) from error
@@ -86,10 +86,10 @@ def read_root(path: Path) -> str:
         raise StoreError(first, f"cannot be read: {reason(error)}", "check its permissions") from error
     except SealError as error:
         raise StoreError(first, str(error).removeprefix("it "), again) from error
-    if birth["vocabulary_id"] != about["vocabulary_id"]:
+    if birth["vocabulary_id"] != vocabulary_id:
         raise StoreError(
             path / "zarr.json",
-            f"names vocabulary {about['vocabulary_id']}, the store was made under {birth['vocabulary_id']}",
+            f"names vocabulary {vocabulary_id}, the store was made under {birth['vocabulary_id']}",
             "`pantok verify` names all that is damaged",
         )
     return birth["vocabulary_id"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pantok.experience import Clock
 from pantok.formats.store import Store
 from pantok.formats.store_disk import seal, unseal
 from pantok.formats.store_manifest import Manifest
+from pantok.formats.store_root import read_root
 from pantok.formats.store_segment import Segment
 from pantok.formats.store_verify import verify_store
 from pantok.stream import LevelCodes, TokenStream, TrackTokens
@@ -197,6 +199,12 @@ def test_errors_are_one_line_each(path, tmp_path):
         refused(path, f"is of format {version}, pantok", "reads format 1", remedy)
     (path / "zarr.json").write_text(root[:50])
     refused(path, "zarr.json: is damaged")
+    for bit in range(8 * len(root.encode())):  # the name of a key among them
+        data = bytearray(root.encode())
+        data[bit // 8] ^= 1 << bit % 8
+        (path / "zarr.json").write_bytes(data)
+        with suppress(StoreError):
+            assert read_root(path) == VOCABULARY.id
     (path / "zarr.json").unlink()
     refused(path, "zarr.json: is missing")
     (path / "zarr.json").write_text(root)
