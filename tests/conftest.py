@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pantok.experience import Block, Clock
+from tests.warm import Warm, at_import
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_data"
@@ -34,12 +39,26 @@ class Outcome:
     err: str
 
 
+@functools.cache
+def warm() -> Warm:
+    started = Warm()
+    atexit.register(started.close)
+    return started
+
+
 def run_pantok(*args: object, cwd: Path | None = None) -> Outcome:
-    """The command line in a process of its own, as a user runs it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pantok", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    """The command line in a process of its own, as a user runs it; torch and the like are imported once for all."""
+    words = [*map(str, args)]
+    if at_import(dict(os.environ)) != warm().environment:
+        done = subprocess.run(
+            [sys.executable, "-m", "pantok", *words], capture_output=True, text=True, cwd=cwd, timeout=300
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        code = warm().run(words, cwd, 300, out.fileno(), err.fileno())
+        out.seek(0)
+        err.seek(0)
+        return Outcome(code, out.read(), err.read())
 
 
 @pytest.fixture(scope="session")
