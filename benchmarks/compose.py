@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pantok.evolve.compose import ComposeConfig, Compositions, Corpus, compose, learn, with_compositions
+from pantok.evolve.compose import ComposeConfig, Corpus, compose, learn
+from pantok.evolve.compositions import Compositions, with_compositions
 from pantok.evolve.objective import Passage, cost
 from pantok.evolve.predictor import NGram
 from pantok.formats.sequences import read_sequences

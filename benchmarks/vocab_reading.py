@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pantok.evolve.compose import ComposeConfig, compose, with_compositions
+from pantok.evolve.compose import ComposeConfig, compose
+from pantok.evolve.compositions import with_compositions
 from pantok.experience import Clock
 from pantok.formats.sequences import read_sequences
 from pantok.formats.store import Store

@@ -56,8 +56,9 @@ def compose(
       pantok stream home.zarr --vocab home2.vocab
     """
     from pantok.config import from_mapping
-    from pantok.evolve.compose import ComposeConfig, with_compositions
+    from pantok.evolve.compose import ComposeConfig
     from pantok.evolve.compose import compose as composed
+    from pantok.evolve.compositions import with_compositions
     from pantok.evolve.lineage import line
     from pantok.formats.sequences import read_sequences
     from pantok.formats.vocab import load_vocabulary, read_lineage, save_vocabulary

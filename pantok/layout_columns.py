@@ -21,7 +21,7 @@ from pantok.stream import TokenStream, TrackTokens
 from pantok.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from pantok.evolve.compose import Compositions
+    from pantok.evolve.compositions import Compositions
     from pantok.evolve.respell import Respelling
 
 MODALITIES = ("video", "audio", "numeric", "text")
@@ -190,7 +190,7 @@ class Numbering:
     @cached_property
     def compositions(self) -> Compositions | None:
         """Those of the vocabulary, None where it has none."""
-        from pantok.evolve.compose import MODALITY, Compositions
+        from pantok.evolve.compositions import MODALITY, Compositions
 
         return Compositions.of(self.vocabulary) if MODALITY in self.vocabulary.states else None
 

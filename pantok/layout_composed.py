@@ -17,7 +17,7 @@ from pantok.layout import KINDS, Arranged, Columns, TokenSequence
 from pantok.layout import write as write_plain
 
 if TYPE_CHECKING:
-    from pantok.evolve.compose import Compositions
+    from pantok.evolve.compositions import Compositions
     from pantok.layout_columns import EpisodeColumns, Numbering
 
 _SPAN = 512  # ids of a span, or a few more
@@ -51,7 +51,7 @@ class Composed:
         self._firsts, self._owns = self.spans
 
     def _counted(self) -> tuple[np.ndarray, np.ndarray]:
-        from pantok.evolve.compose import joins_of
+        from pantok.evolve.compositions import joins_of
 
         plain, compositions, total = self.plain, self._compositions, len(self.plain)
         firsts, owns, own, at, size = [0], [0], 0, 0, _AT_ONCE
@@ -136,7 +136,7 @@ def write(
 def _write_composed(parts: Sequence[Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns) -> None:
     """Ids of the layout of all parts into a scratch in one compiled call, and from there composed in another."""
     from pantok.evolve import compose_read_kernels as kernels
-    from pantok.evolve.compose import ACROSS, COMPOSABLE
+    from pantok.evolve.compositions import ACROSS, COMPOSABLE
 
     bounds, before = np.empty((len(parts), 6), np.int64), np.empty((len(parts), 6), np.int64)
     at = 0

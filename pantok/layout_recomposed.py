@@ -85,7 +85,7 @@ def recompose(plain: Arranged, numbering: Recomposed) -> EpisodeColumns:
     Raises TokenError for a code that its level does not have.
     """
     from pantok.evolve import compose_read_kernels as kernels
-    from pantok.evolve.compose import ACROSS, COMPOSABLE
+    from pantok.evolve.compositions import ACROSS, COMPOSABLE
     from pantok.layout import write
 
     pairs = numbering.plain.compositions

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pantok.errors import OptionError, VocabularyError
 from pantok.evolve import compose_kernels, lineage
-from pantok.evolve.compose import ComposeConfig, Compositions, Corpus, compose, joins_of, learn, with_compositions
+from pantok.evolve.compose import ComposeConfig, Corpus, compose, learn
+from pantok.evolve.compositions import Compositions, joins_of, with_compositions
 from pantok.evolve.merge import join, with_text
 from pantok.evolve.objective import Passage
 from pantok.layout import KINDS, TokenSequence

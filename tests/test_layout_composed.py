@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pantok import layout_composed, layout_recomposed
-from pantok.evolve.compose import ComposeConfig, Compositions, Corpus, learn, with_compositions
+from pantok.evolve.compose import ComposeConfig, Corpus, learn
+from pantok.evolve.compositions import Compositions, with_compositions
 from pantok.evolve.objective import Passage
 from pantok.formats import store_composed
 from pantok.formats.sequences import read_sequences

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from pantok.commands.vocab_score import score as score_command
 from pantok.evolve import codebooks
-from pantok.evolve.compose import Compositions, Corpus, with_compositions
+from pantok.evolve.compose import Corpus
+from pantok.evolve.compositions import Compositions, with_compositions
 from pantok.evolve.objective import held_out
 from pantok.evolve.predictor import NGram
 from pantok.evolve.score import description_bits, score

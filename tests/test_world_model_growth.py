@@ -16,7 +16,7 @@ from pantok.commands import cli
 from pantok.commands.train_wm_parent import Parent
 from pantok.errors import VocabularyError
 from pantok.evolve import codebooks
-from pantok.evolve.compose import Compositions, with_compositions
+from pantok.evolve.compositions import Compositions, with_compositions
 from pantok.evolve.lineage import translated
 from pantok.formats.runs import RunFolder
 from pantok.formats.store import Store

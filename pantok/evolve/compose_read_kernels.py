@@ -220,7 +220,7 @@ def _join(
     n: int, kind: np.ndarray, level: np.ndarray, track: np.ndarray, time_ns: np.ndarray, may: np.ndarray, digit: int,
     across: int, joins: np.ndarray,
 ) -> None:  # fmt: skip
-    """joins (n,): `compose.joins_of` without a branch; of the last id whether it may be joined at all."""
+    """joins (n,): `compositions.joins_of` without a branch; of the last id whether it may be joined at all."""
     for i in range(n):
         joins[i] = may[kind[i]]
     for i in range(n - 1):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pantok.evolve.compose import MODALITY as COMPOSITION
-from pantok.evolve.compose import Compositions, Corpus
+from pantok.evolve.compose import Corpus
+from pantok.evolve.compositions import MODALITY as COMPOSITION
+from pantok.evolve.compositions import Compositions
 from pantok.evolve.objective import Cost, composition_bits, cost_and_bits, held_out
 from pantok.layout import TokenSequence
 from pantok.vocabulary import BASIS, BEYOND, LIFE, Vocabulary, canonical_json

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pantok.errors import OptionError
-from pantok.evolve.compose import MODALITY, Compositions
+from pantok.evolve.compositions import MODALITY, Compositions
 from pantok.layout import KINDS, TokenSequence
 from pantok.vocabulary import Vocabulary
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pantok.evolve.compose import MODALITY, Compositions
+from pantok.evolve.compositions import MODALITY, Compositions
 from pantok.layout import Layout
 from pantok.tokenizers import of_modality
 from pantok.vocabulary import Vocabulary
