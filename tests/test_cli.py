@@ -29,6 +29,13 @@ def test_every_command_helps_with_an_example(pantok) -> None:
         assert f"pantok {name}" in shown.out
 
 
+def test_the_forked_commands_of_these_tests_are_as_those_of_a_shell(pantok, store: Path, tmp_path: Path) -> None:
+    for words in (["info", str(store), "--json"], ["info", str(tmp_path / "none")]):
+        fresh = subprocess.run([sys.executable, "-m", "pantok", *words], capture_output=True, text=True, check=False)
+        done = pantok(*words)
+        assert (done.code, done.out, done.err) == (fresh.returncode, fresh.stdout, fresh.stderr)
+
+
 def test_wrong_usage_is_two_and_says_what_to_do(pantok, recordings: Path, vocabulary: Path, tmp_path: Path) -> None:
     for args, expected in (
         (("encod",), "did you mean encode"),
