@@ -135,7 +135,10 @@ def test_training_goes_on_without_a_jump():
     total = torch.stack([logp[:, families == i].logsumexp(1) for i in range(320, old.size)], 1)
     at_growth = float(torch.nn.functional.nll_loss(total, ids - 320).detach())
     assert at_growth == pytest.approx(before, abs=1e-6)
-    assert train(*larger, again, 5) < at_growth + 0.75  # ids that were split cost at most their share, and are regained
+    train(*larger, again, 1)
+    logp = torch.log_softmax(hidden @ larger[0].T + larger[1], -1)
+    total = torch.stack([logp[:, families == i].logsumexp(1) for i in range(320, old.size)], 1)
+    assert float(torch.nn.functional.nll_loss(total, ids - 320).detach()) < at_growth + 1e-3
 
 
 def test_a_model_that_switches_between_kinds():
