@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pantok.commands import common
+from pantok.commands.cli import CHECK_FAILED
 from pantok.errors import OptionError
 
 
@@ -48,7 +49,7 @@ def prune(
 
     Encoders no longer choose them; their ids and vectors stay, so that everything written with them still decodes to
     the same samples. For a model that should meet fewer ids a table says which kept code stands for each. What that
-    would cost is printed; if it is more than --max-loss, nothing is written without --force.
+    would cost is printed; if it is more than --max-loss, nothing is written without --force, and the exit code is 3.
 
     \b
     Example:
@@ -96,11 +97,11 @@ def prune(
         run.say(f"Would take {live[0] - live[1]} of {live[0]} ids out of use.")
         run.end(facts)
     if worst > max_loss and not force:
-        raise OptionError(
-            "prune",
-            f"would add {worst:.2%} of error to a level, more than --max-loss {max_loss:g}",
-            "lower --below, raise --max-loss, or --force",
+        run.say(
+            f"Nothing written: it would add {worst:.2%} of error to a level, more than --max-loss {max_loss:g}. "
+            "Lower --below, raise --max-loss, or --force."
         )
+        run.end(facts, CHECK_FAILED)
     step = line("prune", new, [old], {"on": str(store), "below": below}, facts["before"], facts["after"])
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(

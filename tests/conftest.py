@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker a core: threads of torch beyond that wait for each other. Before torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from pantok.experience import Block, Clock

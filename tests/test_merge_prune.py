@@ -135,7 +135,7 @@ def test_text_is_read_under_another_text_model(vocabulary, store):
 def test_the_command_states_the_loss_and_refuses_it(pantok, vocabulary, store, tmp_path):
     out = tmp_path / "small.vocab"
     said = pantok("vocab", "prune", vocabulary, "--on", store, "-o", out, "--below", "0.9", "--max-loss", "0")
-    assert said.code == 2 and "added error" in said.err and "--max-loss" in said.err and not out.exists()
+    assert said.code == 3 and "added error" in said.err and "--max-loss" in said.err and not out.exists()
     done = pantok("vocab", "prune", vocabulary, "--on", store, "-o", out, "--below", "0.9", "--force")
     assert done.code == 0, done.err
     assert load_vocabulary(out).reads(load_vocabulary(vocabulary))
