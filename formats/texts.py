@@ -126,8 +126,11 @@ def _json_ns(row: dict[str, Any], names: Sequence[str]) -> int | None:
 def suffix_for(spans: Sequence[Span]) -> str:
     """The plainest form that says all of it: .txt for one text without times, .srt if it holds them exactly, or .jsonl.
 
-    Subtitles have whole milliseconds, need ends, and know no blank lines within a text.
+    Subtitles have whole milliseconds, need ends, and know no blank lines within a text. A file with a byte of nought is
+    not taken for text, and a byte order mark is not taken for a part of it.
     """
+    if any("\0" in text or text.startswith("\ufeff") for _, _, text in spans):
+        return ".jsonl"
     if len(spans) == 1 and spans[0][:2] == (0, None):
         return ".txt"
     whole = all(0 <= start < 100 * 3600 * NS and end is not None for start, end, _ in spans)

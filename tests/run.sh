@@ -7,4 +7,4 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     . .venv/bin/activate
 fi
 python -m pip install --quiet -e ".[test]"
-exec python -m pytest -n "${PANTOK_TEST_WORKERS:-2}" "$@"
+exec python -m pytest -n "${PANTOK_TEST_WORKERS:-2}" --dist worksteal "$@"

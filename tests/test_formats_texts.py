@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pantok.errors import InputError
@@ -151,6 +151,9 @@ TEXTS = st.one_of(
 
 
 @settings(max_examples=200, deadline=None)
+@example(spans=[(0, None, "\0", False)])
+@example(spans=[(0, None, "\ufeffa", False)])
+@example(spans=[(0, 10**9, "a\0b", True)])
 @given(
     spans=st.lists(
         st.tuples(st.integers(0, 10**13), st.none() | st.integers(0, 10**10), TEXTS, st.booleans()),
@@ -180,3 +183,5 @@ def test_the_plainest_form_is_chosen() -> None:
     assert suffix_for([(0, 1, "a")]) == ".jsonl"
     assert suffix_for([(5, None, "a")]) == ".jsonl"
     assert suffix_for([(0, MS, "a\n\nb")]) == ".jsonl"
+    for text in ("\0", "a\0b", "\ufeffa"):
+        assert suffix_for([(0, None, text)]) == suffix_for([(0, MS, text)]) == ".jsonl"
