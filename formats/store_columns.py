@@ -44,12 +44,11 @@ def episode_columns(store: Store, episode: str, numbering: Numbering, codes: boo
     line = segment.line(row)
     kept = [facts for facts in line["tracks"] if numbering.layout.keeps(facts["track"])]
     words = [facts["track"] for facts in kept if segment.about(facts["folder"])["modality"] == "text"]
+    spelled = []
     if words and numbering.respelling is not None:
-        read = store.read(episode, check=False).tracks
+        read = store.read(episode, words, check=False).tracks
         spelled = [numbering.respelling.track(read[name]) for name in words]
         kept = [facts for facts in kept if facts["track"] not in words]
-    else:
-        spelled = []
     tracks = [_track(segment, facts, numbering, codes) for facts in kept]
     tracks += [TrackColumns.of(track, numbering.depth(track), False) for track in spelled]
     return EpisodeColumns(episode, tracks)

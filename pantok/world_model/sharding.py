@@ -21,7 +21,7 @@ class Divided(nn.Module):
     """A world model each block of whose backbone is gathered when it is worked on, and the rest once a step.
 
     model: whole, on this rank's device, the same on all. Its parameters become shares (`DTensor`); its names stay.
-    Raises OptionError where torch.distributed is not set up.
+    torch.distributed has been set up.
     """
 
     def __init__(self, model: WorldModel, device: torch.device) -> None:
