@@ -88,7 +88,7 @@ def test_sample_data_is_small_and_every_file_has_its_origin() -> None:
             assert path.name in text or path.stem in text, path
 
 
-@pytest.mark.skipif("PANTOK_TOUR" not in os.environ, reason="takes minutes: set PANTOK_TOUR=1, as continuous checks do")
+@pytest.mark.skipif("PANTOK_TOUR" not in os.environ, reason="takes four minutes: set PANTOK_TOUR=1")
 def test_the_tour(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "sample_data/tour.sh", str(tmp_path)],
