@@ -11,6 +11,8 @@ from typing import Any
 import av
 import numpy as np
 
+from pantok.experience import Track
+from pantok.formats.container import read_container
 from pantok.pixels import frame_bytes, planes
 
 MS = 1_000_000
@@ -111,3 +113,22 @@ def _samples(signal: Sound, stream: Any) -> Any:
         frame = av.AudioFrame.from_ndarray(values, form, stream.layout.name)
         frame.sample_rate, frame.pts, frame.time_base = signal.rate, signal.start + at, Fraction(1, signal.rate)
         yield from resampler.resample(frame)
+
+
+def read(path: Path, **how: Any) -> tuple[dict[str, Track], list[str]]:
+    """The tracks of a container by name, and what was said about it."""
+    said: list[str] = []
+    return {t.name: t for t in read_container(path, problems=said.append, **how)}, said
+
+
+def times_of(track: Track) -> np.ndarray:
+    return track.read()[1].times_ns
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+def cut(path: Path, to: Path, share: float) -> Path:
+    to.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return to

@@ -1,10 +1,12 @@
 """Vocabularies and encoded episodes made with numpy, for the tests of the store."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
 from pantok.experience import Clock, Source
+from pantok.formats.store import Store
 from pantok.stream import Latents, LevelCodes, TokenStream, TrackTokens
 from pantok.vocabulary import Level, TokenizerState, Vocabulary
 
@@ -93,3 +95,25 @@ def assert_equal(a: TokenStream, b: TokenStream) -> None:
             assert y.latents.values.dtype == np.float16
             np.testing.assert_array_equal(x.latents.values, y.latents.values)
             np.testing.assert_array_equal(x.latents.splits, y.latents.splits)
+
+
+def a_long_stream() -> TokenStream:
+    """A level of three chunks, of which the ticks have no fixed number of codes."""
+    rng = np.random.default_rng(9)
+    counts = rng.integers(100, 300, 7000)
+    fine = LevelCodes.of_counts(rng.integers(0, 1024, counts.sum()), counts)
+    coarse = LevelCodes.of_counts(rng.integers(0, 256, 7000), np.ones(7000, int))
+    track = TrackTokens("audio.mic", "audio", Clock.regular(48000, 7000 * 960 - 5), 960, (coarse, fine))
+    return TokenStream("long", {"audio.mic": track}, a_vocabulary().id)
+
+
+def a_whole_store(path: Path) -> Path:
+    """Two episodes in a segment, one in another, and a long one."""
+    vocabulary = a_vocabulary()
+    store = Store.create(path, vocabulary)
+    with store.writer() as segment:
+        segment.add(a_stream(0, vocabulary))
+        segment.add(a_stream(1, vocabulary))
+    store.write([a_stream(3, vocabulary), a_long_stream()])
+    assert list(store.verify()) == []
+    return store.path

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import struct
 import weakref
 from collections.abc import Iterator
@@ -12,32 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from pantok.errors import InputError
-from pantok.experience import NS, Block, Clock, Track
+from pantok.experience import Block, Track
 from pantok.formats import container_audio, container_video
 from pantok.formats.ahead import ahead
-from pantok.formats.container import probe, read_container
-from pantok.formats.folder import find_episodes, read_episode
-from pantok.formats.media_out import Signal, write_media
-from pantok.formats.soundfiles import read_soundfile, write_wav
+from pantok.formats.container import probe
 from pantok.pixels import planes
-from tests.media_files import MS, Pictures, Sound, make_media, moving_pictures, tones
-
-
-def read(path: Path, **how: object) -> tuple[dict[str, Track], list[str]]:
-    said: list[str] = []
-    return {t.name: t for t in read_container(path, problems=said.append, **how)}, said
-
-
-def times_of(track: Track) -> np.ndarray:
-    return track.read()[1].times_ns
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
-
+from tests.media_files import MS, Pictures, Sound, make_media, moving_pictures, psnr, read, times_of, tones
 
 # Containers
 
@@ -252,177 +232,6 @@ def test_single_pictures(tmp_path: Path) -> None:
         assert np.abs(luma - np.clip(expected, 0, 255)).mean() < 4, name
 
 
-# Damage
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two seconds of pictures and sound in several containers."""
-    folder = tmp_path_factory.mktemp("film")
-    frames = moving_pictures(50)
-    kinds = {"mp4": ("libx264", "aac"), "mkv": ("libx264", "flac"), "avi": ("mpeg4", "pcm_s16le"),
-             "ts": ("mpeg2video", "mp2"), "webm": ("libvpx", "libopus")}  # fmt: skip
-    return {
-        suffix: make_media(
-            folder / f"film.{suffix}",
-            Pictures(values=frames, height=32, width=48, codec=picture, options={"g": "10"}),
-            Sound(values=tones(96_000), codec=sound),
-        )
-        for suffix, (picture, sound) in kinds.items()
-    }
-
-
-def cut(path: Path, to: Path, share: float) -> Path:
-    to.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    return to
-
-
-@pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "webm"])
-def test_a_file_that_is_cut_off_gives_what_is_left(tmp_path: Path, film: dict[str, Path], suffix: str) -> None:
-    path = cut(film[suffix], tmp_path / f"cut.{suffix}", 0.6)
-    tracks, said = read(path)
-    whole = read(film[suffix])[0]["video"].read()[0]
-    values, _ = tracks["video"].read()
-    assert 10 < len(values) < 45
-    assert np.array_equal(values[:10], whole[:10])
-    assert len(tracks["audio"].read()[0]) > 20_000
-    if suffix != "ts":  # a transport stream has no header that could promise more
-        assert said
-    for line in said:
-        assert line.startswith(str(path))
-        assert line.endswith("(what could be read is kept; copy or export it again)")
-    again = len(said)
-    tracks["video"].read()
-    assert len(said) == again  # said once
-
-
-def test_a_film_that_lost_its_index_is_refused(tmp_path: Path, film: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match=r"cut.mp4: is not a media file, or is cut off before its index \(check"):
-        read(cut(film["mp4"], tmp_path / "cut.mp4", 0.5))
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "webm"])
-def test_flipped_bits_are_input_errors_and_nothing_else(tmp_path: Path, film: dict[str, Path], suffix: str) -> None:
-    content = film[suffix].read_bytes()
-    rng = np.random.default_rng(11)
-    decoded = 0
-    for trial in range(12):
-        spoilt = bytearray(content)
-        for at in rng.integers(0, len(spoilt), 4 ** (1 + trial % 4)):
-            spoilt[at] = int(rng.integers(256))
-        path = tmp_path / f"spoilt.{suffix}"
-        path.write_bytes(spoilt)
-        try:
-            tracks, said = read(path)
-            for track in tracks.values():
-                values, clock = track.read()
-                decoded += len(values)
-                assert (np.diff(clock.times_ns) > 0).all()
-        except InputError:
-            continue
-        assert all(str(path) in line and line.endswith(")") for line in said)
-    assert decoded > 1000
-
-
-def test_what_is_no_media_file(tmp_path: Path, film: dict[str, Path]) -> None:
-    for name, content, expected in (
-        ("empty.mp4", b"", "is empty"),
-        ("words.mp4", b"this is not a film\n" * 50, "is not a media file"),
-        ("noise.mkv", np.random.default_rng(0).bytes(5000), "is not a media file"),
-        ("list.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n/etc/passwd\n", "is"),
-        ("meta.mp4", b";FFMETADATA1\ntitle=x\n", "is"),
-    ):
-        path = tmp_path / name
-        path.write_bytes(content)
-        with pytest.raises(InputError) as caught:
-            read(path)
-        assert str(caught.value).startswith(f"{path}: ")
-        assert expected in str(caught.value)
-        assert caught.value.remedy
-    with pytest.raises(InputError, match="is a folder"):
-        read(tmp_path)
-    os.mkfifo(tmp_path / "pipe.mp4")
-    with pytest.raises(InputError, match="not a regular file"):
-        read(tmp_path / "pipe.mp4")
-
-
-def test_a_wrong_suffix_does_no_harm(tmp_path: Path, film: dict[str, Path]) -> None:
-    shutil.copy(film["mkv"], tmp_path / "one.wav")
-    shutil.copy(film["mp4"], tmp_path / "two.avi")
-    soundfile.write(tmp_path / "three.flac", tones(480), 48_000, format="WAV")
-    soundfile.write(tmp_path / "a: b%d.wav", tones(480), 48_000)
-    expected = {"one": {"video", "audio"}, "two": {"video", "audio"}, "three": {"audio"}, "a: b%d": {"audio"}}
-    for files in find_episodes([tmp_path]):
-        said: list[str] = []
-        episode = read_episode(files, None, said.append)
-        assert set(episode.tracks) == expected.pop(files.id)
-        for track in episode.tracks.values():
-            assert len(track.read()[0])
-        assert said == []
-    assert expected == {}
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_no_permission(tmp_path: Path, film: dict[str, Path]) -> None:
-    path = Path(shutil.copy(film["mp4"], tmp_path / "a.mp4"))
-    path.chmod(0)
-    with pytest.raises(InputError, match="cannot be read: permission denied"):
-        read(path)
-
-
-# Sound files
-
-
-@pytest.mark.parametrize(
-    ("name", "subtype", "dtype"),
-    [("a.wav", "PCM_16", "int16"), ("b.wav", "PCM_24", "float32"), ("c.wav", "FLOAT", "float32"),
-     ("d.flac", "PCM_16", "int16"), ("e.ogg", "VORBIS", "float32"), ("f.mp3", "MPEG_LAYER_III", "float32"),
-     ("g.aiff", "PCM_U8", "int16"), ("h.wav", "DOUBLE", "float32"), ("i.au", "ULAW", "int16")],
-)  # fmt: skip
-def test_sound_files(tmp_path: Path, name: str, subtype: str, dtype: str) -> None:
-    wave = tones(30_000, 22_050, 2, "float32")
-    soundfile.write(tmp_path / name, wave, 22_050, subtype)
-    (files,) = find_episodes([tmp_path])
-    track = read_episode(files).tracks["audio"]
-    values, clock = track.read()
-    assert values.dtype == dtype
-    assert (clock.rate, clock.start_ns) == (22_050, 0)
-    assert len(values) == 30_000
-    scaled = values / (32_768.0 if dtype == "int16" else 1.0)
-    # Where the blocks meet as well as within them.
-    assert np.abs(scaled - wave)[2000:-2000].max() < 0.02
-    assert [len(b) for b in track.blocks()] == [22_050, 30_000 - 22_050]
-
-
-def test_what_is_no_sound_becomes_silence_and_is_said_once(tmp_path: Path) -> None:
-    values = np.sin(np.arange(40_000) / 20).astype(np.float32)[:, None].repeat(2, 1)
-    values[500:510], values[20_000, 1] = np.nan, -np.inf
-    path = tmp_path / "a.wav"
-    soundfile.write(path, values, 16_000, "FLOAT")
-    expected = np.where(np.isfinite(values), values, 0)
-    said: list[str] = []
-    for track in (read_soundfile(path, problems=said.append), *read_container(path, problems=said.append)):
-        for _ in range(2):
-            assert np.array_equal(np.concatenate([b.values for b in track.blocks()]), expected)
-    assert len(said) == 2 and all(
-        line.startswith(str(path)) and "21 samples are NaN or infinite" in line for line in said
-    )
-
-
-@pytest.mark.parametrize("suffix", ["flac", "wav", "ogg"])
-def test_sound_that_is_cut_off_gives_what_is_left(tmp_path: Path, suffix: str) -> None:
-    rng = np.random.default_rng(0)
-    soundfile.write(tmp_path / f"a.{suffix}", rng.integers(-9000, 9000, (60_000, 1)).astype(np.int16), 8000)
-    path = cut(tmp_path / f"a.{suffix}", tmp_path / f"cut.{suffix}", 0.5)
-    said: list[str] = []
-    track = read_soundfile(path, problems=said.append)
-    count = sum(len(b) for b in track.blocks())
-    assert 16_000 < count < 40_000
-    list(track.blocks())
-    assert len(said) == (suffix == "flac")  # of the others libsndfile measures what there is
-    assert all("ends at" in line and "of the 7.5 s that its header promises" in line for line in said)
-
-
 # Constant memory: blocks that are alive at once are counted, whatever the length of the recording
 
 
@@ -492,70 +301,3 @@ def test_reading_ahead_waits_for_the_reader_and_ends_with_it() -> None:
     next(reading)
     with pytest.raises(InputError, match=r"a\.mp4: is broken"):
         next(reading)
-
-
-# The way back
-
-
-@pytest.mark.parametrize(("height", "width"), [(32, 48), (17, 33)])
-@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(7, 3), "ms", "ns"])
-@pytest.mark.parametrize("lossless", [False, True])
-def test_what_is_written_comes_back_at_its_instants(
-    tmp_path: Path, height: int, width: int, rate: Fraction | str, lossless: bool
-) -> None:
-    frames = moving_pictures(20, height, width)
-    gaps = np.random.default_rng(2).integers(5 * MS, 300 * MS, 20) // (MS if rate == "ms" else 1)
-    if isinstance(rate, str):
-        clock, base = Clock.irregular(np.cumsum(gaps) * (MS if rate == "ms" else 1)), "1/1000"
-    else:
-        clock, base = Clock.regular(rate, 20, 40 * MS), str(1 / rate)
-    facts = {"height": height, "width": width, "matrix": "bt709", "full_range": True, "time_base": base}
-    voice = tones(22_050, 44_100, 1)
-    late = 40 * MS if height == 32 else 10 * MS  # more, and less, than the priming of AAC
-    sound_clock = Clock.regular(44_100, len(voice), late)
-    write_media(
-        tmp_path / "a.mp4",
-        Signal(iter([Block(frames[:7]), Block(frames[7:])]), clock, facts),
-        Signal(iter([Block(voice[:9999]), Block(voice[9999:])]), sound_clock, {"dtype": "int16"}, 1),
-        lossless=lossless,
-    )
-    tracks, said = read(tmp_path / "a.mp4")
-    assert said == []
-    values, back = tracks["video"].read()
-    assert np.abs(back.times_ns - clock.times_ns).max() <= 1
-    info = tracks["video"].info
-    assert (info["matrix"], info["full_range"]) == ("bt709", True)
-    heard, at = tracks["audio"].read()
-    assert len(heard) == len(voice)
-    assert abs(at.start_ns - late) <= NS // 44_100
-    if lossless:
-        assert (info["height"], info["width"]) == (height, width)
-        assert np.array_equal(values, frames)
-        assert np.array_equal(heard, voice)
-    else:
-        assert (info["height"], info["width"]) == (height + height % 2, width + width % 2)
-        luma = planes(values, info["height"], info["width"])[0][:, :height, :width]
-        assert psnr(luma, planes(frames, height, width)[0]) > 33
-        assert np.sqrt(np.mean((heard[4000:18_000, 0] - voice[4000:18_000, 0] / 32_768) ** 2)) < 0.01
-
-
-@pytest.mark.parametrize("dtype", ["int16", "float32"])
-@pytest.mark.parametrize("channels", [1, 2, 6])
-def test_lossless_sound_comes_back_bit_for_bit(tmp_path: Path, dtype: str, channels: int) -> None:
-    raw = np.random.default_rng(1).integers(-32_768, 32_768, (30_000, channels)).astype(np.int16)
-    values = raw if dtype == "int16" else (raw / 32_768 * 1.5).astype(np.float32)
-    write_wav(tmp_path / "a.wav", iter([Block(values[:100]), Block(values[100:])]), 44_100, channels, dtype)
-    back, clock = read_soundfile(tmp_path / "a.wav").read()
-    assert back.dtype == values.dtype
-    assert np.array_equal(back, values)
-    assert clock.rate == 44_100
-    frames = moving_pictures(3)
-    write_media(
-        tmp_path / "a.mp4",
-        Signal(iter([Block(frames)]), Clock.regular(4, 3), {"height": 32, "width": 48}),
-        Signal(iter([Block(values)]), Clock.regular(44_100, 30_000), {"dtype": dtype}, channels),
-        lossless=True,
-    )
-    back, _ = read(tmp_path / "a.mp4")[0]["audio"].read()
-    assert back.dtype == values.dtype
-    assert np.array_equal(back, values)

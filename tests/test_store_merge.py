@@ -12,8 +12,7 @@ import zarr
 from pantok.errors import OptionError, StoreError
 from pantok.formats.store import Store
 from pantok.formats.store_merge import MergeConfig, compact, pack
-from tests.store_streams import a_stream, a_vocabulary, assert_equal
-from tests.test_store_faults import a_long_stream
+from tests.store_streams import a_long_stream, a_stream, a_vocabulary, assert_equal
 
 VOCABULARY = a_vocabulary()
 COUNT = 9

@@ -20,9 +20,8 @@ from pantok.formats.store import Store
 from pantok.formats.store_remote import Mirror
 from pantok.formats.store_verify import verify_store
 from pantok.loader import StreamDataset
-from tests.store_streams import a_stream, a_vocabulary, assert_equal
+from tests.store_streams import a_long_stream, a_stream, a_vocabulary, assert_equal
 from tests.test_encode_grow import SAMPLES, SECOND, THIRD, grown, wide_stream
-from tests.test_store_faults import a_long_stream
 
 VOCABULARY = a_vocabulary()
 SERVE = (

@@ -17,8 +17,7 @@ from pantok.formats.store import Store
 from pantok.formats.store_merge import MergeConfig, compact, pack
 from pantok.layout import Layout
 from pantok.loader import StreamDataset
-from tests.store_streams import a_stream, a_vocabulary
-from tests.test_store_faults import a_long_stream
+from tests.store_streams import a_long_stream, a_stream, a_vocabulary
 
 VOCABULARY = a_vocabulary()
 
