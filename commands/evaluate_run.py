@@ -39,10 +39,10 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
     from pantok.formats.store import Store
     from pantok.world_model.beside import next_step
     from pantok.world_model.collapse import collapse_of
+    from pantok.world_model.drawing import SimulateConfig
     from pantok.world_model.foresight import action_information, foresee, points
     from pantok.world_model.inputs import joined
     from pantok.world_model.measure import measure
-    from pantok.world_model.simulate import SimulateConfig
 
     stored = RunFolder(folder).config
     if store is None:

@@ -70,7 +70,8 @@ def command(
     from pantok.formats.report_futures import write_futures_page
     from pantok.formats.runs import RunFolder
     from pantok.formats.store import Store
-    from pantok.world_model.simulate import SimulateConfig, Simulation
+    from pantok.world_model.drawing import SimulateConfig
+    from pantok.world_model.simulate import Simulation
 
     run = common.Run(quiet, as_json)
     if output is None and html is None:

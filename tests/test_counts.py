@@ -22,11 +22,12 @@ from pantok.tokenizers.numeric import NumericOptions
 from pantok.tokenizers.numeric_symbols import Alphabet
 from pantok.world_model.backbone import BackboneConfig
 from pantok.world_model.config import TrainConfig
+from pantok.world_model.drawing import Drawer, SimulateConfig
 from pantok.world_model.features import shapes_of
 from pantok.world_model.grammar import Grammar
 from pantok.world_model.inputs import inputs_of, level_keys
 from pantok.world_model.model import WorldModel
-from pantok.world_model.simulate import SimulateConfig, Simulation
+from pantok.world_model.simulate import Simulation
 from pantok.world_model.switch import Kinds
 
 SMALL = BackboneConfig(width=16, layers=1, heads=2, kv_heads=1)
@@ -119,14 +120,13 @@ def test_the_switch_is_not_asked_what_is_told(data: StreamDataset) -> None:
     assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
 
 
-def test_at_temperature_0_the_code_of_least_error_is_taken(store: Path, data: StreamDataset) -> None:
-    model, opened = WorldModel(data.vocabulary, CONFIG), Store.open(store)
-    stream = next(opened.read(n) for n in opened.episodes)
-    simulation = Simulation(model, Layout.of("default"), stream, 10**8, 2 * 10**8)
+def test_at_temperature_0_the_code_of_least_error_is_taken(data: StreamDataset) -> None:
+    model = WorldModel(data.vocabulary, CONFIG)
+    drawer = Drawer(model, SimulateConfig(temperature=0))
     names, kinds = model.kinds.names, model.kinds
     shapeless = next(k for k, n in enumerate(names) if n.startswith("video.1."))
     logits = torch.arange(kinds.stops[shapeless] - kinds.starts[shapeless]).float()
-    assert simulation._plainest(shapeless, logits) == len(logits) - 1
+    assert drawer._plainest(shapeless, logits) == len(logits) - 1
     shaped = next(k for k, n in enumerate(names) if n.startswith("video.8."))
     shapes = shapes_of(data.vocabulary, kinds.starts[shaped])
     assert shapes is not None and len(shapes) == kinds.stops[shaped] - kinds.starts[shaped]
@@ -137,7 +137,7 @@ def test_at_temperature_0_the_code_of_least_error_is_taken(store: Path, data: St
     ):
         p = torch.softmax(logits.float(), -1)
         expected = (p[None] * torch.cdist(shapes.double(), shapes.double()).square()).sum(1)
-        found = simulation._plainest(shaped, logits.float())
+        found = drawer._plainest(shaped, logits.float())
         assert float(expected[found]) <= float(expected.min()) * (1 + 1e-4) + 1e-6
     assert found == 3
 

@@ -16,12 +16,13 @@ from pantok.loader import StreamDataset
 from pantok.world_model.backbone import BackboneConfig
 from pantok.world_model.collapse import collapse_of
 from pantok.world_model.config import TrainConfig
+from pantok.world_model.drawing import SimulateConfig
 from pantok.world_model.foretelling import Foreteller
 from pantok.world_model.grounding import FORETOLD, Grounding, Steps
 from pantok.world_model.inputs import Foretold, Inputs, concatenated, joined
 from pantok.world_model.measure import measure
 from pantok.world_model.model import WorldModel
-from pantok.world_model.simulate import SimulateConfig, Simulation
+from pantok.world_model.simulate import Simulation
 from pantok.world_model.trainer import Feed, Share, Trainer
 
 CONFIG = TrainConfig(

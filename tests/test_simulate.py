@@ -28,8 +28,9 @@ from pantok.layout import Layout
 from pantok.stream import TokenStream
 from pantok.world_model.backbone import BackboneConfig
 from pantok.world_model.config import TrainConfig
+from pantok.world_model.drawing import SimulateConfig
 from pantok.world_model.model import WorldModel
-from pantok.world_model.simulate import SimulateConfig, Simulation
+from pantok.world_model.simulate import Simulation
 from tests.conftest import Outcome
 
 CONFIG = TrainConfig(

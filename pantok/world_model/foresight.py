@@ -17,11 +17,12 @@ from pantok import pixels
 from pantok.encode import Codec
 from pantok.layout import ROLES, Layout
 from pantok.stream import TokenStream, TrackTokens
+from pantok.world_model.drawing import SimulateConfig
 from pantok.world_model.inputs import Foretold, Inputs
 from pantok.world_model.intervals import resampled
 from pantok.world_model.measure import measure
 from pantok.world_model.model import WorldModel
-from pantok.world_model.simulate import SimulateConfig, Simulation
+from pantok.world_model.simulate import Simulation
 
 NS = 1_000_000_000
 

@@ -13,7 +13,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pantok.errors import OptionError
@@ -23,7 +22,7 @@ from pantok.tokenizers import Tokenizer, load
 from pantok.tokenizers.counts import Counts
 from pantok.world_model.backbone import Cache
 from pantok.world_model.composing import Composer
-from pantok.world_model.features import shapes_of
+from pantok.world_model.drawing import Drawer, SimulateConfig
 from pantok.world_model.foretelling import Foreteller
 from pantok.world_model.futures import extended, first_tick, latents_of, place_of
 from pantok.world_model.grammar import counted
@@ -31,23 +30,6 @@ from pantok.world_model.inputs import PLACES, Inputs
 from pantok.world_model.model import WorldModel
 
 _LATENT = KINDS.index("latent")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulateConfig:
-    """temperature, top_p: of codes; the switch is drawn as it is. At temperature 0 the code of least expected squared
-    error is taken, the likeliest where codes have no shape. seed: of the first future. flow_steps: of the
-    solver that draws a latent. longest: most ids of a unit, in multiples of the longest that was met."""
-
-    temperature: float = 1.0
-    top_p: float = 0.95
-    seed: int = 0
-    flow_steps: int = 8
-    longest: float = 1.5
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.flow_steps < 1 or self.longest < 1:
-            raise OptionError("simulate", "temperature, top_p, flow_steps or longest is out of range", "see --help")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +80,11 @@ class Simulation:
     def __init__(
         self, model: WorldModel, layout: Layout, stream: TokenStream, start_ns: int, stop_ns: int, *,
         actions: Mapping[str, TrackTokens] | None = None, words: np.ndarray | None = None,
-        config: SimulateConfig = SimulateConfig(), context: int = 0,
+        config: SimulateConfig | None = None, context: int = 0,
     ) -> None:  # fmt: skip
         if stop_ns <= start_ns:
             raise OptionError("simulate", "ends before it begins", "--for takes a number of seconds")
+        config = config or SimulateConfig()
         self._model, self._layout, self._config = model.eval(), layout, config
         self._vocabulary = model.vocabulary
         self._actions, self._words = dict(actions or {}), words
@@ -114,7 +97,7 @@ class Simulation:
         self._past = past if self._composer is None else self._composer.sequence(past)
         self._stream, self._start, self._stop = stream, start_ns, stop_ns
         self._capacity = context or model.config.length
-        self._generator = torch.Generator().manual_seed(config.seed)
+        self._drawer = Drawer(model, config)
         self._device = next(model.parameters()).device
         self.tracks = tuple(Arranged(self._like, layout, self._vocabulary).tracks)
         self._made = {name: _Made([{} for _ in self._like.tracks[name].levels]) for name in self.tracks}
@@ -122,7 +105,6 @@ class Simulation:
         self._elements: list[_Element] = []
         self._keys = model.keys.tolist()
         self._counted = counted(layout)
-        self._shapes: dict[int, Tensor | None] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
         self._foreteller: Foreteller | None = None
         if model.hint is not None and model.grounding is not None:
@@ -324,7 +306,7 @@ class Simulation:
                 for kind in (k for k, name in enumerate(names) if name.startswith("composition.")):
                     span = self._model.kinds.starts[kind], self._model.kinds.stops[kind]
                     allowed[kind] = torch.from_numpy(self._composer.permitted(*span, modality, levels, depth))
-            number = self._draw(allowed, may_end)
+            number = self._drawer.within(self._hidden, allowed, may_end)
             if number is None:
                 break
             where, k, code = vocabulary.locate(number)
@@ -333,7 +315,7 @@ class Simulation:
                 spelled = self._composer.codes(number)
                 if not counts.fit(spelled):  # more of a level than there can be: a plain code instead
                     plain = {kind: which for kind, which in allowed.items() if which is None}
-                    number = self._draw(plain, False)
+                    number = self._drawer.within(self._hidden, plain, False)
                     if number is None:
                         break
                     spelled = [vocabulary.locate(number)[1:]]
@@ -348,7 +330,7 @@ class Simulation:
         if self._layout.latents and latent in names and track.latents is not None:
             count = int(np.diff(track.latents.splits).max(initial=0))
             for _ in range(count):
-                value = self._model.draw_latent(modality, self._hidden, self._config.flow_steps, self._generator)
+                value = self._model.draw_latent(modality, self._hidden, self._config.flow_steps, self._drawer.generator)
                 whole = np.zeros(track.latents.values.shape[1], np.float32)
                 whole[: value.shape[1]] = value[0].cpu().numpy()
                 self._feed(vocabulary.control("latent"), role, unit.time_ns, unit.track, whole)
@@ -361,59 +343,14 @@ class Simulation:
             self._feed(self._vocabulary.control(f"level_{level}"), role, unit.time_ns, unit.track)
         kind = self._model.kinds.names.index("digit")
         first, stop = self._model.kinds.starts[kind], self._model.kinds.stops[kind]
-        number = self._draw_code(kind, torch.arange(stop - first) < base)
+        number = self._drawer.code(self._hidden, kind, torch.arange(stop - first) < base)
         found.append(number - first)
         self._feed(number, role, unit.time_ns, unit.track)
-
-    def _draw(self, allowed: Mapping[int, Tensor | None], may_end: bool) -> int | None:
-        """The id of what comes next within the unit, or None where it ends. allowed: kinds, and which ids of them, bool
-        (ids,), None for all. may_end: whether the unit can end here; the switch is asked where there is a choice."""
-        kinds = sorted(allowed)
-        if not kinds:
-            return None
-        if len(kinds) == 1 and not may_end:
-            return self._draw_code(kinds[0], allowed[kinds[0]])
-        gate = self._model.switch.log_gate(self._hidden)[0].exp().cpu()
-        for kind, which in allowed.items():
-            if which is not None:
-                logits, _ = self._model.switch.logits(self._hidden, kind)
-                gate[kind] *= F.softmax(logits[0].float().cpu(), -1)[which].sum()
-        inside = gate[kinds] if may_end else gate[kinds] / gate[kinds].sum()
-        point = float(torch.rand((), generator=self._generator))
-        for kind, top in zip(kinds, torch.cumsum(inside, 0).tolist(), strict=True):
-            if point < top:
-                return self._draw_code(kind, allowed[kind])
-        return None if may_end else self._draw_code(kinds[-1], allowed[kinds[-1]])
 
     def _tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self._tokenizers:
             self._tokenizers[modality] = load(self._vocabulary.states[modality])
         return self._tokenizers[modality]
-
-    def _draw_code(self, kind: int, which: Tensor | None) -> int:
-        logits, first = self._model.switch.logits(self._hidden, kind)
-        row = logits[0].float().cpu()
-        if which is not None:
-            row = row.masked_fill(~which, -torch.inf)
-        if self._config.temperature == 0:
-            return first + self._plainest(kind, row)
-        p = F.softmax(row / self._config.temperature, -1)
-        ordered, order = torch.sort(p, descending=True, stable=True)
-        kept = torch.cumsum(ordered, 0) - ordered < self._config.top_p
-        chosen = torch.multinomial(ordered * kept, 1, generator=self._generator)
-        return first + int(order[chosen])
-
-    def _plainest(self, kind: int, logits: Tensor) -> int:
-        """The code of least expected squared error, where codes have a shape; else the likeliest. Among a thousand of
-        which none is likely the likeliest is mostly wrong, by as much as a code can say."""
-        if kind not in self._shapes:
-            self._shapes[kind] = shapes_of(self._vocabulary, self._model.kinds.starts[kind])
-        shapes = self._shapes[kind]
-        if shapes is None:
-            return int(logits.argmax())
-        p = F.softmax(logits, -1)
-        error = shapes.square().sum(1) - 2 * shapes @ (p @ shapes)
-        return int(error.masked_fill(p == 0, torch.inf).argmin())
 
 
 def _level_of(kind: str, modality: str) -> int | None:
