@@ -113,7 +113,7 @@ def _baselines(
         length = int(stored["train"]["length"])
         train = StreamDataset(
             stored["store"], layout, length=length, batch_size=32, episodes=names, shuffle=False, rank=0, world=1,
-            vocabulary=vocabulary,
+            vocabulary=vocabulary, columns=("ids", "document"),
         )  # fmt: skip
     except PantokError as error:
         run.say(f"No n-gram beside it: {error}")

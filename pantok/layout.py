@@ -18,7 +18,7 @@ The grammar is in `layout_grammar`, the loops are in `layout_kernels`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -75,10 +75,20 @@ class TokenSequence:
         return TokenSequence(ids, kind, level, track, time_ns, self.tracks, latents, self.role[start:stop])
 
 
+COLUMNS: Mapping[str, np.dtype] = {
+    name: np.dtype(dtype)
+    for name, dtype in (
+        ("ids", np.int64), ("time_ns", np.int64), ("document", np.int32), ("kind", np.uint8), ("level", np.uint8),
+        ("track", np.uint8), ("role", np.uint8), ("loss_mask", np.bool_),
+    )
+}  # fmt: skip
+"""What can be said of every id, see `Columns`; the widest first, so that in one piece of memory each is aligned."""
+
+
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What is said of N ids, each (N,): ids int64; kind, level, track, role uint8; time_ns int64; mask bool, whether an
-    id is to be predicted (not <bos> and latent placeholders); document int32."""
+    """What is said of N ids, each (N,) and of the dtype in COLUMNS, or (0,) where it is not wanted: that is neither
+    computed nor written. loss_mask: whether an id is to be predicted (not <bos> and latent placeholders)."""
 
     ids: np.ndarray
     kind: np.ndarray
@@ -86,16 +96,25 @@ class Columns:
     track: np.ndarray
     role: np.ndarray
     time_ns: np.ndarray
-    mask: np.ndarray
+    loss_mask: np.ndarray
     document: np.ndarray
 
     @classmethod
-    def empty(cls, n: int) -> Columns:
-        kind, level, track, role = (np.empty(n, np.uint8) for _ in range(4))
-        ids, time_ns = np.empty(n, np.int64), np.empty(n, np.int64)
-        return cls(ids, kind, level, track, role, time_ns, np.empty(n, np.bool_), np.empty(n, np.int32))
+    def of(cls, wanted: Mapping[str, np.ndarray]) -> Columns:
+        """Those of `wanted`, and no others."""
+        return cls(**{name: wanted[name] if name in wanted else np.empty(0, t) for name, t in COLUMNS.items()})
+
+    @classmethod
+    def empty(cls, n: int, names: Iterable[str] = COLUMNS) -> Columns:
+        return cls.of({name: np.empty(n, COLUMNS[name]) for name in names})
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return min((len(column) for column in vars(self).values() if len(column)), default=0)
 
 
+_OF_A_SEQUENCE = ("ids", "kind", "level", "track", "role", "time_ns")
 _AS_THEY_ARE = np.arange(256, dtype=np.uint8)[None]
 
 
@@ -140,7 +159,7 @@ class Arranged:
         total = len(self)
         stop = total if stop is None else min(stop, total)
         start = min(max(start, 0), stop)
-        columns = Columns.empty(stop - start)
+        columns = Columns.empty(stop - start, _OF_A_SEQUENCE)
         found = write([self], np.array([[self.address, start, stop, 0, 0, 0]]), _AS_THEY_ARE, columns)
         return TokenSequence(
             columns.ids.astype(np.uint32), columns.kind, columns.level, columns.track, columns.time_ns, self.tracks,
@@ -177,22 +196,23 @@ class Arranged:
 def write(
     parts: Sequence[Arranged], places: np.ndarray, numbers: np.ndarray, columns: Columns
 ) -> list[tuple[int, int, np.ndarray]]:
-    """The ids of several parts of episodes into flat columns, in one compiled call that holds no lock.
+    """The ids of several parts of episodes into flat columns, those that are wanted, in one compiled call that holds no
+    lock.
 
     places: int64 (P, 6), of each part the address of its episode, first and last + 1 of its ids, where they go in the
     columns, row of `numbers`, number of its document. numbers: uint8 (Q, 256), what `columns.track` says of each of an
     episode's tracks. Returns (part, track, its latents there) for parts that hold some.
-    Raises TokenError for a code that its level does not have.
+    Raises TokenError for a code that its level does not have, where ids are wanted; without, no code is read.
     """
     from pantok import layout_kernels
 
     many = any(part.has_latents for part in parts)
     rows = np.empty((int((places[:, 2] - places[:, 1]).sum()) if many else 0, 3), np.int64)
     found, bad, level, begin = layout_kernels.write(
-        places, numbers, columns.ids, columns.kind, columns.level, columns.track, columns.role, columns.time_ns,
-        columns.mask, columns.document, rows,
+        places, numbers, columns.size, columns.ids, columns.kind, columns.level, columns.track, columns.role,
+        columns.time_ns, columns.loss_mask, columns.document, rows,
     )  # fmt: skip
-    assert level >= 0, (places[bad], len(parts[bad]), len(columns.ids))
+    assert level >= 0, (places[bad], len(parts[bad]), columns.size)
     if bad >= 0:
         parts[bad].complain(level, begin)
     if not found:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pantok.layout import KINDS, Arranged, Columns, TokenSequence
+from pantok.layout import COLUMNS, KINDS, Arranged, Columns, TokenSequence
 from pantok.layout import write as write_plain
 
 if TYPE_CHECKING:
@@ -102,10 +102,13 @@ class Composed:
         """The ids [first, stop) into columns from `at` on, as `layout.write` does."""
         part = self.cut(first, stop)
         here = slice(at, at + len(part))
-        columns.ids[here], columns.kind[here], columns.level[here] = part.ids, part.kind, part.level
-        columns.track[here], columns.role[here], columns.time_ns[here] = names[part.track], part.role, part.time_ns
-        columns.mask[here] = (part.kind != _LATENT) & (part.ids != self._bos)
-        columns.document[here] = document
+        for column, said in (
+            (columns.ids, part.ids), (columns.kind, part.kind), (columns.level, part.level),
+            (columns.track, names[part.track]), (columns.role, part.role), (columns.time_ns, part.time_ns),
+            (columns.loss_mask, (part.kind != _LATENT) & (part.ids != self._bos)), (columns.document, document),
+        ):  # fmt: skip
+            if len(column):
+                column[here] = said
         return part
 
 
@@ -145,24 +148,30 @@ def _write_composed(parts: Sequence[Composed], places: np.ndarray, numbers: np.n
         bounds[row] = part.plain.address, first, last, at, place[4], place[5]
         before[row] = at, at + last - first, skip, place[2] - place[1], place[3], place[5]
         at += last - first
-    held = scratch(at)
-    write_plain([part.plain for part in parts], bounds, numbers, held)
+    c = columns
+    also = [name for name in ("role", "loss_mask") if len(getattr(c, name))]
+    s = scratch(at, (*JOINED_BY, *also))
+    write_plain([part.plain for part in parts], bounds, numbers, s)
     compositions = parts[0]._compositions
     keys, ranks, named, base = compositions.reading
-    s, c = held, columns
     kernels.compose(
-        before, s.ids, s.kind, s.level, s.track, s.role, s.time_ns, s.mask, keys, ranks, named, base,
+        before, s.ids, s.kind, s.level, s.track, s.role, s.time_ns, s.loss_mask, keys, ranks, named, base,
         compositions.bridges, COMPOSABLE, KINDS.index("digit"), ACROSS.index(compositions.across), c.ids, c.kind,
-        c.level, c.track, c.role, c.time_ns, c.mask, c.document,
+        c.level, c.track, c.role, c.time_ns, c.loss_mask, c.document,
     )  # fmt: skip
 
 
+JOINED_BY = ("ids", "kind", "level", "track", "time_ns")
+"""Columns of the ids of a layout by which they are composed."""
 _HELD = threading.local()
 
 
-def scratch(ids: int) -> Columns:
-    """Columns of at least so many ids; each thread keeps its own."""
-    held: Columns | None = getattr(_HELD, "columns", None)
-    if held is None or len(held.ids) < ids:
-        held = _HELD.columns = Columns.empty(ids + ids // 8)
-    return held
+def scratch(ids: int, names: Sequence[str] = JOINED_BY) -> Columns:
+    """Columns of these names of at least so many ids; each thread keeps its own."""
+    held: dict[str, np.ndarray] | None = getattr(_HELD, "columns", None)
+    if held is None:
+        held = _HELD.columns = {}
+    for name in names:
+        if name not in held or len(held[name]) < ids:
+            held[name] = np.empty(ids + ids // 8, COLUMNS[name])
+    return Columns.of({name: held[name] for name in names})

@@ -8,6 +8,9 @@ codes go from the mapped file through the table of ids straight into the rows of
 Columns are handed over as addresses, so that one call reads any number of files of any dtype. Whoever calls keeps the
 arrays alive, and has compared the totals that `survey` finds with what the columns hold before anything is written.
 
+All of it is in one file because compiled code is kept by file: numba asks whether this one has changed, not whether
+another has whose functions and numbers are compiled into it.
+
 State (one row): PLACE in the sequence, STEP and TRACK that the walk stands at, OPENED whether the step's first unit has
 been met, PREVIOUS modality within the step (-1 none), UNIT of the step; then for each of T tracks the step of its next
 tick, that tick, its latents so far; then for each of N levels its codes so far.
@@ -45,8 +48,8 @@ the episode's tracks are called, and the number of its document."""
 LATENT_KIND = 5
 _SURVEY = "int64(int64[:,::1], int64[:,::1], int64[::1], int64, int64[:,::1], int64[::1])"
 _WRITE = (
-    "UniTuple(int64, 4)(int64[:,::1], uint8[:,::1], int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], "
-    "int64[::1], boolean[::1], int32[::1], int64[:,::1])"
+    "UniTuple(int64, 4)(int64[:,::1], uint8[:,::1], int64, int64[::1], uint8[::1], uint8[::1], uint8[::1], "
+    "uint8[::1], int64[::1], boolean[::1], int32[::1], int64[:,::1])"
 )
 _END = 2**62
 
@@ -304,6 +307,35 @@ def _copy(address: int, n: int, size: int, level: np.ndarray, out: np.ndarray) -
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _fill(column: np.ndarray, first: int, last: int, value: int) -> None:
+    """The places [first, last), none where last is not above first; a column that is not wanted has no room."""
+    if first < last and len(column):
+        column[first:last] = value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _say(ids: np.ndarray, kind: np.ndarray, level: np.ndarray, at: int, value: int) -> None:
+    """A control id."""
+    if len(ids):
+        ids[at] = value
+    if len(kind):
+        kind[at] = 0
+    if len(level):
+        level[at] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _of_none(owner: np.ndarray, role: np.ndarray, time_ns: np.ndarray, at: int, nothing: int, when: int) -> None:
+    """An id that is of no track."""
+    if len(owner):
+        owner[at] = 255
+    if len(role):
+        role[at] = nothing
+    if len(time_ns):
+        time_ns[at] = when
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _write(
     tracks: np.ndarray, levels: np.ndarray, chunks: np.ndarray, facts: np.ndarray, point: np.ndarray, start: int,
     stop: int, numbers: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray,
@@ -311,15 +343,15 @@ def _write(
 ) -> tuple[int, int, int]:  # fmt: skip
     """The ids [start, stop) of an episode, from the checkpoint `point` at or before start."""
     count, bad, bad_at, found = len(tracks), -1, 0, 0
-    nothing = facts[NO_ROLE]
+    nothing, reads = facts[NO_ROLE], len(ids) > 0
     mask[:] = 1
     if start == 0:
-        ids[0], kind[0], level[0], owner[0], role[0] = facts[BOS], 0, 0, 255, nothing
-        time_ns[0], mask[0] = facts[BOS_NS], 0
+        _say(ids, kind, level, 0, facts[BOS])
+        _of_none(owner, role, time_ns, 0, nothing, facts[BOS_NS])
+        _fill(mask, 0, 1, 0)
     if stop == facts[TOTAL]:
-        at = stop - 1 - start
-        ids[at], kind[at], level[at], owner[at], role[at] = facts[EOS], 0, 0, 255, nothing
-        time_ns[at] = facts[EOS_NS]
+        _say(ids, kind, level, stop - 1 - start, facts[EOS])
+        _of_none(owner, role, time_ns, stop - 1 - start, nothing, facts[EOS_NS])
     state, probe = point.copy(), point.copy()
     share = np.zeros(facts[STEP_IDS], np.int64)
     times = np.full(count, _END, np.int64)  # of each track's next tick, once it is known
@@ -334,9 +366,8 @@ def _write(
         if state[OPENED] == 0:
             marks = _open(tracks, levels, facts, state, share, probe)
             if marks and start <= state[PLACE] < stop:
-                at = state[PLACE] - start
-                ids[at], kind[at], level[at], owner[at], role[at] = facts[TICK_ID], 0, 0, 255, nothing
-                time_ns[at] = when
+                _say(ids, kind, level, state[PLACE] - start, facts[TICK_ID])
+                _of_none(owner, role, time_ns, state[PLACE] - start, nothing, when)
             state[PLACE] += marks
         row = track[COUNTS] + tick * track[COUNTS_STRIDE]
         first = state[PLACE] - start
@@ -352,7 +383,7 @@ def _write(
         place = first
         if mark:
             if lo <= place < hi:
-                ids[place], kind[place], level[place] = track[BEGIN], 0, 0
+                _say(ids, kind, level, place, track[BEGIN])
             place += 1
         for k in range(track[FIRST_LEVEL], track[LAST_LEVEL]):
             n = _count(track, levels[k, COLUMN], levels[k, COUNT], row)
@@ -360,11 +391,12 @@ def _write(
                 continue
             if levels[k, MARK] >= 0:
                 if lo <= place < hi:
-                    ids[place], kind[place], level[place] = levels[k, MARK], 0, 0
+                    _say(ids, kind, level, place, levels[k, MARK])
                 place += 1
             a, b = max(place, lo), min(place + n, hi)
-            if a < b:
-                kind[a:b], level[a:b] = levels[k, KIND], levels[k, NUMBER]
+            _fill(kind, a, b, levels[k, KIND])
+            _fill(level, a, b, levels[k, NUMBER])
+            if reads and a < b:
                 rows, width = levels[k, ROWS], levels[k, SIZE]
                 i = state[codes + k] + (a - place) + levels[k, OFFSET]
                 while a < b:
@@ -379,15 +411,19 @@ def _write(
             place += n
         n = _count(track, track[LATENT_COLUMN], track[LATENT_COUNT], row)
         a, b = max(place, lo), min(place + n, hi)
+        _fill(ids, a, b, facts[LATENT_ID])
+        _fill(kind, a, b, LATENT_KIND)
+        _fill(level, a, b, 0)
+        _fill(mask, a, b, 0)
         for j in range(a, b):
-            ids[j], kind[j], level[j], mask[j] = facts[LATENT_ID], LATENT_KIND, 0, 0
             latents[found, 1], latents[found, 2] = p, state[HEAD + 2 * count + p] + j - place
             found += 1
         place += n
         if size < 0:
             size, hi = place - first, min(place, whole)
-        if lo < hi:
-            owner[lo:hi], role[lo:hi], time_ns[lo:hi] = numbers[p], track[ROLE], when
+        _fill(owner, lo, hi, numbers[p])
+        _fill(role, lo, hi, track[ROLE])
+        _fill(time_ns, lo, hi, when)
         state[PLACE] += size
         state[HEAD + 2 * count + p] += n
         state[HEAD + count + p] = tick + 1
@@ -405,10 +441,11 @@ def _write(
 
 @njit(_WRITE, cache=True, nogil=True, error_model="numpy")
 def write(
-    parts: np.ndarray, numbers: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, owner: np.ndarray,
-    role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, document: np.ndarray, latents: np.ndarray,
+    parts: np.ndarray, numbers: np.ndarray, size: int, ids: np.ndarray, kind: np.ndarray, level: np.ndarray,
+    owner: np.ndarray, role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, document: np.ndarray,
+    latents: np.ndarray,
 ) -> tuple[int, int, int, int]:  # fmt: skip
-    """The ids of all parts (P, PART_FIELDS) into flat columns.
+    """The ids of all parts (P, PART_FIELDS) into flat columns of `size` ids, or of none: that one is not wanted.
 
     numbers: uint8 (Q, 256), what `owner` says of the tracks of an episode. mask: whether an id is to be predicted.
     latents: (M, 3) int64, part, track and row of the vector of each placeholder; M 0 if there are none. Returns how
@@ -439,9 +476,9 @@ def write(
             else:
                 high = middle - 1
         a, b = part[AT], part[AT] + part[STOP] - part[FIRST]
-        if part[FIRST] < 0 or part[STOP] > facts[TOTAL] or a < 0 or b > len(ids):
+        if part[FIRST] < 0 or part[STOP] > facts[TOTAL] or a < 0 or b > size:
             return found, number, -1, 0
-        document[a:b] = part[DOCUMENT]
+        _fill(document, a, b, part[DOCUMENT])
         made, bad, bad_at = _write(
             tracks, levels, chunks, facts, points[low], part[FIRST], part[STOP], numbers[part[NUMBERING]],
             ids[a:b], kind[a:b], level[a:b], owner[a:b], role[a:b], time_ns[a:b], mask[a:b], latents[found:],

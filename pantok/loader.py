@@ -34,12 +34,12 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pantok import loader_kernels as kernels
-from pantok.errors import OptionError, StoreError
-from pantok.evolve.lineage import unread
-from pantok.layout import ROLES, Columns, Layout
+from pantok.errors import OptionError
+from pantok.layout import COLUMNS, ROLES, Columns, Layout
 from pantok.layout import write as write_plain
 from pantok.layout_columns import Numbering
 from pantok.layout_composed import Composed, write
+from pantok.loader_given import Stores, batch_size_of, columns_of, common_vocabulary, of_torchdata, place_of, weighted
 from pantok.loader_memory import Memory
 from pantok.loader_source import Source
 from pantok.loader_splits import SPLITS, check_splits
@@ -47,7 +47,6 @@ from pantok.loader_windows import SPAN, Curriculum, Order, Stage, Windows, whole
 from pantok.vocabulary import Vocabulary
 
 __all__ = ["Stage", "StreamDataset", "Windows"]
-Stores = str | Path | Sequence[str | Path | tuple[str | Path, float]]
 
 
 class StreamDataset(IterableDataset):
@@ -65,8 +64,10 @@ class StreamDataset(IterableDataset):
     pin_memory: in page-locked memory, where there is a GPU.
     in_use: instead of codes that the vocabulary has retired since they were written, what stands for them now.
     io: `mmap`, or `pread` for network file systems: an episode's codes are read when it is opened, none is mapped.
+    columns: which of the tensors (B, L) below a batch has, all if None; the others are neither computed nor allocated.
+    The order of windows, and so a state, is the same whatever the columns.
 
-    Each batch is a dictionary of tensors (B windows of L ids):
+    Each batch is a dictionary of tensors (B windows of L ids). One row for each window, 25 bytes an id together:
         ids         int64 (B, L)    of `vocabulary`, <pad> where an epoch ends
         kind        uint8 (B, L)    index into `pantok.layout.KINDS`
         level       uint8 (B, L)    level within the modality; 0 for control ids
@@ -75,6 +76,7 @@ class StreamDataset(IterableDataset):
         time_ns     int64 (B, L)    instant of the unit that an id belongs to, from the start of its recording's clock
         document    int32 (B, L)    0, 1, ... by episode within the window; -1 where padded
         loss_mask   bool (B, L)     whether an id is to be predicted: not <bos>, <pad> and latent placeholders
+    And always, of the batch:
         cu_seqlens  int32 (D + 1,)  bounds of the documents of all windows, one after another, as flash attention
                                     takes them; padding is a document of its own
         latents     {track name: float16 (M, D)}, in the order of the placeholders; with `Layout(latents=True)` only
@@ -111,23 +113,25 @@ class StreamDataset(IterableDataset):
         pin_memory: bool = False,
         in_use: bool = False,
         io: str = "mmap",
+        columns: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.layout, self.length, self.epochs = Layout.of(layout), length, epochs
-        self.batch_size = _batch_size(length, batch_size, tokens)
+        self.columns = columns_of(columns)
+        self.batch_size = batch_size_of(length, batch_size, tokens)
         self.seed, self._shuffle, self._span, self._threads = seed, shuffle, shuffle_span, threads
         if shuffle_span < 1 or threads < 0:
             raise OptionError("loader", f"shuffle_span {shuffle_span}, threads {threads}", "at least 1 and 0")
         self._memory = Memory(pin_memory and torch.cuda.is_available())
-        self.rank, self.world = _place(rank, world)
+        self.rank, self.world = place_of(rank, world)
         check_splits(splits)
         if split is not None and split not in splits:
             raise OptionError(f"loader split {split}", "is no split", f"known: {', '.join(splits)}")
-        pairs = _pairs(stores)
+        pairs = weighted(stores)
         chosen = None if split is None else (split, dict(splits), split_by)
         self._sources = [Source(path, vocabulary, episodes, chosen, io) for path, _ in pairs]
         self._weights = None if pairs[0][1] is None else whole_weights([float(w) for _, w in pairs if w is not None])
-        self.vocabulary = vocabulary or _common(self._sources)
+        self.vocabulary = vocabulary or common_vocabulary(self._sources)
         self._stages = tuple(curriculum) or (Stage(levels=self.layout.levels),)
         layouts = [replace(self.layout, levels=stage.levels) for stage in self._stages]
         self._numberings = [Numbering(layout, self.vocabulary, in_use) for layout in layouts]
@@ -203,7 +207,7 @@ class StreamDataset(IterableDataset):
         """
         taken = 0
         if "dataset_state" in state or "_snapshot" in state:
-            state, taken = _of_torchdata(state)
+            state, taken = of_torchdata(state)
         if state["seed"] != self.seed:
             raise OptionError("loader seed", f"is {self.seed}, the state is of {state['seed']}", "give the same seed")
         if state.get("data", self.data_id) != self.data_id:
@@ -270,12 +274,12 @@ class StreamDataset(IterableDataset):
     def batch(self, epoch: int, windows: Sequence[int]) -> dict[str, Any]:
         """The windows of these numbers of an epoch, together. May be called from several threads at once."""
         rows, length = len(windows), self.length
-        # One piece of memory for all columns, the widest first so that each is aligned.
         size = rows * length
-        arena, flat, at = self._memory.take(size * _WIDTH), {}, 0
-        for name, dtype in _COLUMNS.items():
-            flat[name] = arena[at : at + size * dtype.itemsize].view(dtype)
-            at += size * dtype.itemsize
+        # One piece of memory for all columns, the widest first so that each is aligned.
+        arena, flat, at = self._memory.take(size * sum(COLUMNS[name].itemsize for name in self.columns)), {}, 0
+        for name in self.columns:
+            flat[name] = arena[at : at + size * COLUMNS[name].itemsize].view(COLUMNS[name])
+            at += flat[name].nbytes
         stage = self._curriculum.stage(epoch)
         numbering = self._numberings[stage]
         parts, sources = self._parts(stage, epoch, windows)
@@ -286,7 +290,7 @@ class StreamDataset(IterableDataset):
         places[:, 0] = [arranged.address for arranged in episodes]
         places[:, 4] = [called[arranged.tracks] for arranged in episodes]
         bounds = bounds[: kernels.lay_out(parts, length, places, bounds)]
-        taken = Columns(*(flat[name] for name in _TAKEN))
+        taken = Columns.of(flat)
         plain = [arranged for arranged in episodes if not isinstance(arranged, Composed)]
         if len(plain) == len(episodes):
             found = write_plain(plain, places, numbers, taken)
@@ -296,8 +300,8 @@ class StreamDataset(IterableDataset):
             ends = places[:, 3] + places[:, 2] - places[:, 1]
             for row_end in set(bounds.tolist()) - set(ends.tolist()) - {0}:
                 begin = int(bounds[np.searchsorted(bounds, row_end) - 1])
-                for name, value in self._padding.items():
-                    flat[name][begin:row_end] = value
+                for name, column in flat.items():
+                    column[begin:row_end] = self._padding[name]
         latents: dict[str, list[np.ndarray]] = {}
         for part, track, values in found:
             latents.setdefault(episodes[part].tracks[track], []).append(values)
@@ -359,73 +363,3 @@ class StreamDataset(IterableDataset):
             "ids": pad, "kind": 0, "level": 0, "track": 255, "role": control, "time_ns": 0, "document": -1,
             "loss_mask": 0,
         }  # fmt: skip
-
-
-_COLUMNS = {
-    name: np.dtype(dtype)
-    for name, dtype in (
-        ("ids", np.int64), ("time_ns", np.int64), ("document", np.int32), ("kind", np.uint8), ("level", np.uint8),
-        ("track", np.uint8), ("role", np.uint8), ("loss_mask", np.bool_),
-    )
-}  # fmt: skip
-_TAKEN = ("ids", "kind", "level", "track", "role", "time_ns", "loss_mask", "document")  # in the order of `Columns`
-_WIDTH = sum(dtype.itemsize for dtype in _COLUMNS.values())
-
-
-def _batch_size(length: int, windows: int | None, tokens: int | None) -> int:
-    if windows is not None and tokens is not None:
-        raise OptionError("loader", "batch_size and tokens exclude each other", "give one of them")
-    size = (8 if windows is None else windows) if tokens is None else tokens // max(length, 1)
-    if length < 2 or size < 1:
-        given = f"batch_size {size}" if tokens is None else f"tokens {tokens}"
-        raise OptionError("loader", f"length {length} and {given}", "at least 2, and at least one window")
-    return size
-
-
-def _of_torchdata(state: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """(the state of the dataset, batches taken since) in a state of torchdata's StatefulDataLoader."""
-    if "_snapshot" not in state:
-        return dict(state["dataset_state"]), 0
-    # Batches come from the workers by turns, so the job was where the foremost of them is.
-    each = [worker["dataset_state"] for worker in state["_snapshot"]["_worker_snapshots"].values()]
-    foremost = max(each, key=lambda one: (one["epoch"], one["window"]))
-    return {k: v for k, v in foremost.items() if k != "turn"}, int(state["_steps_since_snapshot"])
-
-
-def _pairs(stores: Stores) -> list[tuple[str | Path, float | None]]:
-    if isinstance(stores, (str, Path)):
-        return [(stores, None)]
-    pairs: list[tuple[str | Path, float | None]] = []
-    for entry in stores:
-        pairs.append((entry, None) if isinstance(entry, (str, Path)) else (entry[0], float(entry[1])))
-    if not pairs:
-        raise OptionError("loader stores", "names none", "give at least one")
-    if len({weight is None for _, weight in pairs}) > 1:
-        raise OptionError("loader stores", "some have a weight and some have none", "weigh all of them, or none")
-    return pairs
-
-
-def _common(sources: Sequence[Source]) -> Vocabulary:
-    """The vocabulary, of those of the stores, that reads all of them. Raises StoreError."""
-    for source in sources:
-        mine = source.own
-        if all(mine.id == other.own.id or mine.reads(other.own) or not unread(mine, other.own) for other in sources):
-            return mine
-    ids = ", ".join(f"{source.path} {source.own.id[:12]}" for source in sources)
-    raise StoreError(
-        sources[0].path, f"is mixed with stores of other vocabularies, and none reads the others ({ids})",
-        "encode them under one vocabulary, or give `vocabulary=` one that reads them all",
-    )  # fmt: skip
-
-
-def _place(rank: int | None, world: int | None) -> tuple[int, int]:
-    if (rank is None) != (world is None):
-        raise OptionError("loader", "rank and world go together", "give both or neither")
-    if rank is None or world is None:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
-    if not 0 <= rank < world:
-        raise OptionError("loader rank", f"{rank} is not below {world}", "count from 0")
-    return rank, world

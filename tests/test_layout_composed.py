@@ -18,7 +18,7 @@ from pantok.formats.sequences import read_sequences
 from pantok.formats.store import Store
 from pantok.formats.store_columns import episode_columns
 from pantok.formats.vocab import load_vocabulary, save_vocabulary
-from pantok.layout import Arranged, Layout, arrange
+from pantok.layout import COLUMNS, Arranged, Layout, arrange
 from pantok.layout_columns import Numbering
 from pantok.loader import StreamDataset
 from pantok.vocabulary import Vocabulary
@@ -124,6 +124,22 @@ def test_packs_in_the_cache_are_read_as_what_they_were_made_of(
     for found in (made, *read, again, unwritten):
         assert len(found) == len(expected)
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("latents", [False, True])
+def test_a_column_says_the_same_whatever_others_are_wanted(
+    store: Path, composed: Vocabulary, monkeypatch: pytest.MonkeyPatch, latents: bool
+) -> None:
+    monkeypatch.setattr(store_composed, "can_recompose", lambda numbering: False)
+    options = {"length": 64, "epochs": 1, "vocabulary": composed}
+    whole = list(StreamDataset(store, Layout(latents=latents), **options))
+    for names in (*([name] for name in COLUMNS), ["role", "document"]):
+        for batch, expected in zip(
+            StreamDataset(store, Layout(latents=latents), columns=names, **options), whole, strict=True
+        ):
+            assert batch.keys() & COLUMNS.keys() == set(names)
+            for name in names:
+                np.testing.assert_array_equal(batch[name].numpy(), expected[name].numpy(), name)
 
 
 def test_the_loader_reads_an_old_store_under_it(store: Path, composed: Vocabulary) -> None:

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from pantok.errors import OptionError, StoreError
 from pantok.formats.store import Store
-from pantok.layout import KINDS, Layout, arrange
+from pantok.layout import COLUMNS, KINDS, Layout, arrange
 from pantok.loader import StreamDataset, Windows
+from pantok.loader_memory import Memory
 from tests.store_streams import a_stream, a_vocabulary
 
 VOCABULARY = a_vocabulary()
@@ -128,6 +129,45 @@ def test_a_batch_holds_what_the_layout_says(store: Path) -> None:
         assert set(masked) <= {VOCABULARY.control(n) for n in ("bos", "pad", "latent")}
         is_latent = batch["kind"] == KINDS.index("latent")
         assert int(is_latent.sum()) == sum(len(v) for v in batch["latents"].values())
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout(), Layout(latents=True, step_s=0.5, marks="all"), Layout(step_ids=9), Layout(marks="none")]
+)
+def test_a_column_says_the_same_whatever_others_are_wanted(
+    store: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"length": 200, "batch_size": 3, "epochs": 1, "io": "pread"}
+    whole = list(StreamDataset(store, layout, **options))
+    always = whole[0].keys() - COLUMNS.keys()
+    assert whole[0].keys() - always == COLUMNS.keys()
+    taken: list[int] = []
+    take = Memory.take
+    monkeypatch.setattr(Memory, "take", lambda self, size: taken.append(size) or take(self, size))
+    for names in (*([name] for name in COLUMNS), ["loss_mask", "time_ns"], ["kind", "ids", "kind"]):
+        taken.clear()
+        data = StreamDataset(store, layout, columns=names, **options)
+        for batch, expected in zip(data, whole, strict=True):
+            assert batch.keys() == {*names, *always}
+            for name in (*names, "parts", "cu_seqlens", "window"):
+                assert torch.equal(batch[name], expected[name]), name
+                assert batch[name].dtype == expected[name].dtype
+            for track, values in expected["latents"].items():
+                assert torch.equal(batch["latents"][track], values)
+        # No more memory is asked for than those columns fill.
+        width = sum(COLUMNS[name].itemsize for name in set(names))
+        assert taken == [batch["window"].numel() * 200 * width for batch in whole]
+
+
+def test_a_state_is_of_no_columns(store: Path) -> None:
+    ids, times = (StreamDataset(store, length=100, columns=[name]) for name in ("ids", "time_ns"))
+    for _ in islice(ids, 3):
+        pass
+    times.load_state_dict(ids.state_dict())
+    assert torch.equal(next(iter(times))["window"], next(iter(ids))["window"])
+    for wrong in (["ids", "tokens"], [], "idss"):
+        with pytest.raises(OptionError, match="known: ids, time_ns, document"):
+            StreamDataset(store, columns=wrong)
 
 
 def test_faults_are_named(store: Path, tmp_path: Path) -> None:

@@ -271,6 +271,16 @@ def starts_of(
 
 
 @njit(cache=True, nogil=True)
+def _take(
+    column: np.ndarray, first: int, starts: np.ndarray, skip: int, take: int, to_column: np.ndarray, to: int
+) -> None:
+    """What a column says of the ids where composed ones began; nothing where it is not wanted."""
+    if len(to_column):
+        for k in range(take):
+            to_column[to + k] = column[first + starts[skip + k]]
+
+
+@njit(cache=True, nogil=True)
 def compose(
     parts: np.ndarray, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, track: np.ndarray, role: np.ndarray,
     time_ns: np.ndarray, mask: np.ndarray, keys: np.ndarray, ranks: np.ndarray, named: np.ndarray, base: int,
@@ -278,8 +288,8 @@ def compose(
     to_level: np.ndarray, to_track: np.ndarray, to_role: np.ndarray, to_time_ns: np.ndarray, to_mask: np.ndarray,
     to_document: np.ndarray,
 ) -> None:  # fmt: skip
-    """Parts of columns composed into columns. parts int64 (P, 6): first and last + 1 of its ids of the layout, how many
-    composed ids to leave out, how many to take, where they go, number of their document."""
+    """Parts of columns composed into columns, but for those of length 0. parts int64 (P, 6): first and last + 1 of its
+    ids of the layout, how many composed ids to leave out, how many to take, where they go, number of their document."""
     longest = 1
     for p in range(len(parts)):
         longest = max(longest, parts[p, 1] - parts[p, 0])
@@ -291,16 +301,17 @@ def compose(
         _join(n, kind[here], level[here], track[here], time_ns[here], may, digit, across, joins)
         joins[n - 1] = False
         starts_of(ids[here], joins[:n], keys, ranks, named, base, bits, composed, starts)
-        for k in range(take):
-            to_ids[to + k] = composed[skip + k]
-        for k in range(take):
-            i = first + starts[skip + k]
-            to_kind[to + k], to_level[to + k], to_track[to + k], to_role[to + k] = kind[i], level[i], track[i], role[i]
-        for k in range(take):
-            to_time_ns[to + k] = time_ns[first + starts[skip + k]]
-        for k in range(take):
-            to_mask[to + k] = mask[first + starts[skip + k]]
-        to_document[to : to + take] = number
+        if len(to_ids):
+            for k in range(take):
+                to_ids[to + k] = composed[skip + k]
+        _take(kind, first, starts, skip, take, to_kind, to)
+        _take(level, first, starts, skip, take, to_level, to)
+        _take(track, first, starts, skip, take, to_track, to)
+        _take(role, first, starts, skip, take, to_role, to)
+        _take(time_ns, first, starts, skip, take, to_time_ns, to)
+        _take(mask, first, starts, skip, take, to_mask, to)
+        if len(to_document):
+            to_document[to : to + take] = number
 
 
 @njit(cache=True, nogil=True)
