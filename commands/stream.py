@@ -43,21 +43,30 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
     show_default=True,
     help="Map the files; pread reads them, for network file systems.",
 )
+@click.option(
+    "--columns",
+    metavar="NAME,...",
+    help="What to write of each id: ids, kind, level, document, time_ns, track, role, loss_mask.  [default: the first "
+    "five; ids for npy]",
+)
 @click.option("--from", "resume", metavar="TOKEN", help="Go on after the record that carried this `resume`.")
 def command(
     store: Path, form: str, layout: str, vocab: Path | None, in_use: bool, length: int, batch: int,
     episodes: tuple[str, ...], shuffle: bool, seed: int, repeat: int, rank: int, world: int, io: str,
-    resume: str | None,
+    columns: str | None, resume: str | None,
 ) -> None:  # fmt: skip
     """Write a store as windows of ids to standard output.
 
     arrow: the stream format of Arrow IPC, columns ids, kind, level, document, time_ns (lists), epoch, window, resume.
     jsonl: one JSON object a window. npy: one uint32 array (windows, length) of ids. wds: a tar as webdataset reads it.
+    --columns says which are wanted: others are neither computed nor written. With `track`, which numbers the tracks,
+    each record has their names, `tracks`.
     plan: JSON lines that say where in the files of the store each window's codes lie, for a trainer that maps them.
 
     \b
     Example:
       pantok stream home.zarr --shuffle --repeat 0 | python train.py
+      pantok stream home.zarr --columns ids,time_ns --shuffle --repeat 0 | python train.py
       pantok stream home.zarr --format npy --length 2048 > home.npy
       pantok stream home.zarr --format wds | python train.py
       pantok stream home.zarr --vocab later.vocab | python train.py
@@ -69,6 +78,8 @@ def command(
     from pantok.formats import id_streams
     from pantok.loader import StreamDataset
 
+    wanted = _columns(columns, form)
+
     vocabulary = None if vocab is None else common.vocabulary_for(store, vocab)
     if form == "plan" and "composition" in common.vocabulary_for(store, vocab).states:
         raise OptionError(
@@ -77,7 +88,7 @@ def command(
     data = StreamDataset(
         store, layout, length=length, batch_size=batch, vocabulary=vocabulary, episodes=episodes or None,
         shuffle=shuffle, seed=seed, epochs=repeat or None, rank=rank, world=world, in_use=in_use, io=io,
-        threads=0 if form == "plan" else 1,
+        threads=0 if form == "plan" else 1, columns=wanted,
     )  # fmt: skip
     if resume is not None:
         data.load_state_dict(_state(resume))
@@ -90,7 +101,22 @@ def command(
         return
     with suppress(AttributeError, OSError):  # no pipe, or no Linux: a wider pipe is a convenience
         fcntl.fcntl(out.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    id_streams.write(_records(data), form, out, _count(data), length)
+    id_streams.write(_records(data), form, out, _count(data), length, wanted)
+
+
+def _columns(given: str | None, form: str) -> tuple[str, ...]:
+    from pantok.formats.id_streams import COLUMNS, USUAL
+
+    if given is None:
+        return ("ids",) if form in ("npy", "plan") else USUAL
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
+    for name in names:
+        if name not in COLUMNS:
+            raise OptionError(f"--columns {name}", "is no column", f"known: {', '.join(COLUMNS)}")
+    if form == "plan" or (form == "npy" and len(names) > 1):
+        many = "has none" if form == "plan" else "is one array"
+        raise OptionError(f"--columns {given}", f"a {form} {many}", "choose arrow, jsonl or wds")
+    return names
 
 
 def _records(data: StreamDataset) -> Iterator[dict[str, Any]]:
@@ -98,7 +124,8 @@ def _records(data: StreamDataset) -> Iterator[dict[str, Any]]:
     for batch in data:
         epoch, windows = int(batch["epoch"]), batch["window"].tolist()
         yield {
-            **{k: batch[k].numpy() for k in ("ids", "kind", "level", "document", "time_ns", "window")},
+            **{k: batch[k].numpy() for k in (*data.columns, "window")},
+            "tracks": batch["tracks"],
             "epoch": epoch,
             "resume": _resume(data, epoch, windows),
             "about": about,

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pantok.commands.stream import _records
+from pantok.formats import id_streams
 from pantok.loader import StreamDataset
 
 
@@ -36,6 +38,30 @@ def test_three_formats_hold_the_same_ids(store: Path) -> None:
     for name in ("kind", "level", "document", "time_ns"):
         expected = np.concatenate([b[name].numpy() for b in data])
         assert np.array_equal(np.stack(table[name].to_numpy()), expected)
+
+
+def test_the_columns_that_are_asked_for_and_no_others(store: Path, pantok) -> None:
+    options = {"length": 256, "batch_size": 64, "shuffle": False, "epochs": 1}
+    data = list(StreamDataset(store, **options))
+
+    def written(form: str, columns: tuple[str, ...]) -> io.BytesIO:
+        some, out = StreamDataset(store, columns=columns, **options), io.BytesIO()
+        id_streams.write(_records(some), form, out, len(some.windows), 256, columns)
+        out.seek(0)
+        return out
+
+    with pa.ipc.open_stream(written("arrow", ("track", "loss_mask"))) as reader:
+        table = reader.read_all()
+    assert table.column_names == ["epoch", "window", "resume", "tracks", "track", "loss_mask"]
+    for name in ("track", "loss_mask"):
+        np.testing.assert_array_equal(np.stack(table[name].to_numpy()), np.concatenate([b[name].numpy() for b in data]))
+    assert table["tracks"][0].as_py() == data[0]["tracks"]
+    times = np.load(written("npy", ("time_ns",)))
+    np.testing.assert_array_equal(times, np.concatenate([b["time_ns"].numpy() for b in data]))
+    done = pantok("stream", store, "--format", "jsonl", "--columns", "role, loss_mask")
+    assert done.code == 0 and json.loads(done.out.splitlines()[0]).keys() == {
+        "epoch", "window", "resume", "role", "loss_mask",
+    }  # fmt: skip
 
 
 def test_it_goes_on_from_a_token_and_shares_are_whole(store: Path) -> None:
@@ -68,6 +94,8 @@ def test_a_closed_pipe_is_no_fault(store: Path) -> None:
         (("--from", "x"), "resume"),
         (("--format", "npy", "--repeat", "0"), "no end"),
         (("--from", "0.0.5"), "seed"),
+        (("--columns", "ids,idz"), "known: ids, kind"),
+        (("--columns", "ids,kind", "--format", "npy"), "one array"),
     ],
 )
 def test_wrong_usage_is_two(store: Path, words: tuple[str, ...], told: str, pantok) -> None:
