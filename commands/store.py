@@ -124,9 +124,10 @@ def compact(
 
 def _words(store: Path, done: Any, what: str) -> str:
     kept = f"; {common.counted(done.kept, 'episode')} changed meanwhile and stay where they are" if done.kept else ""
+    swept = f"; {common.counted(done.swept, 'folder')} removed that nothing needs" if done.swept else ""
     return (
         f"{store}: {common.counted(done.episodes, 'episode')} {what}, "
-        f"{common.counted(done.segments_before, 'segment')} before, {done.segments_after} after{kept}."
+        f"{common.counted(done.segments_before, 'segment')} before, {done.segments_after} after{kept}{swept}."
     )
 
 

@@ -12,7 +12,7 @@ from pantok.commands import common
 
 @click.command("score")
 @click.argument("vocabulary", type=click.Path(path_type=Path))
-@click.option("--on", "store", required=True, type=click.Path(path_type=Path), help="The store to judge it on.")
+@click.option("--on", "store", required=True, type=common.STORE, help="The store to judge it on.")
 @click.option("--model", type=click.Path(path_type=Path), help="A run of train-wm under it, to judge by as well.")
 @click.option("--windows", type=click.IntRange(2), default=64, show_default=True, help="Of the model, to measure on.")
 @click.option(

@@ -13,7 +13,6 @@ encoding it again. The codes are memory maps of plain Zarr shards (`store_array`
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,15 +25,16 @@ from pantok.evolve.lineage import unread
 from pantok.experience import Source
 from pantok.formats import store_vocabularies as vocabularies
 from pantok.formats.addresses import address, is_remote
-from pantok.formats.store_disk import StageLock, mirror_at, publish, reason, staged, sweep_stages
+from pantok.formats.store_create import lay
+from pantok.formats.store_disk import StageLock, mirror_at, publish, reason, staged
 from pantok.formats.store_facts import canonical, checked, episode_digest, episode_key
-from pantok.formats.store_index import FOLDER as INDEX
-from pantok.formats.store_manifest import FOLDER, EpisodeInfo, Manifest, SegmentInfo, commit_name
+from pantok.formats.store_manifest import EpisodeInfo, Manifest, SegmentInfo
 from pantok.formats.store_remote import mirror_of
-from pantok.formats.store_root import may_replace, read_root, write_empty
-from pantok.formats.store_segment import Segment, is_intact, is_merged, manifest_entry, segment_name, write_segment
+from pantok.formats.store_root import read_root
+from pantok.formats.store_segment import Segment, is_intact, manifest_entry, segment_name, write_segment
 from pantok.formats.store_shard import IO
 from pantok.formats.store_sizes import StoreSize, TrackSize, store_sizes
+from pantok.formats.store_sweep import clear, remove_dead
 from pantok.formats.store_verify import Problem, verify_store
 from pantok.formats.vocab import load_vocabulary
 from pantok.stream import TokenStream
@@ -68,41 +68,7 @@ class Store:
 
         force: replace a store that is there (anything else that is there is never touched). Raises StoreError.
         """
-        if is_remote(path):
-            return cls._create_remote(path, vocabulary, force)
-        path = Path(path)
-        full = path.absolute()
-        may_replace(path, force)
-        try:
-            full.parent.mkdir(parents=True, exist_ok=True)
-            sweep_stages(full.parent, path.name)
-            with staged(full.parent, path.name) as stage:
-                write_empty(stage, vocabulary)
-                publish(stage, full, replace=force)
-        except FileExistsError as error:
-            raise StoreError(path, "is there already", "--force replaces it, -o gives another name") from error
-        except OSError as error:
-            raise StoreError(path, f"cannot be written: {reason(error)}", "free space or choose another -o") from error
-        return cls.open(path)
-
-    @classmethod
-    def _create_remote(cls, path: str | Path, vocabulary: Vocabulary, force: bool) -> Store:
-        if force:
-            raise StoreError(address(path), "is not replaced in object storage", "remove it there, or rename -o")
-        folder = mirror_of(path)
-        if (folder / "zarr.json").exists():
-            raise StoreError(address(path), "is there already", "-o gives another name")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with staged(folder.parent, folder.name) as stage:
-            write_empty(stage, vocabulary)
-            birth = (stage / FOLDER / commit_name(0)).read_bytes()
-            (stage / FOLDER / commit_name(0)).unlink()
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(stage, folder)
-        mirror = mirror_at(folder)
-        mirror.put(folder)
-        if not mirror.put_if_absent(folder / FOLDER / commit_name(0), birth):
-            raise StoreError(address(path), "is there already", "-o gives another name")
+        lay(path, vocabulary, force)
         return cls.open(path)
 
     @classmethod
@@ -413,23 +379,7 @@ class Store:
         """
         self._is_swept = False
         self._sweep_once()
-        self.refresh()
-        at, live, removed = self._manifest.number, self._manifest.segments, []
-        for name in list(self._manifest.known):
-            folder = self.path / "segments" / name
-            lock = StageLock.take(folder) if name not in live else None
-            if lock is None:
-                continue
-            try:
-                self.refresh()  # under the lock: another writer may have listed it again
-                if self._manifest.number != at:
-                    at, live = self._manifest.number, self._manifest.segments
-                if name not in live:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    removed.append(name)
-            finally:
-                lock.close()
-        return removed
+        return remove_dead(self, self._manifest)
 
     def _info(self, episode: str) -> EpisodeInfo:
         found = self._manifest.episodes.get(episode)
@@ -444,33 +394,7 @@ class Store:
         if self._is_swept:
             return
         self._is_swept = True
-        folder = self.path / "segments"
-        sweep_stages(folder)
-        sweep_stages(self.path / FOLDER)
-        with suppress(FileNotFoundError):
-            sweep_stages(self.path / FOLDER / INDEX)
-        self.refresh()
-        for name in sorted(os.listdir(folder)):
-            if name in self._manifest.known or name == "zarr.json" or name.startswith("."):
-                continue
-            lock = StageLock.take(folder / name)
-            if lock is None:
-                continue
-            try:
-                self.refresh()
-                if name in self._manifest.known or not (folder / name).is_dir():
-                    continue
-                taken = self._manifest.episodes
-                if is_intact(folder / name, self.vocabulary_ids) and not is_merged(folder / name):
-                    entry = manifest_entry(folder / name)
-                    if not any(row[0] in taken for row in entry["episodes"]):
-                        self._manifest.commit(add=[entry])
-                        continue
-                shutil.rmtree(folder / name, ignore_errors=True)
-            finally:
-                lock.close()
-        with suppress(OSError):
-            self._manifest.mend_rolls()
+        clear(self, self._manifest)
 
 
 class SegmentWriter:

@@ -7,7 +7,8 @@ fetched shards are dropped when the mirror grows beyond `PANTOK_CACHE_BYTES` (de
 
 Writing: a segment's objects go up before its COMMIT.json, and that before the commit of the manifest, which is put only
 if its number is free (a conditional put), so that many writers are as safe as on a disk. A vocabulary that the store
-takes in is decided by its manifest likewise. Old segments are not removed.
+takes in is decided by its manifest likewise. What no reader needs is removed by `pantok store compact`, a day after it
+was touched last (`store_remote_sweep`).
 
 Credentials, region and endpoint come from the environment, as for every S3 client (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
 ...). Needs `pip install "pantok[remote]"`.
@@ -22,7 +23,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -196,11 +197,43 @@ class Mirror:
     def put(self, folder: Path) -> None:
         """Sends all files below a folder of the mirror; COMMIT.json last."""
         files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.name == "COMMIT.json")
-        try:
+        with self._failing("written"):
             for file in files:
                 self._api.put(self._store, self._key(file), file)
+
+    def folders(self, prefix: str) -> list[str]:
+        """Keys of the folders right below a prefix that ends in a slash, as they are in the store now."""
+        with self._failing("read"):
+            found = self._api.list_with_delimiter(self._store, prefix)["common_prefixes"]
+        return sorted(key.rstrip("/") for key in found)
+
+    def objects(self, prefix: str) -> dict[str, float]:
+        """Keys of the objects below a prefix as they are in the store now, each with its unix time."""
+        with self._failing("read"):
+            found = [entry for batch in self._api.list(self._store, prefix) for entry in batch]
+        return {entry["path"]: entry["last_modified"].timestamp() for entry in found}
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Removes objects, in this order."""
+        with self._failing("written"):
+            for key in keys:
+                with suppress(FileNotFoundError, self._api.exceptions.NotFoundError):
+                    self._api.delete(self._store, key)
+
+    def put_missing(self, folder: Path, names: Iterable[str]) -> None:
+        """Sends the files of a folder of the mirror that the store does not have in their place."""
+        there = self.objects(f"{self._key(folder)}/")
+        with self._failing("written"):
+            for name in names:
+                if self._key(folder / name) not in there:
+                    self._api.put(self._store, self._key(folder / name), folder / name)
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
-            raise StoreError(self.url, f"cannot be written: {_first_line(error)}", _REMEDY) from error
+            raise StoreError(self.url, f"cannot be {what}: {_first_line(error)}", _REMEDY) from error
 
     def put_whole(self, stage: Path, to: Path, head: str) -> bool:
         """Makes the files of `stage` the directory `to` of the store, whole or not at all; False if it is there.
@@ -210,7 +243,7 @@ class Mirror:
         place. So a writer that dies leaves nothing, or all.
         """
         data = (stage / head).read_bytes()
-        aside = _aside_of(self._key(to), data)
+        aside = aside_of(self._key(to), data)
         files = [f for f in sorted(stage.rglob("*")) if f.is_file() and f != stage / head]
         names = [f.relative_to(stage).as_posix() for f in files]
         try:
@@ -230,7 +263,7 @@ class Mirror:
         """Where a file lies that `put_whole` has not put in its place; "" for one that it has nothing to do with."""
         for folder in path.parents:
             if folder.parent == self.folder / "vocabularies" and (folder / MANIFEST).exists():
-                aside = _aside_of(self._key(folder), (folder / MANIFEST).read_bytes())
+                aside = aside_of(self._key(folder), (folder / MANIFEST).read_bytes())
                 return f"{aside}/{path.relative_to(folder).as_posix()}"
         return ""
 
@@ -247,7 +280,8 @@ class Mirror:
         return True
 
 
-def _aside_of(key: str, head: bytes) -> str:
+def aside_of(key: str, head: bytes) -> str:
+    """Where `put_whole` puts the files of the directory `key` whose head has these bytes."""
     return f"{key.rpartition('/')[0]}/.stage-{hashlib.sha256(head).hexdigest()[:24]}"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from pantok.errors import PantokError, StoreError, TokenError, VocabularyError
 from pantok.formats.addresses import is_remote
 from pantok.formats.store_array import MappedArray
-from pantok.formats.store_disk import StageLock, crc32c_of_file
+from pantok.formats.store_disk import StageLock, crc32c_of_file, mirror_at
 from pantok.formats.store_facts import episode_digest, episode_key
 from pantok.formats.store_index import FOLDER as INDEX
 from pantok.formats.store_index import Index
@@ -35,6 +35,7 @@ from pantok.formats.store_manifest import (
     is_roll,
 )
 from pantok.formats.store_remote import fresh_mirror
+from pantok.formats.store_remote_sweep import strays
 from pantok.formats.store_root import CACHE, read_root
 from pantok.formats.store_segment import COMMIT, Segment, is_intact
 from pantok.formats.store_shard import Fault
@@ -249,6 +250,10 @@ def _strays(path: Path, manifest: Manifest) -> Iterator[Problem]:
     for commit in manifest.commits():  # what was committed while the segments were read is no stray
         if not isinstance(commit, StoreError):
             manifest.apply(commit)
+    if (mirror := mirror_at(path)) is not None:
+        for key in strays(mirror, manifest):
+            what = "stands in no commit: a killed writer left it, and `pantok store compact` removes it after a day"
+            yield Problem(kind="leftover", path=key, what=f"{what}, or it is being written")
     for name in names:
         folder = path / "segments" / name
         if name in manifest.known or name == "zarr.json":

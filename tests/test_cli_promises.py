@@ -8,10 +8,13 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 from pantok.certify import check
+from pantok.commands import common
+from pantok.commands.cli import pantok as cli
 from pantok.experience import Clock, Track
 from pantok.formats.store import Store
 from pantok.stream import LevelCodes
@@ -177,3 +180,16 @@ def test_every_option_is_explained(pantok) -> None:
         assert len(options) >= 3, name
         for block in blocks[1:]:
             assert len(block.split()) > 3, f"{name}: no help for -{block}"
+
+
+def test_a_store_may_lie_in_object_storage_wherever_one_is_read() -> None:
+    def parameters(command: click.Command | None) -> list[click.Parameter]:
+        assert command is not None
+        context = click.Context(command)
+        names = command.list_commands(context) if isinstance(command, click.Group) else ()
+        below = [command.get_command(context, name) for name in names]
+        return [*command.params, *(p for one in below for p in parameters(one))]
+
+    whole = parameters(cli)
+    stores = [p for p in whole if p.name == "store"]
+    assert len(stores) >= 10 and all(p.type is common.STORE for p in stores)

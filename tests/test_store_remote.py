@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
@@ -17,6 +18,7 @@ if find_spec("moto") is None or find_spec("flask_cors") is None:
 from pantok.errors import StoreError
 from pantok.formats import store_disk
 from pantok.formats.store import Store
+from pantok.formats.store_merge import MergeConfig, compact
 from pantok.formats.store_remote import Mirror
 from pantok.formats.store_verify import verify_store
 from pantok.loader import StreamDataset
@@ -144,6 +146,49 @@ def test_training_and_the_command_line(url, tmp_path, pantok) -> None:
     assert os.environ["PANTOK_CACHE"]
 
 
+def test_what_was_finished_but_not_sent_is_sent_before_it_is_listed(url, monkeypatch, tmp_path) -> None:
+    store = Store.open(url)
+    with monkeypatch.context() as patch:  # as killed: nothing is sent, nothing is tidied up
+        patch.setattr(Mirror, "put", lambda self, folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("pantok.formats.store.shutil.rmtree", lambda *words, **more: None)
+        with pytest.raises(KeyboardInterrupt):
+            store.write([a_stream(20, VOCABULARY)])
+    store_disk.MIRRORS.clear()
+    Store.open(url).write([a_stream(21, VOCABULARY)])
+    other_machine(monkeypatch, tmp_path / "third")
+    elsewhere = Store.open(url)
+    for n in (20, 21):
+        assert_equal(elsewhere.read(f"episode-{n:03d}"), a_stream(n, VOCABULARY))
+    assert list(verify_store(url)) == []
+
+
+def test_what_killed_writers_left_is_named_and_removed_a_day_later(url, bucket, monkeypatch, tmp_path) -> None:
+    _, _, put = bucket
+    root = url.removeprefix(bucket[0] + "/")
+    left = ["segments/dead-1/tracks/a/codes_00/c.0", "segments/dead-1/zarr.json", "vocabularies/.stage-dead/x.bin"]
+    for key in left:
+        put(f"{root}/{key}", b"half")
+    store = Store.open(url)
+    replaced = store.episodes["episode-001"].segment
+    store.write([replace(a_stream(1, VOCABULARY), parameters={"again": 1})])
+    assert store.extend(SECOND, [])
+    mirror = store_disk.mirror_at(store.path)
+    (aside,) = set(mirror.folders("vocabularies/")) - {"vocabularies/0001", "vocabularies/.stage-dead"}
+    mirror.delete(["vocabularies/0001/lineage.jsonl"])  # its writer died before it was in its place
+    named = [p for p in verify_store(url) if not p.is_fault]
+    assert [p.path for p in named] == ["segments/dead-1", "vocabularies/.stage-dead"]
+    assert store.sweep() == [], "a living writer may be at it"
+    monkeypatch.setattr(store_disk, "STALE_S", -60)  # a day later
+    done = compact(store, MergeConfig(bytes=1))
+    assert (done.episodes, done.swept) == (0, 4)
+    there = mirror.objects("")
+    assert not [key for key in there if "dead" in key or aside in key or replaced in key]
+    assert "vocabularies/0001/lineage.jsonl" in there
+    other_machine(monkeypatch, tmp_path / "third")
+    assert len(Store.open(url)) == 4 and Store.open(url).vocabulary_id == SECOND.id
+    assert list(verify_store(url)) == []
+
+
 def test_a_store_takes_in_later_vocabularies_whole_or_not_at_all(url, monkeypatch, tmp_path) -> None:
     first = Store.open(url)
     other_machine(monkeypatch, tmp_path / "second")
@@ -192,7 +237,8 @@ def test_a_store_takes_in_later_vocabularies_whole_or_not_at_all(url, monkeypatc
     assert store.vocabulary.id == THIRD.id and len(store) == 6
     for number, written in ((8, SECOND), (9, THIRD)):
         assert_equal(store.read(f"episode-{number:03d}"), wide_stream(number, written))
-    assert list(verify_store(url)) == []
+    (left,) = verify_store(url)
+    assert left.path.startswith("vocabularies/.stage-") and not left.is_fault, "what the first to die had put aside"
 
 
 def test_a_vocabulary_grows_while_it_encodes_there(url, vocabulary, tmp_path, pantok, monkeypatch) -> None:
