@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pantok.tokenizers import video_choose_kernels as choose
 from pantok.tokenizers import video_motion_kernels as motion
 from pantok.tokenizers import video_search_kernels as search
-from pantok.tokenizers.video_choose import best_patterns, gaps_of, squared
+from pantok.tokenizers.video_choose import gaps_of, squared
 from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import REACH, SITE, WEIGHTS, Grid, Reference
 
@@ -161,7 +162,7 @@ def test_weighted_differences() -> None:
 
 def test_blocks_find_their_displacement() -> None:
     rng = np.random.default_rng(11)
-    then = rng.integers(0, 256, (64, 96)).astype(np.int16)
+    then = rng.integers(0, 256, (64, 96)).astype(np.uint8)
     now = np.roll(then, (-2, 3), (0, 1))
     offsets = np.array([(0, 0), *((y, x) for y in range(-4, 5) for x in range(-4, 5))])
     out, still = np.empty((96, 2), np.int64), np.empty(96, np.int64)
@@ -169,7 +170,7 @@ def test_blocks_find_their_displacement() -> None:
     motion.match_blocks(now, np.pad(then, 4, "edge"), 4, 8, start, offsets, 4, 0, out, still)
     inner = out.reshape(8, 12, 2)[1:-1, 1:-1]
     assert (inner == (2, -3)).all()
-    assert np.array_equal(still.reshape(8, 12), np.abs(now - then).reshape(8, 8, 12, 8).sum((1, 3)))
+    assert np.array_equal(still.reshape(8, 12), np.abs(now.astype(int) - then).reshape(8, 8, 12, 8).sum((1, 3)))
 
 
 def test_a_palette_is_greedy() -> None:
@@ -191,23 +192,39 @@ def test_a_palette_is_greedy() -> None:
     assert np.array_equal(every[owner, np.arange(40)], left)
 
 
-def test_patterns_of_most_gain() -> None:
+@pytest.mark.parametrize("table", [40, 3])
+def test_patterns_of_most_gain(table: int) -> None:
+    """A table is looked through, or, where they are fewer, the depths that were looked at."""
     rng = np.random.default_rng(13)
-    gains = np.rint(rng.normal(size=(4 * 60, 4)) * 100)
-    gains[:, 0] = 0
-    gains[: 4 * 10, 1:] = -5
-    patterns = np.concatenate([np.zeros((1, 5), np.int64), np.c_[rng.integers(0, 2, 30), rng.integers(0, 4, (30, 4))]])
+    patterns = np.concatenate(
+        [np.zeros((1, 5), np.int64), np.c_[rng.integers(0, 2, table), rng.integers(0, 4, (table, 4))]]
+    )
     patterns[1] = (1, 0, 0, 0, 0)
+    numbers = np.full((2, 4, 4, 4, 4), -1)
+    for place in range(len(patterns) - 1, -1, -1):
+        numbers[tuple(patterns[place])] = place
+    depth = rng.integers(0, 4, 4 * 60)
+    depth[: 4 * 10] = 0
+    active = np.flatnonzero(depth > 0)
+    cost = np.array([100.0, 90.0, 80.0])
+    saved = np.round(rng.exponential(80, (3, len(active))), 2)
+    found = np.where(np.arange(3)[:, None] < depth[active], 7, -1)
+    gains = np.full((4 * 60, 4), -1e12)
+    gains[:, 0] = 0
+    for k in range(3):
+        rows = active[found[k] >= 0]
+        gains[rows, k + 1] = np.rint(np.cumsum(saved - cost[:, None], 0)[k, found[k] >= 0])
     wide = rng.random(60) < 0.5
-    chosen, best = best_patterns(gains, patterns, wide)
+    chosen, best = np.zeros(60, np.int64), np.zeros(60)
+    choose.best_patterns(active, found, saved, cost, patterns, numbers, wide, chosen, best)
     for q in range(60):
-        deeper = (gains[4 * q : 4 * q + 4, 1:] > 0).any()
         total = np.array([sum(gains[4 * q + k, p[1 + k]] for k in range(4)) for p in patterns])
         total[(patterns[:, 0] == 1) != wide[q]] = -np.inf
-        if deeper or wide[q]:
+        if (gains[4 * q : 4 * q + 4, 1:] > 0).any() or wide[q]:
             assert chosen[q] == total.argmax() and best[q] == total.max()
         else:
             assert chosen[q] == 0 and best[q] == 0
+    assert (best > 0).any()
 
 
 @pytest.mark.parametrize("count", [1, 5, 63, 64, 65, 300])
@@ -230,23 +247,40 @@ def test_a_cluster_may_be_large() -> None:
     assert np.array_equal(codes, half_distance(x, book.codes[0]).argmin(1))
 
 
-def test_the_best_displacement_of_all() -> None:
-    grid = Grid(64, 96)
-    reference, frames = Reference(grid, picture(grid, 14)), np.stack([picture(grid, 15), picture(grid, 16)])
+@pytest.mark.parametrize("marks", [1, 2])
+def test_displacements_of_blocks_and_of_their_quads(marks: int) -> None:
+    grid = Grid(96, 160)
+    reference, frames = Reference(grid, picture(grid, 14)), np.stack([picture(grid, 15 + f) for f in range(marks)])
     rng = np.random.default_rng(17)
-    moves = rng.integers(-20, 21, (2, 9, 2))
+    moves = rng.integers(-20, 21, (marks, 9, 2))
+    moves[:, 0] = 0
     moves[:, 5] = moves[:, 2]  # a tie
-    which = rng.integers(0, 4 * grid.blocks, 30)
-    every = np.stack(
+    owner = rng.integers(0, 9, (grid.blocks, 4))
+    for b, v in enumerate(rng.integers(1, 9, 8)):  # eight blocks that move, of which four as a whole
+        for f in range(marks):
+            there = reference.fetch(np.tile(moves[f, v], (4 * grid.blocks, 1))).reshape(grid.blocks, 4, 4, SITE)
+            frames[f].reshape(there.shape)[b, : 4 if b < 4 else 2] = there[b, : 4 if b < 4 else 2]
+    quads = np.arange(4 * grid.blocks)
+    error = np.stack(
         [
-            sum(reference.luma_gaps(f, np.tile(m[v], (30, 1)), which) for f, m in zip(frames, moves, strict=True))
+            sum(
+                reference.luma_gaps(f, np.tile(m[v], (len(quads), 1)), quads)
+                for f, m in zip(frames, moves, strict=True)
+            )
             for v in range(9)
         ]
-    )
-    begin = rng.integers(0, 9, 30)
-    begin[:5] = 5
-    kind, error = reference.best_moves(frames, moves, which, begin, every[begin, np.arange(30)])
-    assert np.array_equal(kind, every.argmin(0)) and np.array_equal(error, every.min(0))
+    ).reshape(9, grid.blocks, 4) * (2 // marks)
+    knee, price = 9e5, 4e5
+    worth = np.where(error < knee, error, 2 * np.sqrt(error * knee) - knee)
+    kind, split = reference.chosen(frames, moves, owner, knee, price)
+    for b in range(grid.blocks):
+        order = [*owner[b], 0]
+        whole = order[int(np.argmin([worth[v, b].sum() for v in order]))]
+        own = error[owner[b], b, range(4)]
+        pick = np.where(own > knee / 2, error[:, b].argmin(0), owner[b])
+        apart = worth[pick, b, range(4)].sum() + price < worth[whole, b].sum()
+        assert split[b] == apart and np.array_equal(kind[b], pick if apart else np.full(4, whole)), b
+    assert split.any() and not split.all()
 
 
 def test_displacements_are_refined_by_what_they_own() -> None:
@@ -268,10 +302,23 @@ def test_displacements_are_refined_by_what_they_own() -> None:
 
 def test_all_blocks_try_the_same_offsets() -> None:
     rng = np.random.default_rng(20)
-    now, then = (np.rint(rng.integers(0, 256, (24, 40)) / s).astype(np.int16) for s in (1, 2))
+    now, then = (np.rint(rng.integers(0, 256, (24, 40)) / s).astype(np.uint8) for s in (1, 2))
     offsets = np.array([(0, 0), *((y, x) for y in range(-4, 5) for x in range(-4, 5))])
-    out, best, still, stayed = (np.empty(s, np.int64) for s in ((60, 2), (60, 2), 60, 60))
-    padded, start = np.pad(then, 4, "edge"), np.zeros((60, 2), np.int64)
+    out, still = np.empty((60, 2), np.int64), np.empty(60, np.int64)
+    padded = np.pad(then, 4, "edge")
     motion.match_all(now, padded, 4, offsets, out, still)
-    motion.match_blocks(now, padded, 4, 4, start, offsets, 4, 0, best, stayed)
-    assert np.array_equal(out, best) and np.array_equal(still, stayed)
+    gaps = np.stack([np.abs(now.astype(int) - padded[4 + y : 28 + y, 4 + x : 44 + x]) for y, x in offsets])
+    sums = gaps.reshape(-1, 6, 4, 10, 4).sum((2, 4)).reshape(-1, 60)
+    assert np.array_equal(out, offsets[sums.argmin(0)]) and np.array_equal(still, sums[0])
+
+
+def test_pictures_of_half_size() -> None:
+    grid = Grid(64, 96)
+    sites = picture(grid, 22)
+    luma = grid.to_planes(sites[None])[0][0].astype(int)
+    half = (luma.reshape(32, 2, 48, 2).sum((1, 3)) + 2) >> 2
+    out, again = np.empty((36, 52), np.uint8), np.empty((22, 30), np.uint8)
+    motion.halved_sites(sites, grid.columns, 2, out)
+    assert np.array_equal(out, np.pad(half, 2, "edge"))
+    motion.halved(out, 2, 3, again)
+    assert np.array_equal(again, np.pad((half.reshape(16, 2, 24, 2).sum((1, 3)) + 2) >> 2, 3, "edge"))

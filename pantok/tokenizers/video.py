@@ -29,7 +29,7 @@ from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.tokenizers.counts import More
-from pantok.tokenizers.video_choose import GREY, Chooser, Drawn, Ends, residual
+from pantok.tokenizers.video_choose import GREY, Chooser, Ends, residual
 from pantok.tokenizers.video_control import Control, VideoOptions, lambda_of
 from pantok.tokenizers.video_counts import due
 from pantok.tokenizers.video_exact import Book
@@ -37,7 +37,7 @@ from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
 from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
-from pantok.tokenizers.video_tick import BLOCK, LEVELS, TICK, Books, draw, levels_of, pack, unpack
+from pantok.tokenizers.video_tick import BLOCK, LEVELS, TICK, Books, Plan, draw, levels_of, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT = 2
@@ -274,11 +274,11 @@ class VideoEncoder(Encoder):
                 self._embed(sites)
                 if len(waiting) > 2:
                     waiting[-1].help()
-                    self._keep(pack(waiting.popleft().drawn().plan))
+                    self._keep(pack(waiting.popleft().plan()))
             for fill in reversed(waiting):
                 fill.help()
             for fill in waiting:
-                self._keep(pack(fill.drawn().plan))
+                self._keep(pack(fill.plan()))
 
     def _tick(self, frames: np.ndarray) -> None:
         sites = self._begun(frames)
@@ -315,12 +315,15 @@ class _Fill:
 
     def __init__(self, chooser: Chooser, ends: Ends, beside: ThreadPoolExecutor) -> None:
         self._chooser, self._ends = chooser, ends
-        self._future: Future[Drawn] = beside.submit(chooser.fill, ends)
-        self._mine: Drawn | None = None
+        self._future: Future[np.ndarray] = beside.submit(chooser.fill, ends)
+        self._mine = False
 
     def help(self) -> None:
-        if self._mine is None and self._future.cancel():
-            self._mine = self._chooser.fill(self._ends)
+        if not self._mine and self._future.cancel():
+            self._chooser.fill(self._ends)
+            self._mine = True
 
-    def drawn(self) -> Drawn:
-        return self._mine if self._mine is not None else self._future.result()
+    def plan(self) -> Plan:
+        if not self._mine:
+            self._future.result()
+        return self._ends.plan

@@ -137,11 +137,11 @@ class Book:
         return out.numpy()
 
     def project_gaps(self, target: np.ndarray, base: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """`project` of the weighted differences of the sites `rows` int64 (m,) of target and base, uint8 (f, N, 96);
-        frames that are missing do not differ."""
+        """`project` of the weighted differences of the `rows` int64 (m,) of target and base, uint8 (f, R, W), W = 96
+        times some sites; frames that are missing do not differ."""
         out = np.empty((len(rows), len(self.basis) + 1), np.float32)
         gain = np.float32(1.0 / (self.scale * self.unit))
-        kernels.project(target, base, rows, self._forward.numpy()[: len(target) * SITE], gain, out)
+        kernels.project(target, base, rows, self._forward.numpy()[: len(target) * target.shape[2]], gain, out)
         return out
 
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,11 @@ from functools import cached_property
 import numpy as np
 
 from pantok import pixels
+from pantok.tokenizers import video_cut_kernels as cutting
 from pantok.tokenizers import video_kernels as kernels
 from pantok.tokenizers import video_motion_kernels as motion
+from pantok.tokenizers.video_kernels import SITE
 
-SITE = 96
-"""Bytes of a site: 64 luma, 32 chroma."""
 BLOCK = 32
 """Luma samples along the edge of the largest block."""
 REACH = 63
@@ -64,6 +64,11 @@ class Grid:
         return (y < self.height) & (x < self.width)
 
     @cached_property
+    def grey(self) -> np.ndarray:
+        """uint8 (N, 96): a picture of mid grey."""
+        return np.full((self.sites, SITE), 128, np.uint8)
+
+    @cached_property
     def _corners(self) -> tuple[np.ndarray, np.ndarray]:
         """Luma row and column of the upper left sample of each quad, int64 (4 B,)."""
         block, quad = np.divmod(np.arange(4 * self.blocks), 4)
@@ -71,14 +76,9 @@ class Grid:
 
     def to_sites(self, frames: np.ndarray) -> np.ndarray:
         """uint8 (n, N, 96) of frames uint8 (n, frame_bytes)."""
-        y, u, v = pixels.planes(frames, self.height, self.width)
-        n, tall, wide = len(frames), self.rows * BLOCK, self.columns * BLOCK
-        luma = np.empty((n, tall, wide), np.uint8)
-        _fill(luma, y)
-        chroma = np.empty((n, tall // 2, wide // 2, 2), np.uint8)
-        _fill(chroma[..., 0], u)
-        _fill(chroma[..., 1], v)
-        return self._cut(luma, chroma.reshape(n, tall // 2, wide))
+        out = np.empty((len(frames), self.sites, SITE), np.uint8)
+        cutting.cut(np.ascontiguousarray(frames), self.height, self.width, self.columns, out)
+        return out
 
     def to_frames(self, sites: np.ndarray) -> np.ndarray:
         """Inverse of `to_sites`: uint8 (n, frame_bytes)."""
@@ -103,13 +103,6 @@ class Grid:
         tall, wide = r * BLOCK, c * BLOCK
         return luma.view(np.uint8).reshape(n, tall, wide), chroma.view(np.uint8).reshape(n, tall // 2, wide)
 
-    def _cut(self, luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-        n, r, c = len(luma), self.rows, self.columns
-        words = np.empty((n, r, c, 2, 2, 2, 2, 12), np.uint64)
-        words[..., :8] = luma.view(np.uint64).reshape(n, r, 2, 2, 8, c, 2, 2).transpose(0, 1, 5, 2, 6, 3, 7, 4)
-        words[..., 8:] = chroma.view(np.uint64).reshape(n, r, 2, 2, 4, c, 2, 2).transpose(0, 1, 5, 2, 6, 3, 7, 4)
-        return words.view(np.uint8).reshape(n, self.sites, SITE)
-
     @cached_property
     def corners(self) -> np.ndarray:
         """int64 (4 B, 4): the upper left of each quad in a Reference: luma row and column, chroma row and byte."""
@@ -127,15 +120,21 @@ class Reference:
     def __init__(self, grid: Grid, sites: np.ndarray) -> None:
         """sites: uint8 (N, 96)."""
         self.grid, self.sites = grid, sites
-        luma, chroma = grid.to_planes(sites[None])
-        self.luma = luma[0]
-        tall, wide = self.luma.shape
+        tall, wide = grid.rows * BLOCK, grid.columns * BLOCK
         self._phases = np.empty((4, tall + 2 * _PAD, wide + 2 * _PAD), np.uint8)
         self._cphases = np.empty((4, tall // 2 + 2 * _CPAD, wide + 4 * _CPAD), np.uint8)
-        pad_edges(self.luma, _PAD, self._phases[0])
-        pairs = self._cphases[0].reshape(len(self._cphases[0]), -1, 2)
-        pad_edges(chroma[0].reshape(tall // 2, -1, 2), _CPAD, pairs)
-        kernels.half_samples(self._phases, self._cphases)
+        cutting.spread(sites, grid.columns, self._phases, _PAD, self._cphases, _CPAD)
+        cutting.half_samples(self._phases, self._cphases)
+
+    @property
+    def luma(self) -> np.ndarray:
+        """uint8 (H, W)"""
+        return self._phases[0, _PAD:-_PAD, _PAD:-_PAD]
+
+    @property
+    def shifted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What compiled loops fetch displaced quads from: phases of luma and of chroma, and `Grid.corners`."""
+        return self._phases, self._cphases, self.grid.corners
 
     def fetch(self, vectors: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
         """uint8 (4 m, 96): the sites of the quads `which` int (m,) (all by default), displaced.
@@ -158,38 +157,22 @@ class Reference:
         """int64 (m,): squared luma error of the quads `which` of `sites` (N, 96) if they are displaced by `vectors`
         (m, 2), on every `step`-th of their rows."""
         out = np.zeros(len(which), np.int64)
-        motion.luma_gaps(self._phases, self.grid.corners, sites, np.asarray(vectors, np.int64), which, step, out)
+        vectors = np.asarray(vectors, np.int64)
+        motion.luma_gaps(self._phases, self.grid.corners, sites[None], vectors, which, step, out)
         return out
 
-    def best_moves(
-        self, frames: np.ndarray, moves: np.ndarray, which: np.ndarray, kind: np.ndarray, error: np.ndarray
+    def chosen(
+        self, frames: np.ndarray, moves: np.ndarray, owner: np.ndarray, knee: float, price: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Of the quads `which` the best of the displacements `moves` int64 (f, m, 2), and its squared luma error on
-        every second row, summed over `frames` uint8 (f, N, 96). kind, error: int64, what to begin with."""
-        kind, error = kind.astype(np.int64), error.astype(np.int64)
-        motion.best_moves(self._phases, self.grid.corners, frames, moves, which, kind, error)
-        return kind, error
+        """The displacement of each quad, int64 (B, 4), and whether a block gives its quads one each, bool (B,); see
+        `video_motion_kernels.choose_moves`."""
+        kind, split = np.empty(owner.shape, np.int64), np.empty(len(owner), bool)
+        motion.choose_moves(self._phases, self.grid.corners, frames, moves, owner, knee, price, kind, split)
+        return kind, split
 
     def refined(self, sites: np.ndarray, vectors: np.ndarray, which: np.ndarray, owner: np.ndarray) -> np.ndarray:
         """The displacements `vectors` (m, 2), all but the first moved to where the quads `which`, which they own, fit
         best."""
         vectors = vectors.copy()
-        motion.refine_moves(self._phases, self.grid.corners, sites, which, owner, REACH - 3, vectors)
+        motion.refine_moves(self._phases, self.grid.corners, sites[None], which, owner, REACH - 3, vectors)
         return vectors
-
-
-def _fill(out: np.ndarray, plane: np.ndarray) -> None:
-    """`plane` (n, h, w) into the upper left of `out` (n, H, W), its last row and column repeated."""
-    _, h, w = plane.shape
-    out[:, :h, :w] = plane
-    out[:, :h, w:] = plane[:, :, -1:]
-    out[:, h:] = out[:, h - 1 : h]
-
-
-def pad_edges(plane: np.ndarray, pad: int, out: np.ndarray) -> None:
-    """`plane` (h, w, ...) into the middle of `out`, its edges repeated `pad` times."""
-    out[pad:-pad, pad:-pad] = plane
-    out[pad:-pad, :pad] = plane[:, :1]
-    out[pad:-pad, -pad:] = plane[:, -1:]
-    out[:pad] = out[pad]
-    out[-pad:] = out[-pad - 1]

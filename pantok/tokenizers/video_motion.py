@@ -14,12 +14,13 @@ from itertools import product
 import numpy as np
 
 from pantok.tokenizers import video_motion_kernels as kernels
-from pantok.tokenizers.video_grid import Grid, Reference, pad_edges
+from pantok.tokenizers.video_grid import BLOCK, Grid, Reference
 
 PALETTE = 29
 """Most displacements of a tick, the zero displacement not counted."""
 _STEP = 4  # the candidates' grid is 2 luma samples = 4 half samples
 _COARSE = 4  # the coarse search reaches 4 samples of 1/8 size: 32 luma samples
+_AROUND = 32  # samples about a picture of half size: as far as displacements reach
 _NEAR = np.array([(0, 0), (-1, 0), (0, -1), (0, 1), (1, 0)])
 _DENSE = np.array(sorted(product(range(-_COARSE, _COARSE + 1), repeat=2), key=lambda v: (v[0] ** 2 + v[1] ** 2, v)))
 
@@ -33,32 +34,29 @@ def find_palette(
     least_gain: squared luma error that a displacement must save to be worth stating.
     """
     grid = reference.grid
-    target = grid.to_planes(sites[None])[0][0]
-    now2, then2 = _halved(target), _halved(reference.luma)
+    now2, then2 = _halved_sites(sites, grid, 0), _halved_sites(reference.sites, grid, _AROUND)
     best = _errors(now2, then2, np.zeros((1, 2), np.int64))[0]
     # Halving averages noise away; the sum over a block of 64 stands for 256 samples.
     if 4 * int(best.sum()) < least_gain:
         return np.zeros((1, 2), np.int64), np.zeros((grid.blocks, 4), np.int64)
     candidates = _candidates(grid, now2, then2, before)
-    errors = _errors(now2, then2, candidates).reshape(len(candidates), best.size)
+    errors = _errors(now2, then2, candidates)
     chosen, owner = np.empty(PALETTE, np.int64), np.zeros(best.size, np.int64)
     least = -(-int(np.ceil(least_gain)) // 4)
-    taken = kernels.choose_palette(best.reshape(-1).copy(), errors, PALETTE, least, chosen, owner)
+    taken = kernels.choose_palette(best.copy(), errors, PALETTE, least, chosen, owner)
     vectors = np.concatenate([np.zeros((1, 2), np.int64), candidates[chosen[:taken]]])
-    return _refined(reference, sites, vectors, _to_quads(owner.reshape(best.shape), grid))
+    return _refined(reference, sites, vectors, _to_quads(owner, grid))
 
 
 def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Displacements worth a look, int64 (c, 2) half samples, multiples of 4: each block's own best, by popularity."""
-    now4, then4 = _halved(now2), _halved(then2)
-    now8, then8 = _halved(now4), _halved(then4)
+    now4, then4 = _halved(now2, 0, 0), _halved(then2, _AROUND, 2 * _COARSE)
+    now8, then8 = _halved(now4, 0, 0), _halved(then4, 2 * _COARSE, _COARSE)
     vectors, zero = np.zeros((grid.blocks, 2), np.int64), np.zeros(grid.blocks, np.int64)
-    kernels.match_all(now8, _padded(then8, _COARSE), _COARSE, _DENSE, vectors, zero)
-    for now, then, size, stay in ((now4, then4, 8, 8), (now2, then2, 16, 16)):
+    kernels.match_all(now8, then8, _COARSE, _DENSE, vectors, zero)
+    for now, then, pad, size in ((now4, then4, 2 * _COARSE, 8), (now2, then2, _AROUND, 16)):
         reach, found = size // 4 * _COARSE, np.empty_like(vectors)
-        kernels.match_blocks(
-            now, _padded(then, reach), reach, size, 2 * vectors, _NEAR, reach, stay, found, np.empty_like(zero)
-        )
+        kernels.match_blocks(now, then, pad, size, 2 * vectors, _NEAR, reach, size, found, np.empty_like(zero))
         vectors = found
     vectors = np.clip(vectors, -15, 15) * _STEP
     weight = zero + 16
@@ -75,11 +73,9 @@ def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndar
 
 
 def _errors(now2: np.ndarray, then2: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Squared error int64 (c, rows of 16, columns of 16) at half size, for displacements that are multiples of 4."""
-    pad = 32
-    h, w = now2.shape
-    out = np.empty((len(vectors), h // 8, w // 8), np.int64)
-    kernels.plane_gaps(now2, _padded(then2, pad), pad, vectors // _STEP, out)
+    """Squared error int64 (c, 4 B) of 16x16 blocks at half size, for displacements that are multiples of 4."""
+    out = np.empty((len(vectors), now2.size // 64), np.int64)
+    kernels.plane_gaps(now2, then2, _AROUND, vectors // _STEP, out)
     return out
 
 
@@ -103,20 +99,20 @@ def _refined(
 
 
 def _to_quads(raster: np.ndarray, grid: Grid) -> np.ndarray:
-    """(B, 4) of values on the raster of 16x16 blocks."""
+    """(B, 4) of values on the raster of 16x16 blocks, (4 B,)."""
     return raster.reshape(grid.rows, 2, grid.columns, 2).transpose(0, 2, 1, 3).reshape(grid.blocks, 4)
 
 
-def _halved(plane: np.ndarray) -> np.ndarray:
-    """int16 means of 2x2 samples, rounded."""
-    a = plane.astype(np.int16, copy=False)
-    rows = a[0::2] + a[1::2]
-    return (rows[:, 0::2] + rows[:, 1::2] + 2) >> 2
+def _halved_sites(sites: np.ndarray, grid: Grid, pad: int) -> np.ndarray:
+    """Luma at half size, its edges repeated `pad` times around it."""
+    out = np.empty((grid.rows * BLOCK // 2 + 2 * pad, grid.columns * BLOCK // 2 + 2 * pad), np.uint8)
+    kernels.halved_sites(sites, grid.columns, pad, out)
+    return out
 
 
-def _padded(plane: np.ndarray, pad: int) -> np.ndarray:
-    """The plane with its edges repeated `pad` times around it."""
+def _halved(plane: np.ndarray, around: int, pad: int) -> np.ndarray:
+    """Half size of a plane that has `around` samples about it, with `pad` of its own."""
     h, w = plane.shape
-    out = np.empty((h + 2 * pad, w + 2 * pad), plane.dtype)
-    pad_edges(plane, pad, out)
+    out = np.empty(((h - 2 * around) // 2 + 2 * pad, (w - 2 * around) // 2 + 2 * pad), np.uint8)
+    kernels.halved(plane, around, pad, out)
     return out

@@ -1,6 +1,7 @@
 """The inner loops of the search for displacements, compiled; all of them integers, so the same on every machine.
 
-Letters: B blocks, Q quads of 16x16. Pictures are uint8, or int16 where they were halved.
+What is unusual: what is to be compared is first gathered, eight samples at a time, so that every comparison runs along
+one line of memory. Letters: B blocks, Q quads of 16x16, N sites. All pictures are uint8.
 """
 
 from __future__ import annotations
@@ -8,33 +9,51 @@ from __future__ import annotations
 import numpy as np
 from numba import int32, njit
 
-from pantok.tokenizers.video_kernels import square
+from pantok.tokenizers.video_cut_kernels import repeat_edges
+from pantok.tokenizers.video_kernels import worth
+from pantok.tokenizers.video_words import put_word, word_at
 
 
 @njit(inline="always")
-def _gap(
-    phases: np.ndarray,
-    corners: np.ndarray,
-    sites: np.ndarray,
-    quad: int,
-    y: int,
-    x: int,
-    first: int,
-    last: int,
-    step: int,
-) -> int:
-    """Squared luma error of the rows first, first + step ... below `last` of a quad under a displacement."""
-    plane = phases[(y & 1) * 2 + (x & 1)]
-    top, left = corners[quad, 0] + (y >> 1), corners[quad, 1] + (x >> 1)
+def _squares(a: np.ndarray, b: np.ndarray) -> int:
     total = int32(0)
-    for r in range(first, last, step):
-        site, at = 4 * quad + r // 8 * 2, r % 8 * 8
-        line, a, b = plane[top + r, left : left + 16], sites[site, at : at + 8], sites[site + 1, at : at + 8]
-        for c in range(8):
-            total = int32(total + square(line[c], a[c]))
-        for c in range(8):
-            total = int32(total + square(line[8 + c], b[c]))
+    for j in range(len(a)):
+        gap = int32(int32(a[j]) - int32(b[j]))
+        total = int32(total + int32(gap * gap))
     return total
+
+
+@njit(inline="always")
+def _differences(a: np.ndarray, b: np.ndarray) -> int:
+    total = int32(0)
+    for j in range(len(a)):
+        total = int32(total + abs(int32(int32(a[j]) - int32(b[j]))))
+    return total
+
+
+@njit(inline="always")
+def _lines_of(frames: np.ndarray, frame: int, quad: int, step: int, out: np.ndarray) -> None:
+    """Every `step`-th line of luma of a quad of sites `frames` (f, N, 96), 16 samples each, into `out`."""
+    base, at = (frame * frames.shape[1] + 4 * quad) * 96, 0
+    for r in range(0, 16, step):
+        line = base + r // 8 * 192 + r % 8 * 8
+        put_word(out, at, word_at(frames, line))
+        put_word(out, at + 8, word_at(frames, line + 96))
+        at += 16
+
+
+@njit(inline="always")
+def _lines_there(
+    phases: np.ndarray, corners: np.ndarray, quad: int, y: int, x: int, step: int, out: np.ndarray
+) -> None:
+    """As `_lines_of`, of the reference displaced by (y, x) half samples."""
+    _, height, width = phases.shape
+    top, left = corners[quad, 0] + (y >> 1), corners[quad, 1] + (x >> 1)
+    line = (((y & 1) * 2 + (x & 1)) * height + top) * width + left
+    for at in range(0, 256 // step, 16):
+        put_word(out, at, word_at(phases, line))
+        put_word(out, at + 8, word_at(phases, line + 8))
+        line += step * width
 
 
 @njit(cache=True, nogil=True)
@@ -47,45 +66,79 @@ def luma_gaps(
     step: int,
     out: np.ndarray,
 ) -> None:
-    """Adds to `out` int64 (m,) the squared luma error of quads of `sites` (N, 96) under displacements, on every
-    `step`-th row (2 or 4)."""
+    """The squared luma error of quads of `sites` (1, N, 96) under displacements, on every `step`-th row (2 or 4)."""
+    here, there = np.empty(256 // step, np.uint8), np.empty(256 // step, np.uint8)
     for i in range(len(which)):
-        out[i] += _gap(phases, corners, sites, which[i], vectors[i, 0], vectors[i, 1], 0, 16, step)
+        _lines_of(sites, 0, which[i], step, here)
+        _lines_there(phases, corners, which[i], vectors[i, 0], vectors[i, 1], step, there)
+        out[i] = _squares(here, there)
 
 
 @njit(cache=True, nogil=True)
-def best_moves(
+def choose_moves(
     phases: np.ndarray,
     corners: np.ndarray,
     frames: np.ndarray,
     moves: np.ndarray,
-    which: np.ndarray,
+    owner: np.ndarray,
+    knee: float,
+    price: float,
     kind: np.ndarray,
-    error: np.ndarray,
+    split: np.ndarray,
 ) -> None:
-    """Of each quad the displacement of least squared luma error on every second row, the first on a tie.
+    """One displacement for each block, or one for each of its quads where that is worth `price` more: `kind` int64
+    (B, 4), `split` bool (B,).
 
     frames: sites uint8 (f, N, 96) over which the error is summed; moves int64 (f, m, 2): each displacement, as far as
-    each frame is; which int64 (k,). kind int64 (k,): a displacement to begin with, replaced by the best; error int64
-    (k,): its error, likewise. A displacement is given up as soon as it is worse.
+    each frame is; owner int64 (B, 4): where to begin. A block tries what its quads own, and to stay; quads that are
+    badly predicted try all displacements. Errors are of luma on every second row; the first wins a tie.
     """
-    for i in range(len(which)):
-        quad, least, pick = which[i], error[i], kind[i]
-        for v in range(moves.shape[1]):
-            if v == kind[i]:
+    count = len(frames)
+    scale = 2 // count
+    here, there = np.empty((4, count, 128), np.uint8), np.empty(128, np.uint8)
+    own, error, pick = np.empty(4, np.int64), np.empty(4, np.int64), np.empty(4, np.int64)
+    for b in range(len(owner)):
+        for q in range(4):
+            for f in range(count):
+                _lines_of(frames, f, 4 * b + q, 2, here[q, f])
+        best, whole = np.inf, 0
+        for number in range(5):
+            choice = owner[b, number] if number < 4 else 0
+            seen = False
+            for k in range(number):
+                seen |= owner[b, k] == choice
+            if seen:
                 continue
-            total = np.int64(0)
-            for f in range(len(frames)):
-                y, x = moves[f, v, 0], moves[f, v, 1]
-                for first in range(0, 16, 4):
-                    total += _gap(phases, corners, frames[f], quad, y, x, first, first + 4, 2)
-                    if total > least:
-                        break
-                if total > least:
-                    break
-            if total < least or (total == least and v < pick):
-                least, pick = total, v
-        error[i], kind[i] = least, pick
+            total = 0.0
+            for q in range(4):
+                error[q] = 0
+                for f in range(count):
+                    _lines_there(phases, corners, 4 * b + q, moves[f, choice, 0], moves[f, choice, 1], 2, there)
+                    error[q] += scale * _squares(here[q, f], there)
+                if owner[b, q] == choice:
+                    own[q] = error[q]
+                total += worth(float(error[q]), knee)
+            if total < best:
+                best, whole = total, choice
+        apart = 0.0
+        for q in range(4):
+            pick[q], least = owner[b, q], own[q]
+            if least > knee / 2:
+                for v in range(moves.shape[1]):
+                    if v == owner[b, q]:
+                        continue
+                    found = 0
+                    for f in range(count):
+                        _lines_there(phases, corners, 4 * b + q, moves[f, v, 0], moves[f, v, 1], 2, there)
+                        found += scale * _squares(here[q, f], there)
+                        if found > least:
+                            break
+                    if found < least or (found == least and v < pick[q]):
+                        least, pick[q] = found, v
+            apart += worth(float(least), knee)
+        split[b] = apart + price < best
+        for q in range(4):
+            kind[b, q] = pick[q] if split[b] else whole
 
 
 @njit(cache=True, nogil=True)
@@ -99,16 +152,19 @@ def refine_moves(
     vectors: np.ndarray,
 ) -> None:
     """Moves `vectors` int64 (m, 2), all but the first, by whole samples and then by half samples to where the quads
-    that they own fit best; a quarter of the rows is enough to tell. which, owner: int64 (k,)."""
+    of `sites` (1, N, 96) that they own fit best; a quarter of the rows is enough to tell. which, owner: int64 (k,)."""
     around = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])
+    here, there = np.empty(64, np.uint8), np.empty(64, np.uint8)
     for step in (2, 1):
         errors = np.zeros((len(around), len(vectors)), np.int64)
         for i in range(len(which)):
             mine = owner[i]
+            _lines_of(sites, 0, which[i], 4, here)
             for k in range(len(around)):
                 y = min(max(vectors[mine, 0] + step * around[k, 0], -limit), limit)
                 x = min(max(vectors[mine, 1] + step * around[k, 1], -limit), limit)
-                errors[k, mine] += _gap(phases, corners, sites, which[i], y, x, 0, 16, 4)
+                _lines_there(phases, corners, which[i], y, x, 4, there)
+                errors[k, mine] += _squares(here, there)
         for v in range(1, len(vectors)):
             pick = 0
             for k in range(1, len(around)):
@@ -119,12 +175,41 @@ def refine_moves(
 
 
 @njit(cache=True, nogil=True)
+def halved_sites(sites: np.ndarray, columns: int, pad: int, out: np.ndarray) -> None:
+    """Luma of sites (N, 96) at half size, `columns` blocks wide, in the middle of `out` (H/2 + 2 pad, W/2 + 2 pad)."""
+    for i in range(len(sites)):
+        block, quad, small = i // 16, i % 16 // 4, i % 4
+        y = block // columns * 16 + quad // 2 * 8 + small // 2 * 4 + pad
+        x = block % columns * 16 + quad % 2 * 8 + small % 2 * 4 + pad
+        site = sites[i]
+        for r in range(4):
+            for c in range(4):
+                at = 16 * r + 2 * c
+                rows = int32(site[at]) + int32(site[at + 1]) + int32(site[at + 8]) + int32(site[at + 9])
+                out[y + r, x + c] = (rows + 2) >> 2
+    repeat_edges(out, pad, pad, 1)
+
+
+@njit(cache=True, nogil=True)
+def halved(plane: np.ndarray, around: int, pad: int, out: np.ndarray) -> None:
+    """Means of 2x2, rounded, of the middle of `plane`, that has `around` samples about it, in the middle of `out`."""
+    height, width = out.shape[0] - 2 * pad, out.shape[1] - 2 * pad
+    for y in range(height):
+        above, below = plane[around + 2 * y, around:], plane[around + 2 * y + 1, around:]
+        goal = out[pad + y, pad:]
+        for x in range(width):
+            rows = int32(above[2 * x]) + int32(above[2 * x + 1]) + int32(below[2 * x]) + int32(below[2 * x + 1])
+            goal[x] = (rows + 2) >> 2
+    repeat_edges(out, pad, pad, 1)
+
+
+@njit(cache=True, nogil=True)
 def match_all(
     now: np.ndarray, padded: np.ndarray, pad: int, offsets: np.ndarray, out: np.ndarray, still: np.ndarray
 ) -> None:
     """As `match_blocks`, of 4x4 blocks that all try the same offsets: rows of blocks at a time.
 
-    now: int16 (4 rows, 4 columns), of means of pixels; the rest as there.
+    now: (4 rows, 4 columns); the rest as there, but that to stay is not preferred.
     """
     rows, columns = now.shape[0] // 4, now.shape[1] // 4
     sums, least = np.empty(4 * columns, np.int16), np.empty(columns, np.int32)
@@ -136,7 +221,7 @@ def match_all(
             for r in range(4):
                 a, b = now[4 * by + r], padded[pad + 4 * by + r + dy, pad + dx : pad + dx + 4 * columns]
                 for c in range(4 * columns):
-                    sums[c] += np.int16(abs(np.int16(a[c] - b[c])))
+                    sums[c] += np.int16(abs(np.int16(np.int16(a[c]) - np.int16(b[c]))))
             for bx in range(columns):
                 total = int32(0)
                 for c in range(4):
@@ -148,23 +233,32 @@ def match_all(
                     out[by * columns + bx, 0], out[by * columns + bx, 1] = dy, dx
 
 
+@njit(inline="always")
+def _square_of(plane: np.ndarray, top: int, left: int, size: int, out: np.ndarray) -> None:
+    """Samples of a square of `plane`, a multiple of 8 wide, into `out`."""
+    at = 0
+    for r in range(size):
+        line = (top + r) * plane.shape[1] + left
+        for c in range(0, size, 8):
+            put_word(out, at, word_at(plane, line + c))
+            at += 8
+
+
 @njit(cache=True, nogil=True)
 def plane_gaps(now: np.ndarray, padded: np.ndarray, pad: int, vectors: np.ndarray, out: np.ndarray) -> None:
-    """Squared error of each 8x8 of `now` int16 (h, w) under displacements in whole samples: `out` int64 (c, h/8, w/8).
+    """Squared error of each 8x8 of `now` (h, w) under displacements int64 (c, 2) in whole samples: `out` int64
+    (c, h / 8 * w / 8).
 
-    padded: int16, the other picture with `pad` samples around it.
+    padded: the other picture with `pad` samples around it.
     """
-    rows, columns = now.shape[0] // 8, now.shape[1] // 8
-    for i in range(len(vectors)):
-        y, x = pad + vectors[i, 0], pad + vectors[i, 1]
-        for by in range(rows):
-            for bx in range(columns):
-                total = int32(0)
-                for r in range(8):
-                    for c in range(8):
-                        a, b = now[8 * by + r, 8 * bx + c], padded[y + 8 * by + r, x + 8 * bx + c]
-                        total = int32(total + square(a, b))
-                out[i, by, bx] = total
+    columns = now.shape[1] // 8
+    here, there = np.empty(64, np.uint8), np.empty(64, np.uint8)
+    for block in range(out.shape[1]):
+        top, left = block // columns * 8, block % columns * 8
+        _square_of(now, top, left, 8, here)
+        for i in range(len(vectors)):
+            _square_of(padded, pad + top + vectors[i, 0], pad + left + vectors[i, 1], 8, there)
+            out[i, block] = _squares(here, there)
 
 
 @njit(cache=True, nogil=True)
@@ -184,23 +278,22 @@ def match_blocks(
     int64 (B, 2), cut to -limit .. limit: `out` int64 (B, 2), the first on a tie. `still` int64 (B,): the difference of
     the first offset, which is preferred by `stay`.
 
-    now: int16 (rows * size, columns * size); padded: int16, the other picture with `pad` samples around it.
+    now: (rows * size, columns * size), size a multiple of 8; padded: the other picture with `pad` samples around it.
     """
     columns = now.shape[1] // size
+    here, there = np.empty(size * size, np.uint8), np.empty(size * size, np.uint8)
     for block in range(len(start)):
         top, left = block // columns * size, block % columns * size
+        _square_of(now, top, left, size, here)
         least = np.int64(1) << 60
         for k in range(len(offsets)):
             dy = min(max(start[block, 0] + offsets[k, 0], -limit), limit)
             dx = min(max(start[block, 1] + offsets[k, 1], -limit), limit)
-            total = int32(0)
-            for r in range(size):
-                for c in range(size):
-                    gap = int32(int32(now[top + r, left + c]) - int32(padded[pad + top + dy + r, pad + left + dx + c]))
-                    total = int32(total + abs(gap))
+            _square_of(padded, pad + top + dy, pad + left + dx, size, there)
+            total = np.int64(_differences(here, there))
             if k == 0:
                 still[block] = total
-                total = int32(total - stay)
+                total -= stay
             if total < least:
                 least = total
                 out[block, 0], out[block, 1] = dy, dx

@@ -30,10 +30,10 @@ _SHIFT, _WIDE = 6, 64  # a score and a place among _WIDE share 32 bits
 def project(
     target: np.ndarray, base: np.ndarray, rows: np.ndarray, forward: np.ndarray, gain: float, out: np.ndarray
 ) -> None:
-    """Coefficients of the differences of the sites `rows` int64 (m,) of target and base, uint8 (f, N, 96): `out`
-    float32 (m, D + 1), and a last column of ones.
+    """Coefficients of the differences of the `rows` int64 (m,) of target and base, uint8 (f, R, W): `out` float32
+    (m, D + 1), and a last column of ones.
 
-    forward: float32 (f * 96, D). gain: a power of two, float32. A few rows at a time, which stay in a core's cache.
+    forward: float32 (f * W, D). gain: a power of two, float32. A few rows at a time, which stay in a core's cache.
     """
     some, dims = 64, forward.shape[1]
     wanted = np.empty((some, forward.shape[0]), np.float32)

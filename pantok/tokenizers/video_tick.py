@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,17 @@ class Books:
         assert self.patterns.max() <= DEPTH and self.inner_patterns.max() <= INNER_DEPTH
         object.__setattr__(self, "by_name", {n: getattr(self, n) for n in self.NAMES})
 
+    @cached_property
+    def numbered(self) -> tuple[np.ndarray, np.ndarray]:
+        """`patterns`, and int64 (2, 5, 5, 5, 5): the place of each of them there, -1 where there is none."""
+        return self.patterns, _places(self.patterns, DEPTH)
+
+    @cached_property
+    def inner_numbered(self) -> tuple[np.ndarray, np.ndarray]:
+        """As `numbered`, of `inner_patterns` as if none of them were wide: int64 (Q, 5), (2, 4, 4, 4, 4)."""
+        narrow = np.pad(self.inner_patterns, ((0, 0), (1, 0)))
+        return narrow, _places(narrow, INNER_DEPTH)
+
     def cardinalities(self) -> tuple[int, ...]:
         return self._sizes({name: tuple(map(len, book.codes)) for name, book in self.by_name.items()})
 
@@ -236,6 +248,13 @@ class Books:
         sizes[PATTERN], sizes[BETWEEN_PATTERN] = len(self.patterns), len(self.inner_patterns)
         sizes |= {FINE + k: n for k, n in enumerate(of["fine"])} | {INNER + k: n for k, n in enumerate(of["inner"])}
         return tuple(sizes[k] for k in range(LEVELS))
+
+
+def _places(patterns: np.ndarray, depth: int) -> np.ndarray:
+    places = np.full((2, *[depth + 1] * 4), -1, np.int64)
+    for place, pattern in reversed(list(enumerate(patterns))):  # of equal ones the first
+        places[tuple(pattern)] = place
+    return places
 
 
 def levels_of(books: Books) -> tuple[Level, ...]:
