@@ -12,8 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from pantok.tokenizers.video_cut_kernels import mean
-from pantok.tokenizers.video_kernels import SITE, copy_quad, energy, fetch_quad, plus, worth
+from pantok.tokenizers.video_kernels import SITE, blend, copy_quad, energy, fetch_quad, plus, worth
 
 _AFRESH = 31  # as in `video_tick`
 
@@ -235,18 +234,6 @@ def settle_detail(
         split[b] = one_by_one and not (_same(kind[b]) and _same(detail[b]))
 
 
-@njit(inline="always")
-def _blend(earlier: np.ndarray, later: np.ndarray, source: int, frame: int, out: np.ndarray) -> None:
-    """A site of the frame between number `frame`, by one of `SOURCES`."""
-    if source == 0:
-        for j in range(SITE):
-            out[j] = mean(earlier[j], later[j])
-    elif source == 1 or (source == 3 and frame < 1) or (source == 4 and frame < 2):
-        out[:] = earlier
-    else:
-        out[:] = later
-
-
 @njit(cache=True, nogil=True)
 def between(
     past: np.ndarray,
@@ -273,7 +260,7 @@ def between(
     quad stays. key: there is no past, all is of the end. frames (n, N, 96): the tick. price: squared error that a
     source has to be worth.
     """
-    count, inner = len(frames), len(frames) - 1
+    count, inner, sites = len(frames), len(frames) - 1, frames.shape[1]
     earlier, later = np.empty((inner, 16, SITE), np.uint8), np.empty((inner, 16, SITE), np.uint8)
     usual, cost = np.empty(4, np.int64), np.empty(5)
     for b in range(len(source)):
@@ -297,7 +284,7 @@ def between(
         for s in range(16):
             site, total = 16 * b + s, np.int64(0)
             for k in range(inner):
-                _blend(earlier[k, s], later[k, s], usual[s // 4], k, base[k, site])
+                blend(earlier, later, (k * 16 + s) * SITE, usual[s // 4], k, base, (k * sites + site) * SITE)
                 total += energy(frames[k, site], base[k, site])
             left[site] = total
             sample += total if _seen(s) else 0
@@ -322,7 +309,7 @@ def between(
         for s in range(16):
             site, total = 16 * b + s, np.int64(0)
             for k in range(inner):
-                _blend(earlier[k, s], later[k, s], pick, k, base[k, site])
+                blend(earlier, later, (k * 16 + s) * SITE, pick, k, base, (k * sites + site) * SITE)
                 total += energy(frames[k, site], base[k, site])
             left[site] = total
 

@@ -95,7 +95,7 @@ def _tap(a: int, b: int, c: int, d: int) -> int:
 
 
 @njit(inline="always")
-def mean(a: int, b: int) -> int:
+def _mean(a: int, b: int) -> int:
     """Rounded up at the half."""
     return np.int16(np.int16(np.int16(a) + np.int16(b)) + _ONE) >> _ONE
 
@@ -125,7 +125,7 @@ def half_samples(phases: np.ndarray, cphases: np.ndarray) -> None:
         line, out = cphases[0, y], cphases[1, y]
         beside = line[2:]
         for x in range(len(beside)):
-            out[x] = mean(line[x], beside[x])
+            out[x] = _mean(line[x], beside[x])
         out[width - 2 :] = line[width - 2 :]
     for k in range(2):
         for y in range(height):
@@ -135,4 +135,4 @@ def half_samples(phases: np.ndarray, cphases: np.ndarray) -> None:
                 continue
             below = cphases[k, y + 1]
             for x in range(width):
-                out[x] = mean(line[x], below[x])
+                out[x] = _mean(line[x], below[x])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pantok.quantizers.kmeans import kmeans, nearest
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers import video_search_kernels as kernels
 from pantok.tokenizers.video_grid import SITE, WEIGHTS
+from pantok.tokenizers.video_lanes import LANES
 
 EXACT = 1 << 24
 FRACTION = 3
@@ -60,20 +62,20 @@ class Book:
     def width(self) -> int:
         return self.basis.shape[1]
 
-    @property
+    @cached_property
     def reach(self) -> float:
         """Norm of the largest residual."""
         return reach_of(self.width)
 
-    @property
+    @cached_property
     def scale(self) -> int:
         return scale_of(self.width)
 
-    @property
+    @cached_property
     def unit(self) -> int:
         return unit_of(self.width)
 
-    @property
+    @cached_property
     def clip(self) -> float:
         return self.reach / self.unit * 1.02
 
@@ -82,28 +84,35 @@ class Book:
         return torch.from_numpy(np.ascontiguousarray(self.basis.T.astype(np.float32)))
 
     @cached_property
+    def _columns(self) -> np.ndarray:
+        return self._forward.numpy()
+
+    @cached_property
     def _first(self) -> tuple[Book, tuple[np.ndarray, ...]]:
         codes, starts, numbers = living.first_codes(self)
         return Book(self.basis, codes, starts), numbers
 
     @cached_property
     def _stages(self) -> tuple[np.ndarray, ...]:
-        """What `deepen` takes: tables, centres, starts, codes; filled up with what is never nearest."""
-        stages, dims = len(self.codes), len(self.basis)
-        most, clusters = max(map(len, self.codes)), max(map(len, self.starts)) - 1
-        table = np.zeros((stages, (dims + 1) * most), np.float32)
-        centres = np.zeros((stages, dims + 1, clusters), np.float32)
-        centres[:, dims] = EXACT - 1
-        starts, codes = np.zeros((stages, clusters + 1), np.int64), np.zeros((stages, most, dims), np.int16)
-        for s, (book, begins) in enumerate(zip(self.codes, self.starts, strict=True)):
-            c, size = book.astype(np.int64), np.diff(begins)[:, None]
-            middle = (2 * np.add.reduceat(c, begins[:-1]) + size) // (2 * size)
-            parts = [_columns(part).ravel() for part in np.split(c, begins[1:-1])]
-            table[s, : len(c) * (dims + 1)] = np.concatenate(parts)
-            centres[s, :, : len(middle)] = _columns(middle)
-            starts[s], codes[s, : len(c)] = len(c), book
-            starts[s, : len(begins)] = begins
-        return table, centres, starts, codes
+        """What `deepen` takes: tables, numbers, centres, codes; filled up with what is never nearest."""
+        split = [sixteens(book, starts) for book, starts in zip(self.codes, self.starts, strict=True)]
+        stages, dims, first = len(self.codes), len(self.basis), min(len(self.basis), kernels.FIRST)
+        most, clusters = max(map(len, self.codes)), max(map(len, split))
+        table, numbers = (
+            np.zeros((stages, clusters, dims + 1, LANES), np.float32),
+            np.zeros((stages, clusters, LANES), np.int64),
+        )
+        centres = np.zeros((stages, -(-clusters // 4) * 4, first + 1), np.float32)
+        table[:, :, 0], centres[:, :, 0] = EXACT - 1, EXACT - 1
+        codes = np.zeros((stages, most, dims), np.int16)
+        for s, (book, groups) in enumerate(zip(self.codes, split, strict=True)):
+            codes[s, : len(book)] = book
+            for c, group in enumerate(groups):
+                part = book[group].astype(np.int64)
+                numbers[s, c, : len(group)] = group
+                table[s, c, :, : len(group)] = _lines(part)
+                centres[s, c] = _lines((2 * part.sum(0) + len(group))[None, :first] // (2 * len(group)))[:, 0]
+        return table, numbers, centres, codes
 
     @cached_property
     def tables(self) -> np.ndarray:
@@ -141,7 +150,7 @@ class Book:
         times some sites; frames that are missing do not differ."""
         out = np.empty((len(rows), len(self.basis) + 1), np.float32)
         gain = np.float32(1.0 / (self.scale * self.unit))
-        kernels.project(target, base, rows, self._forward.numpy()[: len(target) * target.shape[2]], gain, out)
+        kernels.project(target, base, rows, self._columns[: len(target) * target.shape[2]], gain, out)
         return out
 
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,9 +176,27 @@ class Book:
         return found, saved
 
 
-def _columns(codes: np.ndarray) -> np.ndarray:
-    """(D + 1, K) of codes (K, D): minus each, and half its squared norm."""
-    return np.concatenate([-codes.T, (codes * codes).sum(1)[None] // 2])
+def _lines(codes: np.ndarray) -> np.ndarray:
+    """(D + 1, K) of codes (K, D): half of each one's squared norm, and minus its coefficients."""
+    return np.concatenate([(codes * codes).sum(1)[None] // 2, -codes.T])
+
+
+def sixteens(codes: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
+    """The clusters of codes int16 (K, D), which begin at `starts`, cut into groups of at most sixteen: which codes each
+    holds, in order. Cut at the median of the coefficient that varies most, in integers: the same on every machine."""
+    todo = [np.arange(lo, hi) for lo, hi in pairwise(starts.tolist())]
+    done: list[np.ndarray] = []
+    while todo:
+        group = todo.pop()
+        if len(group) <= LANES:
+            done.append(group)
+            continue
+        part = codes[group].astype(np.int64)
+        spread = len(group) * (part * part).sum(0) - part.sum(0) ** 2
+        along = np.argsort(part[:, spread.argmax()], kind="stable")
+        half = len(group) // 2
+        todo += [np.sort(group[along[:half]]), np.sort(group[along[half:]])]
+    return sorted(done, key=lambda group: int(group[0]))
 
 
 def reach_of(width: int) -> float:

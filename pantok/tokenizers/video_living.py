@@ -108,7 +108,7 @@ def deepen(
     found = np.full((len(stages), len(coefficients)), -1, np.int64)
     saved = np.zeros(found.shape)
     x, active, gained = coefficients.copy(), np.arange(len(coefficients)), np.zeros(len(coefficients))
-    table, centres, starts, _ = first._stages
+    table, group, centres, _ = first._stages
     for number, stage in enumerate(stages):
         lead = x[:, : min(born_dims, kernels.LEAD)].astype(np.float64)
         energy, least = unit2 * (lead * lead).sum(1), kernels.HOPE * cost[number]
@@ -122,7 +122,7 @@ def deepen(
         if not len(x):
             break
         near, score = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
-        kernels.nearest(x, table[stage], centres[stage], starts[stage], near, score)
+        kernels.nearest(x, table[stage], group[stage], centres[stage], near, score)
         mine, left = numbers[stage][near], x[:, :dims].astype(np.float64)
         norm = (left * left).sum(1)
         distance = norm + 2.0 * score

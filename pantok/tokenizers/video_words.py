@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -39,3 +40,12 @@ def _pointer(context: Any, builder: Any, signature: Any, given: Any) -> Any:
     array = cgutils.create_struct_proxy(signature.args[0])(context, builder, given[0])
     byte = builder.gep(builder.bitcast(array.data, ir.IntType(8).as_pointer()), [given[1]])
     return builder.bitcast(byte, ir.IntType(64).as_pointer())
+
+
+_HALVES, _ONE = np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(1)
+
+
+@njit(inline="always")
+def mean_of_words(a: int, b: int) -> int:
+    """Of each byte the mean, rounded up at the half: a + b is 2 (a | b) - (a ^ b)."""
+    return (a | b) - (((a ^ b) >> _ONE) & _HALVES)
