@@ -223,7 +223,10 @@ def test_patterns_of_most_gain(table: int) -> None:
         gains[rows, k + 1] = np.rint(np.cumsum(saved - cost[:, None], 0)[k, found[k] >= 0])
     wide = rng.random(60) < 0.5
     chosen, best = np.zeros(60, np.int64), np.zeros(60)
-    choose.best_patterns(active, found, saved, cost, patterns, numbers, wide, chosen, best)
+    codes = np.zeros((3, 4 * 60), np.int64)
+    choose.best_patterns(active, found, saved, cost, patterns, numbers, wide, codes, chosen, best)
+    reached = np.repeat((gains[:, 1:] > 0).reshape(60, -1).any(1) | wide, 4)
+    assert np.array_equal(codes[:, reached], np.where(np.arange(3)[:, None] < depth, 7, 0)[:, reached])
     for q in range(60):
         total = np.array([sum(gains[4 * q + k, p[1 + k]] for k in range(4)) for p in patterns])
         total[(patterns[:, 0] == 1) != wide[q]] = -np.inf

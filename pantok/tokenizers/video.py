@@ -196,6 +196,7 @@ class VideoEncoder(Encoder):
         self._grid = grid_of(track)
         self._chooser = Chooser(self._grid, tokenizer.books)
         self._sizes = tokenizer.books.cardinalities()
+        self._dtypes = [smallest_dtype(size) for size in self._sizes]
         self._coarse = tokenizer.books.coarse
         rate = float(track.rate or 25)
         self._key_every = max(1, round(options.key_seconds * rate / TICK))
@@ -247,10 +248,8 @@ class VideoEncoder(Encoder):
         if clock.count != self._count:
             raise InputError(self._track.name, f"has {self._count} frames, its clock has {clock.count}")
         levels = tuple(
-            LevelCodes.of_counts(
-                np.concatenate([np.zeros(0, smallest_dtype(size)), *codes]), np.array(counts, np.int64)
-            )
-            for codes, counts, size in zip(self._codes, self._counts, self._sizes, strict=True)
+            LevelCodes.of_counts(np.concatenate([np.zeros(0, dtype), *codes]), np.array(counts, np.int64))
+            for codes, counts, dtype in zip(self._codes, self._counts, self._dtypes, strict=True)
         )
         latents = None
         if self._options.latents:
@@ -306,8 +305,9 @@ class VideoEncoder(Encoder):
 
     def _keep(self, codes: Sequence[np.ndarray]) -> None:
         for level, part in enumerate(codes):
-            self._codes[level].append(part.astype(smallest_dtype(self._sizes[level])))
             self._counts[level].append(len(part))
+            if len(part):
+                self._codes[level].append(part.astype(self._dtypes[level]))
 
 
 class _Fill:

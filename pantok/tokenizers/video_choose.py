@@ -111,8 +111,10 @@ class Chooser:
         )  # fmt: skip
         gain, chosen = self._deepen("inner", INNER, frames[:-1], base, left, plan.inner, lam, None)
         cost, price = self.bits[BETWEEN_PATTERN] * lam, bits[BETWEEN] * lam
-        kernels.settle_between(gain, chosen, cost, price, plan.source, plan.inner_detail, plan.inner_pattern)
-        plan.inner_depth = self.books.inner_patterns[plan.inner_pattern]
+        kernels.settle_between(
+            gain, chosen, cost, price, plan.source, self.books.inner_numbered[0], plan.inner_detail, plan.inner_pattern,
+            plan.inner_depth,
+        )  # fmt: skip
         return base
 
     def _still(self, frames: np.ndarray, lam: float) -> bool:
@@ -177,9 +179,10 @@ class Chooser:
                 )
         fine_gain, chosen = self._deepen("fine", FINE, target[None], better[None], left, plan.fine, lam, wide)
         gain, cost = gain.reshape(b, 4) + fine_gain, float(np.rint(self.bits[PATTERN] * lam))
-        kernels.settle_detail(gain, chosen, cost, 24 * lam, plan.kind, plan.split, plan.detail, plan.pattern)
-        said = self.books.patterns[plan.pattern]
-        plan.wide, plan.depth = said[..., 0] == 1, said[..., 1:]
+        kernels.settle_detail(
+            gain, chosen, cost, 24 * lam, plan.kind, plan.split, self.books.patterns, plan.detail, plan.pattern,
+            plan.wide, plan.depth,
+        )  # fmt: skip
 
     def _deepen(
         self,
@@ -188,15 +191,15 @@ class Chooser:
         target: np.ndarray,
         base: np.ndarray,
         left: np.ndarray,
-        out: list[np.ndarray],
+        out: np.ndarray,
         lam: float,
         wide: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """What the best pattern of each quad gains, in squared error less lambda * bits of its codes, float64 (B, 4) of
         whole numbers, so that sums do not depend on their order, and which that is, int64 (B, 4).
 
-        target, base: uint8 (frames, N, 96). left: the energy of their difference. out: receives the codes of the
-        sites that were looked at. wide: bool (Q,), which patterns a quad may take, if patterns differ in that.
+        target, base: uint8 (frames, N, 96). left: the energy of their difference. out int64 (S, N): receives the codes of
+        the sites that were looked at. wide: bool (Q,), which patterns a quad may take, if patterns differ in that.
         """
         book, b = self.books.by_name[name], self.grid.blocks
         patterns = self.books.inner_numbered if wide is None else self.books.numbered
@@ -206,10 +209,8 @@ class Chooser:
         if self.tap and len(active):
             self.tap(name, np.pad(gaps_of(target, base, active), ((0, 0), (0, book.width - SITE * len(target)))))
         found, saved = book.deepen(book.project_gaps(target, base, active), cost)
-        for codes, stage in zip(out, found, strict=True):
-            codes[active] = np.maximum(stage, 0)
         wide = np.zeros(4 * b, bool) if wide is None else wide
-        kernels.best_patterns(active, found, saved, cost, *patterns, wide, chosen.reshape(-1), gain.reshape(-1))
+        kernels.best_patterns(active, found, saved, cost, *patterns, wide, out, chosen.reshape(-1), gain.reshape(-1))
         return gain, chosen
 
     def _move_from_key(self, plan: Plan, frames: np.ndarray, end: Reference, before: np.ndarray, lam: float) -> None:

@@ -153,6 +153,7 @@ def best_patterns(
     patterns: np.ndarray,
     numbers: np.ndarray,
     wide: np.ndarray,
+    codes: np.ndarray,
     chosen: np.ndarray,
     best: np.ndarray,
 ) -> None:
@@ -160,7 +161,8 @@ def best_patterns(
 
     active int64 (m,): the sites that were looked at; found, saved: as of `Book.deepen`, (S, m). patterns int64 (P, 5):
     wide, then four depths; numbers int64 (2, S + 1, S + 1, S + 1, S + 1): the place of each of them, -1 if there is
-    none. wide bool (Q,): which patterns a quad may take; chosen int64, best float64 (Q,), nought where nothing gains.
+    none. wide bool (Q,): which patterns a quad may take; codes int64 (S, N): receives what was found; chosen int64,
+    best float64 (Q,), nought where nothing gains.
     """
     stages, at = len(found), 0
     gains, depth = np.zeros((4, stages + 1)), np.zeros(4, np.int64)
@@ -172,6 +174,7 @@ def best_patterns(
             for k in range(stages):
                 if found[k, at] < 0:
                     break
+                codes[k, active[at]] = found[k, at]
                 total += saved[k, at] - cost[k]
                 depth[site], gains[site, k + 1] = k + 1, np.rint(total)
                 hopeful |= gains[site, k + 1] > 0
@@ -211,10 +214,14 @@ def settle_detail(
     price: float,
     kind: np.ndarray,
     split: np.ndarray,
+    patterns: np.ndarray,
     detail: np.ndarray,
     pattern: np.ndarray,
+    wide: np.ndarray,
+    depth: np.ndarray,
 ) -> None:
-    """Which quads of the last frame get a pattern: `detail` bool, `pattern` int64 (B, 4).
+    """Which quads of the last frame get a pattern: `detail` bool, `pattern` int64 (B, 4), and what these patterns say:
+    `wide` bool (B, 4), `depth` int64 (B, 4, 4).
 
     gain float64 (B, 4): of the quads with their patterns `chosen` int64 (B, 4); cost: squared error that a pattern has
     to be worth; price: what it costs to name the quads of a block one by one, `split` bool (B,), brought up to date.
@@ -231,6 +238,8 @@ def settle_detail(
         for q in range(4):
             detail[b, q] = gain[b, q] > cost if one_by_one else not none
             pattern[b, q] = chosen[b, q] if detail[b, q] and gain[b, q] > 0 else 0
+            said = patterns[pattern[b, q]]
+            wide[b, q], depth[b, q] = said[0] == 1, said[1:]
         split[b] = one_by_one and not (_same(kind[b]) and _same(detail[b]))
 
 
@@ -327,10 +336,12 @@ def settle_between(
     cost: float,
     price: float,
     source: np.ndarray,
+    patterns: np.ndarray,
     detail: np.ndarray,
     pattern: np.ndarray,
+    depth: np.ndarray,
 ) -> None:
-    """Which quads of the frames between get a pattern: `detail` bool, `pattern` int64 (B, 4).
+    """Which quads of the frames between get a pattern: as of `settle_detail`.
 
     gain, chosen, cost: as of `settle_detail`. price: squared error that a block's word has to be worth, unless it says
     another `source` int64 (B,) anyway.
@@ -343,3 +354,4 @@ def settle_between(
         for q in range(4):
             detail[b, q] = more and gain[b, q] > cost
             pattern[b, q] = chosen[b, q] if detail[b, q] else 0
+            depth[b, q] = patterns[pattern[b, q], 1:]

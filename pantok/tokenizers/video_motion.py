@@ -58,18 +58,9 @@ def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndar
         reach, found = size // 4 * _COARSE, np.empty_like(vectors)
         kernels.match_blocks(now, then, pad, size, 2 * vectors, _NEAR, reach, size, found, np.empty_like(zero))
         vectors = found
-    vectors = np.clip(vectors, -15, 15) * _STEP
-    weight = zero + 16
-    # Displacements as single numbers, in the order of (y, x).
-    names, inverse = np.unique(vectors[:, 0] * 256 + vectors[:, 1] + 128, return_inverse=True)
-    unique = np.stack([names >> 8, (names & 255) - 128], 1)
-    votes = np.bincount(inverse, weight)
-    unique = unique[np.argsort(-votes, kind="stable")[:14]]
-    rounded = np.clip((before + 2) // _STEP, -15, 15) * _STEP
-    both = np.concatenate([unique, rounded])
-    both = both[both.any(1)]
-    _, first = np.unique(both[:, 0] * 256 + both[:, 1], return_index=True)
-    return both[np.sort(first)][:18]
+    rounded = np.clip((before + 2) // _STEP, -15, 15)
+    out = np.empty((18, 2), np.int64)
+    return _STEP * out[: kernels.popular(np.clip(vectors, -15, 15), zero + 16, rounded, 14, out)]
 
 
 def _errors(now2: np.ndarray, then2: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -86,21 +77,14 @@ def _refined(
     which = np.flatnonzero(owner.ravel() > 0)
     if not len(which):
         return vectors[:1], owner
-    mine = owner.ravel()[which]
-
-    vectors = reference.refined(sites, vectors, which, mine)
-    _, first, copy_of = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
-    original = first[copy_of.ravel()]  # the first of equal displacements; zero is displacement 0 and owns its copies
-    used = np.bincount(original[owner.ravel()], minlength=len(vectors)) > 0
-    used[0] = True
-    kept = np.flatnonzero(used & (original == np.arange(len(vectors))))
-    owner = np.searchsorted(kept, original)[owner]
-    return vectors[kept], owner
+    vectors = reference.refined(sites, vectors, which, owner.ravel()[which])
+    return vectors[: kernels.merge_equal(vectors, owner)], owner
 
 
 def _to_quads(raster: np.ndarray, grid: Grid) -> np.ndarray:
     """(B, 4) of values on the raster of 16x16 blocks, (4 B,)."""
-    return raster.reshape(grid.rows, 2, grid.columns, 2).transpose(0, 2, 1, 3).reshape(grid.blocks, 4)
+    quads = raster.reshape(grid.rows, 2, grid.columns, 2).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(quads).reshape(grid.blocks, 4)
 
 
 def _halved_sites(sites: np.ndarray, grid: Grid, pad: int) -> np.ndarray:

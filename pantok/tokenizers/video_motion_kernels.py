@@ -326,3 +326,55 @@ def choose_palette(
             if errors[pick, i] < best[i]:
                 best[i], owner[i] = errors[pick, i], taken
     return taken
+
+
+@njit(cache=True, nogil=True)
+def popular(vectors: np.ndarray, weight: np.ndarray, before: np.ndarray, most: int, out: np.ndarray) -> int:
+    """The `most` displacements that have most weight, the first in order on a tie, then those of `before`, none twice
+    and none zero, into `out` int64 (k, 2) as far as there is room. Returns how many.
+
+    vectors int64 (B, 2), before int64 (n, 2): of at most 15 along an axis; weight int64 (B,).
+    """
+    votes, seen = np.zeros((31, 31), np.int64), np.zeros((31, 31), np.bool_)
+    seen[15, 15] = True
+    for b in range(len(vectors)):
+        votes[vectors[b, 0] + 15, vectors[b, 1] + 15] += weight[b]
+    count = 0
+    for number in range(most + len(before)):
+        if number < most:
+            place = votes.argmax()
+            y, x = place // 31, place % 31
+            if votes[y, x] == 0:
+                continue
+            votes[y, x] = 0
+        else:
+            y, x = before[number - most, 0] + 15, before[number - most, 1] + 15
+        if not seen[y, x] and count < len(out):
+            seen[y, x] = True
+            out[count, 0], out[count, 1] = y - 15, x - 15
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def merge_equal(vectors: np.ndarray, owner: np.ndarray) -> int:
+    """Moves the displacements of `vectors` int64 (m, 2) that are in use, and the first, to its front, one of each, and
+    brings `owner` int64 (...), which counts them, up to date. Returns how many are left."""
+    place, used = np.arange(len(vectors)), np.zeros(len(vectors), np.bool_)
+    for v in range(len(vectors)):
+        for earlier in range(v):
+            if vectors[earlier, 0] == vectors[v, 0] and vectors[earlier, 1] == vectors[v, 1]:
+                place[v] = earlier
+                break
+    flat = owner.reshape(-1)
+    for i in range(len(flat)):
+        flat[i] = place[flat[i]]
+        used[flat[i]] = True
+    used[0], count = True, 0
+    for v in range(len(vectors)):
+        if used[v]:
+            vectors[count], place[v] = vectors[v], count
+            count += 1
+    for i in range(len(flat)):
+        flat[i] = place[flat[i]]
+    return count

@@ -67,12 +67,12 @@ class Plan:
     detail: np.ndarray  # bool (B, 4): a pattern code is given
     coarse: np.ndarray  # (B,)
     quad: np.ndarray  # (B, 4): code of `fresh` or `moved`
-    fine: list[np.ndarray]  # each (N,)
+    fine: np.ndarray  # (DEPTH, N)
     source: np.ndarray  # (B,)
     inner_detail: np.ndarray  # bool (B, 4)
     inner_pattern: np.ndarray  # (B, 4)
     inner_depth: np.ndarray  # (B, 4, 4)
-    inner: list[np.ndarray]  # each (N,)
+    inner: np.ndarray  # (INNER_DEPTH, N)
 
     @classmethod
     def blank(cls, grid: Grid, key: bool) -> Plan:
@@ -95,12 +95,12 @@ class Plan:
             no(b, 4),
             zeros(b),
             zeros(b, 4),
-            [zeros(16 * b) for _ in range(DEPTH)],
+            zeros(DEPTH, 16 * b),
             zeros(b),
             no(b, 4),
             zeros(b, 4),
             zeros(b, 4, 4),
-            [zeros(16 * b) for _ in range(INNER_DEPTH)],
+            zeros(INNER_DEPTH, 16 * b),
         )
 
     @property
@@ -186,7 +186,7 @@ def _placed(codes: np.ndarray, where: Any, missing: int = 0) -> np.ndarray:
     return out
 
 
-def _as_deep_as_given(depth: np.ndarray, stages: list[np.ndarray], given: Sequence[np.ndarray]) -> np.ndarray:
+def _as_deep_as_given(depth: np.ndarray, stages: np.ndarray, given: Sequence[np.ndarray]) -> np.ndarray:
     """The depths, cut where codes are missing; fills `stages` in place with the codes of each stage."""
     said = depth.ravel()
     cut = said.copy()
@@ -316,7 +316,7 @@ def draw_end(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
     out = base.copy()
     fresh, moved = books.fresh.pixels[0], books.moved.pixels[0]
     kernels.end_detail(
-        base, plan.quad.ravel(), wide, depth, np.stack(plan.fine), plan.afresh.ravel(), fresh, moved,
+        base, plan.quad.ravel(), wide, depth, plan.fine, plan.afresh.ravel(), fresh, moved,
         books.fine.tables, out,
     )  # fmt: skip
     return out
@@ -357,7 +357,7 @@ def draw_between(plan: Plan, base: np.ndarray, books: Books) -> np.ndarray:
     if not depth.any():
         return base
     out = base.copy()
-    kernels.inner_detail(base, depth, np.stack(plan.inner), books.inner.tables, out)
+    kernels.inner_detail(base, depth, plan.inner, books.inner.tables, out)
     return out
 
 
