@@ -17,6 +17,7 @@ import time
 import numpy as np
 import torch
 
+from pantok.evolve.compositions import classes_of
 from pantok.evolve.predictor import NGram
 from pantok.formats.store import Store
 from pantok.layout import Layout, arrange
@@ -55,7 +56,7 @@ def main() -> None:
     print(f"{given.store}: {len(ids)} episodes, {sum(len(t.values) for t in train)} steps to train on; ", end="")
     print(f"space and ridge {time.process_time() - began:.0f} s of CPU; penalties {ridge.penalties}")
     seconds = xz = trigram = 0.0
-    known = NGram(vocabulary.size)
+    known = NGram(vocabulary.size, classes_of(vocabulary))
     for i in parts[0]:
         known.count(arrange(store.read(i), layout, vocabulary).ids)
     for i in parts[2]:

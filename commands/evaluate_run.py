@@ -100,6 +100,7 @@ def _baselines(
     import numpy as np
 
     from pantok.errors import PantokError
+    from pantok.evolve.compositions import classes_of
     from pantok.formats.store import Store
     from pantok.loader import StreamDataset
     from pantok.world_model.beside import counted, ngram_bits, xz_rate
@@ -119,7 +120,8 @@ def _baselines(
         run.say(f"No n-gram beside it: {error}")
         return baselines
     total = len(train.windows)
-    ngram = counted((train.batch(0, list(range(k, min(k + 32, total)))) for k in range(0, total, 32)), vocabulary.size)
+    read = (train.batch(0, list(range(k, min(k + 32, total)))) for k in range(0, total, 32))
+    ngram = counted(read, vocabulary.size, classes_of(vocabulary))
     elements = np.array([e for e, _ in found.windows])
     spent = resampled(ngram_bits(ngram, batches), elements, rate)
     return {

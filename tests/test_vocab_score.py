@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pantok.commands.vocab_score import score as score_command
 from pantok.evolve import codebooks
 from pantok.evolve.compose import Corpus
-from pantok.evolve.compositions import Compositions, with_compositions
+from pantok.evolve.compositions import Compositions, classes_of, with_compositions
 from pantok.evolve.objective import held_out
 from pantok.evolve.predictor import NGram
 from pantok.evolve.score import description_bits, score
@@ -33,7 +33,7 @@ def test_a_score_is_the_ngrams_bits_on_what_is_held_out(store: Path) -> None:
     corpus = Corpus.of(given, "level")
     held = held_out(len(corpus.passage.seconds))[corpus.passage.group]
     ids, group = corpus.passage.ids, corpus.passage.group
-    bits = NGram(own.size).count(ids[~held], group[~held]).bits(ids[held], group[held])
+    bits = NGram(own.size, classes_of(own)).count(ids[~held], group[~held]).bits(ids[held], group[held])
     seconds = found.cost.seconds.sum()
     assert found.cost.id_bits_per_second == pytest.approx(bits.sum() / seconds)
     assert found.cost.ids_per_second == pytest.approx(held.sum() / seconds)

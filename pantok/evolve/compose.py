@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pantok.errors import InputError, OptionError
-from pantok.evolve.compositions import ACROSS, Compositions, joins_of
+from pantok.evolve.compositions import ACROSS, Compositions, classes_of, joins_of, with_last
 from pantok.evolve.objective import LEAST_GROUPS, Cost, Passage, composition_bits, cost, held_out
 from pantok.layout import TokenSequence
 from pantok.tokenizers.base import Report, silent
@@ -180,7 +180,7 @@ def compose(
     del corpus
     report("learning", 0.2)
     learned = learn(parts[0], vocabulary.size, config)
-    tried = _Tried(parts, learned, vocabulary.size)
+    tried = _Tried(parts, learned, classes_of(vocabulary))
     report("judging", 0.4)
     total, steps = len(learned), 0
 
@@ -224,8 +224,10 @@ def _pays(config: ComposeConfig, found: Cost, without: Cost) -> bool:
 class _Tried:
     """Costs by number of merges. Merges are applied on top of the largest smaller number that is known."""
 
-    def __init__(self, parts: Sequence[Corpus], learned: Compositions, size: int) -> None:
-        self._learned, self._size = learned, size
+    def __init__(self, parts: Sequence[Corpus], learned: Compositions, classes: np.ndarray) -> None:
+        """classes: int32 (ids of the vocabulary,), see `NGram`."""
+        self._learned, self._size = learned, len(classes)
+        self._classes = with_last(classes, learned)
         self._parts = {0: list(parts)}
         self._costs: dict[int, Cost] = {}
 
@@ -238,5 +240,7 @@ class _Tried:
                     self._parts[merges] = list(pool.map(lambda c: c.composed(some, base), self._parts[base]))
             train, held = (c.passage for c in self._parts[merges])
             size = self._size + merges
-            self._costs[merges] = cost(train, held, size, dictionary_bits=composition_bits(merges, size))
+            self._costs[merges] = cost(
+                train, held, size, classes=self._classes[:size], dictionary_bits=composition_bits(merges, size)
+            )
         return self._costs[merges]

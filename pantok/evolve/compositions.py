@@ -175,6 +175,24 @@ def joins_of(sequence: TokenSequence, across: str) -> np.ndarray:
     return joins
 
 
+def classes_of(vocabulary: Vocabulary) -> np.ndarray:
+    """int32 (size,): of each id a number for the level that it is of, of a composition for that of its last part."""
+    classes = np.zeros(vocabulary.size, np.int32)
+    numbers: dict[tuple[str, str, int], int] = {}
+    for e in vocabulary.extents:
+        classes[e.start : e.stop] = numbers.setdefault((e.kind, e.modality, e.level), len(numbers))
+    made = Compositions.of(vocabulary)
+    return with_last(classes, made) if len(made) else classes
+
+
+def with_last(classes: np.ndarray, more: Compositions) -> np.ndarray:
+    """`classes` with those of compositions, each that of its last part, in their places; longer where they are new."""
+    out = np.concatenate([classes, np.zeros(max(int(more.named.max(initial=-1)) + 1 - len(classes), 0), np.int32)])
+    for name, last in zip(more.named.tolist(), more.parts[:, 1].tolist(), strict=True):
+        out[name] = out[last]
+    return out
+
+
 def with_compositions(vocabulary: Vocabulary, more: Compositions) -> Vocabulary:
     """The vocabulary with compositions behind its own; `more` are numbered from its size on. No id moves."""
     if not len(more):

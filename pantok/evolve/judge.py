@@ -140,7 +140,8 @@ def _judged(state: TokenizerState, told: Told, dictionary: float, serves: float)
     held = held_out(len(told.seconds))
     passage = Passage(told.ids, told.group, told.seconds)
     size = sum(lv.cardinality for lv in state.levels)
-    ids = cost(passage.taken(~held), passage.taken(held), size)
+    levels = np.repeat(np.arange(len(state.levels)), [lv.cardinality for lv in state.levels])
+    ids = cost(passage.taken(~held), passage.taken(held), size, classes=levels)
     digits = told.digits[held]
     whole = replace(ids, bits=ids.bits + digits, dictionary_bits=dictionary, served_seconds=serves)
     return Judged(

@@ -119,21 +119,25 @@ def _scatter(amounts: np.ndarray, seconds: np.ndarray) -> float:
 
 
 def cost(
-    train: Passage, held: Passage, size: int, *, dictionary_bits: float = 0.0, more_bits: np.ndarray | None = None
-) -> Cost:
+    train: Passage, held: Passage, size: int, *, classes: np.ndarray | None = None, dictionary_bits: float = 0.0,
+    more_bits: np.ndarray | None = None,
+) -> Cost:  # fmt: skip
     """J of ids below `size`: the predictor counts `train` and is asked about `held`.
 
-    more_bits: float64 (G,), what else the held-out groups cost, such as `digit_bits`.
+    classes: int32 (size,), see `NGram`. more_bits: float64 (G,), what else the held-out groups cost, such as
+    `digit_bits`.
     """
-    found, _ = cost_and_bits(train, held, size, dictionary_bits=dictionary_bits, more_bits=more_bits)
-    return found
+    return cost_and_bits(
+        train, held, size, classes=classes, dictionary_bits=dictionary_bits, more_bits=more_bits
+    )[0]  # fmt: skip
 
 
 def cost_and_bits(
-    train: Passage, held: Passage, size: int, *, dictionary_bits: float = 0.0, more_bits: np.ndarray | None = None
-) -> tuple[Cost, np.ndarray]:
+    train: Passage, held: Passage, size: int, *, classes: np.ndarray | None = None, dictionary_bits: float = 0.0,
+    more_bits: np.ndarray | None = None,
+) -> tuple[Cost, np.ndarray]:  # fmt: skip
     """As `cost`, and float64 (N,) the bits of each held-out id."""
-    each = NGram(size).count(train.ids, train.group).bits(held.ids, held.group)
+    each = NGram(size, classes).count(train.ids, train.group).bits(held.ids, held.group)
     groups = len(held.seconds)
     bits = np.bincount(held.group, each, groups)
     found = Cost(

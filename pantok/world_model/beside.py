@@ -28,9 +28,9 @@ GROUPS = 8
 """Of windows, for the spread of xz."""
 
 
-def counted(batches: Iterable[Mapping[str, Any]], size: int) -> NGram:
-    """A trigram of all windows of a loader's batches. size: ids of the vocabulary."""
-    found = NGram(size)
+def counted(batches: Iterable[Mapping[str, Any]], size: int, classes: np.ndarray | None = None) -> NGram:
+    """A trigram of all windows of a loader's batches. size: ids of the vocabulary. classes: see `NGram`."""
+    found = NGram(size, classes)
     for batch in batches:
         ids, documents = batch["ids"].numpy(), _documents(batch["document"].numpy())
         there = batch["document"].numpy() >= 0
