@@ -1,6 +1,6 @@
 """Composing: ids and held-out bits a second before and after, on stores; and how fast, on ten million ids.
 
-    python benchmarks/compose.py STORE [STORE ...] [--layout default] [--across unit]
+    python benchmarks/compose.py STORE [STORE ...] [--layout default] [--across unit] [--serves HOURS]
 
 Stores are any that `pantok encode` wrote, such as those of benchmarks/world_model_recordings.py. Prints Markdown.
 """
@@ -22,7 +22,7 @@ from pantok.formats.vocab import load_vocabulary
 from pantok.layout import Layout
 
 
-def stores(paths: list[Path], layout: str, across: str) -> None:
+def stores(paths: list[Path], layout: str, across: str, serves: float | None) -> None:
     print("| store | ids | objective | merges | fewer ids | held-out bits/s | with dictionary | s of CPU |")
     print("|---|---|---|---|---|---|---|---|")
     for path in paths:
@@ -31,7 +31,7 @@ def stores(paths: list[Path], layout: str, across: str) -> None:
         ids = sum(len(s) for s, _ in sequences)
         for objective in ("bits", "length"):
             began = time.process_time()
-            found = compose(vocabulary, sequences, ComposeConfig(objective=objective, across=across))
+            found = compose(vocabulary, sequences, ComposeConfig(objective=objective, across=across, serves=serves))
             took = time.process_time() - began
             without, kept = found.cost_of(0), found.cost_of(found.kept)
             rows = [
@@ -83,7 +83,9 @@ if __name__ == "__main__":
     parser.add_argument("stores", nargs="*", type=Path)
     parser.add_argument("--layout", default="default")
     parser.add_argument("--across", default="unit")
+    parser.add_argument("--serves", type=float, help="hours that the compositions' own bits are spread over")
     parser.add_argument("--ids", type=int, default=10_000_000)
     given = parser.parse_args()
-    stores(given.stores, given.layout, given.across)
-    speed(given.ids)
+    stores(given.stores, given.layout, given.across, given.serves and 3600 * given.serves)
+    if given.ids:
+        speed(given.ids)

@@ -165,7 +165,7 @@ def pictures(root: Path, robots: Path | None) -> None:
         {"robots": [film(path) for path in test], "film": [film(bunny, 0.9, 1)]},
         [VideoOptions(quality=q) for q in (3.5, 5.0, 6.5)],
         255.0,
-        [GrowConfig(far=f) for f in (0.0, 0.5)],
+        [GrowConfig(far=f) for f in (0.0, 0.25, 0.5)],
     )
 
 

@@ -16,7 +16,7 @@ from pantok.commands.cli import CHECK_FAILED
 @click.argument("vocabulary", type=click.Path(path_type=Path))
 @click.option("--on", "store", required=True, type=common.STORE, help="The store to learn from.")
 @common.output("The vocabulary to write.")
-@click.option("--merges", type=int, help="The most that are learned.  [default: 4096]")
+@click.option("--merges", type=int, help="The most that are learned.  [default: 16384]")
 @click.option(
     "--objective", help="bits: predicted best. length: shortest that is predicted no worse. rd: see --price.",
     metavar="bits|length|rd",
@@ -24,6 +24,10 @@ from pantok.commands.cli import CHECK_FAILED
 @click.option("--price", type=float, help="Bits that an id costs besides, with --objective rd.  [default: 1]")
 @click.option("--across", metavar="level|unit|track", help="What a composition may join.  [default: level]")
 @click.option("--longest", type=int, help="Ids that a composition may spell.  [default: 16]")
+@click.option(
+    "--serves", type=click.FloatRange(min=0, min_open=True), metavar="HOURS",
+    help="Of recordings that the compositions are for: their own bits are spread over them.  [default: the store]",
+)  # fmt: skip
 @click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
 @common.force
 @common.dry_run
@@ -38,6 +42,7 @@ def compose(
     price: float | None,
     across: str | None,
     longest: int | None,
+    serves: float | None,
     layout: str,
     force: bool,
     dry_run: bool,
@@ -68,6 +73,7 @@ def compose(
     if not dry_run:
         common.refuse_existing(output, force)
     given = {"merges": merges, "objective": objective, "price": price, "across": across, "longest": longest}
+    given["serves"] = None if serves is None else 3600 * serves
     config = from_mapping(ComposeConfig, {k: v for k, v in given.items() if v is not None}, "compose")
     old, began = load_vocabulary(vocabulary), time.monotonic()
     grammar = Layout.of(layout)

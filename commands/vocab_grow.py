@@ -24,7 +24,9 @@ from pantok.commands.cli import CHECK_FAILED
 )
 @common.output("The vocabulary to write.")
 @click.option("--only", multiple=True, type=click.Choice(common.MODALITIES), help="Grow these alone; may be repeated.")
-@click.option("--far", type=float, help="Share of new vectors that lie too near for new codes.  [default: 0.5]")
+@click.option(
+    "--far", type=float, help="Share of new vectors that lie too near for new codes.  [default: video 0.25, audio 0.7]"
+)  # fmt: skip
 @click.option("--most", type=int, help="New codes of a level at most.  [default: as many again]")
 @click.option(
     "--serves",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pantok.errors import OptionError, VocabularyError
 from pantok.evolve import compose_kernels, lineage
 from pantok.evolve.compose import ComposeConfig, Corpus, compose, learn
-from pantok.evolve.compositions import Compositions, joins_of, with_compositions
+from pantok.evolve.compositions import Compositions, joins_of, with_compositions, with_last
 from pantok.evolve.merge import join, with_text
 from pantok.evolve.objective import Passage
 from pantok.layout import KINDS, TokenSequence
@@ -167,6 +167,31 @@ def test_objectives_want_what_they_say() -> None:
     assert bits.bits_per_second <= price.bits_per_second and length.bits_per_second <= without.bits_per_second
 
 
+def test_the_bits_of_compositions_are_those_of_a_code() -> None:
+    """Whatever was told before, the probabilities of all pairs that may come next sum to one."""
+    classes = np.array([0, 0, 1, 1, 1, 2], np.int32)
+    parts = np.array([[2, 3], [6, 2], [0, 5], [7, 1]])  # ids 6, 7, 8, 9 are of classes 1, 1, 2, 0
+    for told in range(4):
+        named = np.arange(6, 6 + told + 1)
+        total = 0.0
+        for pair in np.ndindex(6 + told, 6 + told):
+            made = Compositions(named, np.concatenate([parts[:told], [pair]]))
+            bits = made.description_bits(with_last(classes, made))
+            total += 2.0 ** (bits[told] - bits[told + 1])
+        assert len(bits) == told + 2 and total == pytest.approx(1)
+
+
+def test_what_compositions_weigh_is_spread_over_the_recordings_that_they_serve() -> None:
+    source = episodes(motifs(20_000))
+    few, many = (compose(vocabulary(), source, ComposeConfig(merges=64, serves=s)) for s in (None, 86_400.0))
+    assert len(few.learned) == len(many.learned) == 64
+    (one, two) = (f.cost_of(64) for f in (few, many))
+    assert two.dictionary_bits_per_second == pytest.approx(one.dictionary_bits / 86_400)
+    assert one.id_bits_per_second == two.id_bits_per_second and one.dictionary_bits_per_second == pytest.approx(
+        one.dictionary_bits / 2400
+    )
+
+
 def test_a_vocabulary_composes_again_and_no_id_moves() -> None:
     old = vocabulary()
     source = episodes(motifs(40_000))
@@ -197,6 +222,7 @@ def test_options_are_checked() -> None:
         {"longest": 1},
         {"least": 1},
         {"price": -1},
+        {"serves": 0},
     ):
         with pytest.raises(OptionError):
             ComposeConfig(**wrong)

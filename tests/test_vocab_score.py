@@ -55,7 +55,7 @@ def test_a_score_counts_compositions_as_the_ids_that_they_are(store: Path) -> No
     fewer = sum(len(s) - len(here.sequence(s)) for s, _ in given)
     found = score(new, given)
     assert found.uncomposed_ids - found.ids == fewer
-    assert description_bits(new) == pytest.approx(description_bits(own) + 2 * np.log2(new.size))
+    assert description_bits(new) == pytest.approx(description_bits(own) + pair.description_bits(classes_of(new))[1])
 
 
 def test_compose_and_score_on_the_command_line(store: Path, tmp_path: Path, pantok) -> None:

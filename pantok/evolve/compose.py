@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pantok.errors import InputError, OptionError
 from pantok.evolve.compositions import ACROSS, Compositions, classes_of, joins_of, with_last
-from pantok.evolve.objective import LEAST_GROUPS, Cost, Passage, composition_bits, cost, held_out
+from pantok.evolve.objective import LEAST_GROUPS, Cost, Passage, cost, held_out
 from pantok.layout import TokenSequence
 from pantok.tokenizers.base import Report, silent
 from pantok.vocabulary import Vocabulary
@@ -40,12 +40,13 @@ class ComposeConfig:
     how often a pair must be met.
     """
 
-    merges: int = 4096
+    merges: int = 16_384
     objective: str = "bits"
     price: float = 1.0
     across: str = "level"
     longest: int = 16
-    least: int = 8
+    least: int = 4
+    serves: float | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -58,6 +59,8 @@ class ComposeConfig:
             raise OptionError("compose longest", f"{self.longest} is out of range", "choose 2 to 4096")
         if self.least < 2:
             raise OptionError("compose least", f"{self.least} is out of range", "choose 2 or more")
+        if self.serves is not None and not self.serves > 0:
+            raise OptionError("compose serves", "has to be positive", "give the hours of recordings that there will be")
         if not self.price >= 0:
             raise OptionError("compose price", f"{self.price} is negative", "choose 0 or more")
 
@@ -180,7 +183,7 @@ def compose(
     del corpus
     report("learning", 0.2)
     learned = learn(parts[0], vocabulary.size, config)
-    tried = _Tried(parts, learned, classes_of(vocabulary))
+    tried = _Tried(parts, learned, classes_of(vocabulary), config.serves)
     report("judging", 0.4)
     total, steps = len(learned), 0
 
@@ -224,10 +227,13 @@ def _pays(config: ComposeConfig, found: Cost, without: Cost) -> bool:
 class _Tried:
     """Costs by number of merges. Merges are applied on top of the largest smaller number that is known."""
 
-    def __init__(self, parts: Sequence[Corpus], learned: Compositions, classes: np.ndarray) -> None:
-        """classes: int32 (ids of the vocabulary,), see `NGram`."""
-        self._learned, self._size = learned, len(classes)
+    def __init__(
+        self, parts: Sequence[Corpus], learned: Compositions, classes: np.ndarray, serves: float | None
+    ) -> None:  # fmt: skip
+        """classes: int32 (ids of the vocabulary,), see `NGram`. serves: see `ComposeConfig`."""
+        self._learned, self._size, self._serves = learned, len(classes), serves
         self._classes = with_last(classes, learned)
+        self._dictionary = learned.description_bits(self._classes)
         self._parts = {0: list(parts)}
         self._costs: dict[int, Cost] = {}
 
@@ -240,7 +246,7 @@ class _Tried:
                     self._parts[merges] = list(pool.map(lambda c: c.composed(some, base), self._parts[base]))
             train, held = (c.passage for c in self._parts[merges])
             size = self._size + merges
-            self._costs[merges] = cost(
-                train, held, size, classes=self._classes[:size], dictionary_bits=composition_bits(merges, size)
-            )
+            dictionary = float(self._dictionary[merges])
+            found = cost(train, held, size, classes=self._classes[:size], dictionary_bits=dictionary)
+            self._costs[merges] = found if self._serves is None else replace(found, served_seconds=self._serves)
         return self._costs[merges]

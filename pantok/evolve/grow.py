@@ -28,6 +28,9 @@ from pantok.vocabulary import TokenizerState
 
 GROWS = ("video", "audio", "numeric")
 """Modalities whose books can grow."""
+FAR = {"video": 0.25, "audio": 0.7}
+"""`GrowConfig.far` of a modality where nothing is said, measured in benchmarks/RESULTS.md: new shapes of sound gain
+most where only what is far off is clustered; pictures lose by any gate, and with this one half of what they may."""
 LEAST = 16
 """Codes of the smallest block that is tried; each that pays is tried twice as large."""
 _LEAST_GROWTH = 64
@@ -41,26 +44,29 @@ class GrowConfig:
     """How a vocabulary is grown.
 
     far: share of the new recordings' vectors that lie nearer than new codes may reach. 0 lets a new code compete
-        everywhere; nearer to 1, more of what was encoded before stays as it is.
+        everywhere; nearer to 1, more of what was encoded before stays as it is. None for that of the modality, `FAR`.
     most: new codes of a level at most; None for as many again as it has, 64 at least.
     total: new codes of all levels of a modality at most; the first levels have the first claim. None for no limit.
     seconds: of sound to learn from, spread over the recordings; a fifth of it is held out.
     megabytes: of frames to learn from, spread over the recordings; a fourth of them is held out.
     """
 
-    far: float = 0.5
+    far: float | None = None
     most: int | None = None
     total: int | None = None
     seconds: float = 240.0
     megabytes: int = 160
 
     def __post_init__(self) -> None:
-        if not 0 <= self.far < 1:
+        if self.far is not None and not 0 <= self.far < 1:
             raise OptionError("grow far", f"{self.far} is out of range", "choose 0 to 0.95")
         if self.most is not None and not 0 <= self.most <= 60_000:
             raise OptionError("grow most", f"{self.most} is out of range", "choose 0 to 60000")
         if not self.seconds > 0 or not self.megabytes > 0:
             raise OptionError("grow seconds and megabytes", "have to be positive", "choose 60 to 600")
+
+    def far_of(self, modality: str) -> float:
+        return FAR.get(modality, 0.0) if self.far is None else self.far
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,8 +71,8 @@ def _loudness(
         bound = LOUDEST if part.group == "tick" else 2 * LOUDEST
         growth = grown_book(
             part.name, targets[0], targets[1], book, life,
-            price=None, most=most_of(config, len(book), growths), far=config.far if len(book) > 64 else 0.0,
-            seed=seed + number, spread=partial(_whole, bound),
+            price=None, most=most_of(config, len(book), growths),
+            far=config.far_of("audio") if len(book) > 64 else 0.0, seed=seed + number, spread=partial(_whole, bound),
         )  # fmt: skip
         growths.append(growth)
         if growth.added:
@@ -108,8 +108,8 @@ def _shapes(
         grids = [np.clip(np.rint(v), -WIDEST, WIDEST).astype(np.float32) for v, _ in vectors]
         growth = grown_book(
             name, grids[0], grids[1], book, life,
-            price=None, most=most_of(config, len(book), growths), far=config.far, seed=seed + 50 + stage,
-            spread=_short,
+            price=None, most=most_of(config, len(book), growths), far=config.far_of("audio"),
+            seed=seed + 50 + stage, spread=_short,
         )  # fmt: skip
         growths.append(growth)
         if growth.added:

@@ -91,8 +91,8 @@ def _grown(
             life = book.lives[stage] if book.lives else Life()
             growth = grown_book(
                 level, left[0].astype(np.float32), left[1].astype(np.float32), codes, life,
-                price=None, most=most_of(config, len(codes), growths), far=config.far, seed=seed + 10 * number + stage,
-                spread=partial(_legal, book),
+                price=None, most=most_of(config, len(codes), growths), far=config.far_of("video"),
+                seed=seed + 10 * number + stage, spread=partial(_legal, book),
             )  # fmt: skip
             growths.append(growth)
             if growth.added:

@@ -175,11 +175,6 @@ def codebook_bits(codes: int, coordinates: int, span: float, eps: float) -> floa
     return codes * coordinates * float(np.log2(max(span / (2 * eps), 1.0)))
 
 
-def composition_bits(merges: int, size: int) -> float:
-    """Bits of so many compositions, each a pair of ids below `size`."""
-    return 2.0 * merges * float(np.log2(max(size, 2)))
-
-
 def lowest(costs: Sequence[tuple[int, float]]) -> int:
     """Of (size, cost) the size of the lowest cost, the smaller of equals."""
     return min(costs, key=lambda pair: (pair[1], pair[0]))[0]
