@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs pantok (into .venv, unless a virtual environment is active) and takes sample_data/ through the whole path.
+# Installs pantok (into .venv, unless a virtual environment is active) and takes sample_data/, or other recordings,
+# through the whole path: tour.sh [RESULTS [RECORDINGS]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-results/tour}
+recordings=${2:-sample_data}
 if [ -z "${VIRTUAL_ENV:-}" ]; then
     [ -x .venv/bin/python ] || python3 -m venv .venv
     . .venv/bin/activate
@@ -11,8 +13,8 @@ python -m pip install --quiet -e .
 
 mkdir -p "$out"
 run() { printf '\n$ %s\n' "$*" >&2; "$@"; }
-run pantok fit-vocab sample_data -o "$out/sample.vocab" --force
-run pantok encode sample_data --vocab "$out/sample.vocab" -o "$out/sample.zarr" --force
+run pantok fit-vocab "$recordings" -o "$out/sample.vocab" --force
+run pantok encode "$recordings" --vocab "$out/sample.vocab" -o "$out/sample.zarr" --force
 run pantok decode "$out/sample.zarr" -o "$out/decoded" --force
 run pantok eval "$out/sample.zarr" --html "$out/report.html"
 

@@ -15,6 +15,7 @@ import pytest
 from pantok.commands.cli import COMMANDS
 from tests.conftest import ROOT, SAMPLES
 
+WHOLE = pytest.mark.skipif("PANTOK_TOUR" not in os.environ, reason="takes four minutes: set PANTOK_TOUR=1")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -88,10 +89,11 @@ def test_sample_data_is_small_and_every_file_has_its_origin() -> None:
             assert path.name in text or path.stem in text, path
 
 
-@pytest.mark.skipif("PANTOK_TOUR" not in os.environ, reason="takes four minutes: set PANTOK_TOUR=1")
-def test_the_tour(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=WHOLE)])
+def test_the_tour(recordings: Path, tmp_path: Path, whole: bool) -> None:
+    """The README's first command, here on two seconds of recordings; on sample_data, as it stands there, if asked."""
     done = subprocess.run(
-        ["bash", "sample_data/tour.sh", str(tmp_path)],
+        ["bash", "sample_data/tour.sh", str(tmp_path), *([] if whole else [str(recordings)])],
         cwd=ROOT, env={**os.environ, "VIRTUAL_ENV": sys.prefix}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
