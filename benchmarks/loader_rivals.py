@@ -1,12 +1,19 @@
-"""Windows a second: the loader beside what other trainers read, the same windows exported by `pantok export`.
+"""Windows a second: the loader beside what other trainers read, the same windows, as equal columns.
 
     python benchmarks/loader_rivals.py STORE.zarr [--length 4096] [--rounds 4]
 
 Rivals that are not installed are left out; they belong into an environment of their own that also holds pantok:
-webdataset, mosaicml-streaming, litdata, datasets. One process, one thread, files in the page cache. Everybody gives
-ids, kinds, levels and instants of each window as numpy arrays or tensors; shuffled, but for `in order`. Tracks, roles,
-documents, loss masks and bounds are the loader's alone (25 bytes an id against 14), and so is the choice of another
-layout without another export. Slices by turns, the best of each.
+webdataset, mosaicml-streaming, litdata, datasets, zarrs. One process, one thread, files in the page cache. Two tables:
+
+- ids, kinds, levels and instants of each window, as numpy arrays or tensors; shuffled, but for `in order`. Rivals have
+  what `pantok export` writes (litdata its own writer), ids of four bytes, 14 bytes an id; the loader makes the same four
+  from codes, ids of eight bytes, 18 together. Below it the loader with all of its columns, 25 bytes an id. Rivals give
+  window after window, the loader batches of 64.
+- ids alone, as random windows of a plain Zarr v3 array (uint32, uncompressed, in shards) read by zarr-python and by
+  zarrs: in chunks of 1 MiB, and in chunks that are a window each and begin where it does, which is the best that a
+  chunked array can be for this and fits no other length.
+
+Slices by turns, the best of each.
 """
 
 from __future__ import annotations
@@ -44,9 +51,9 @@ def best(contenders: dict[str, Iterator[int]], rounds: int, seconds: float) -> d
     return found
 
 
-def ours(store: Path, length: int) -> Iterator[int]:
-    for batch in StreamDataset(store, length=length, batch_size=64):
-        yield len(batch["ids"])
+def ours(store: Path, length: int, columns: tuple[str, ...] | None) -> Iterator[int]:
+    for batch in StreamDataset(store, length=length, batch_size=64, columns=columns):
+        yield len(batch["window"])
 
 
 def mds(folder: Path) -> Iterator[int]:
@@ -93,8 +100,32 @@ def lit(folder: Path, store: Path, length: int) -> Iterator[int]:
 
 def _taken(sample: Any) -> int:
     for name in COLUMNS:
-        torch.from_numpy(np.array(sample[name]))
+        column = np.asarray(sample[name])
+        torch.from_numpy(column if column.flags.writeable else column.copy())
     return 1
+
+
+def zarr_windows(folder: Path, store: Path, length: int, chunk: int, pipeline: str) -> Iterator[int]:
+    """Random windows of an array of all ids. chunk: ids of one."""
+    zarr = importlib.import_module("zarr")
+    importlib.import_module(pipeline.partition(".")[0])
+    path = folder / f"ids-{chunk}.zarr"
+    if not path.exists():
+        plain = StreamDataset(store, length=length, batch_size=64, shuffle=False, epochs=1, columns=("ids",))
+        ids = np.concatenate([batch["ids"].numpy().astype(np.uint32).ravel() for batch in plain])
+        shard = chunk * max(1, (64 << 20) // (4 * chunk))
+        made = zarr.create_array(
+            store=str(path), shape=ids.shape, dtype="uint32", chunks=(chunk,), shards=(shard,), compressors=None
+        )
+        made[:] = ids
+    with zarr.config.set({"codec_pipeline.path": pipeline}):
+        array = zarr.open_array(str(path), mode="r")
+    rng, whole = np.random.default_rng(0), array.shape[0] // length
+    while True:
+        with zarr.config.set({"codec_pipeline.path": pipeline}):
+            for at in (rng.integers(0, whole, 8) * length).tolist():
+                torch.from_numpy(np.asarray(array[at : at + length]))
+        yield 8
 
 
 def main() -> None:
@@ -105,36 +136,64 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of a slice")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    contenders: dict[str, Iterator[int]] = {"pantok.loader": ours(args.store, args.length)}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
 
         def exported(form: str) -> Path:
-            out = Path(folder) / form
+            out = folder / form
             if not out.exists():
                 words = ["export", str(args.store), "--to", form, "-o", str(out), "--length", str(args.length), "-q"]
                 subprocess.run([sys.executable, "-m", "pantok", *words], check=True)
             return out
 
-        rivals: list[tuple[str, Callable[[], Iterator[int]]]] = [
-            ("mosaicml-streaming", lambda: mds(exported("mds"))),
-            ("litdata", lambda: lit(Path(folder) / "lit", args.store, args.length)),
-            ("webdataset", lambda: tars(exported("webdataset"))),
-            ("datasets (Arrow)", lambda: arrow(exported("parquet"), True)),
-            ("datasets (Arrow), in order", lambda: arrow(exported("parquet"), False)),
-        ]
-        for name, make in rivals:
-            try:
-                windows = make()
-                next(windows)
-                contenders[name] = windows
-            except ImportError as error:
-                print(f"{name}: left out, {error}", file=sys.stderr)
-        rows = best(contenders, args.rounds, args.seconds)
-    print("| loader | windows/s | million ids/s | million ids a CPU second | of pantok's |\n|---|---|---|---|---|")
-    most = rows["pantok.loader"][0]
+        def of_zarr(chunk: int, pipeline: str) -> Callable[[], Iterator[int]]:
+            return lambda: zarr_windows(folder, args.store, args.length, chunk, pipeline)
+
+        python, rust = "zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline"
+        table(
+            "four columns",
+            {
+                "pantok.loader": lambda: ours(args.store, args.length, COLUMNS),
+                "pantok.loader, all columns": lambda: ours(args.store, args.length, None),
+                "litdata": lambda: lit(folder / "lit", args.store, args.length),
+                "datasets (Arrow), in order": lambda: arrow(exported("parquet"), False),
+                "datasets (Arrow)": lambda: arrow(exported("parquet"), True),
+                "mosaicml-streaming": lambda: mds(exported("mds")),
+                "webdataset": lambda: tars(exported("webdataset")),
+            },
+            args,
+        )
+        table(
+            "ids alone",
+            {
+                "pantok.loader": lambda: ours(args.store, args.length, ("ids",)),
+                "zarrs, a chunk a window": of_zarr(args.length, rust),
+                "zarrs, chunks of 1 MiB": of_zarr(1 << 18, rust),
+                "zarr-python, a chunk a window": of_zarr(args.length, python),
+                "zarr-python, chunks of 1 MiB": of_zarr(1 << 18, python),
+            },
+            args,
+        )
+
+
+def table(title: str, makers: dict[str, Callable[[], Iterator[int]]], args: argparse.Namespace) -> None:
+    contenders: dict[str, Iterator[int]] = {}
+    for name, make in makers.items():
+        try:
+            windows = make()
+            next(windows)
+            contenders[name] = windows
+        except ImportError as error:
+            print(f"{name}: left out, {error}", file=sys.stderr)
+    rows = best(contenders, args.rounds, args.seconds)
+    print(f"| {title} | windows/s | million ids/s | million ids a CPU second | of pantok's | by CPU |")
+    print("|---|---|---|---|---|---|")
+    most, least = rows["pantok.loader"]
     for name, (wall, cpu) in rows.items():
         million = args.length / 1e6
-        print(f"| {name} | {wall:,.0f} | {wall * million:.1f} | {cpu * million:.1f} | {wall / most:.3f} |")
+        shares = f"{wall / most:.3f} | {cpu / least:.3f}"
+        print(f"| {name} | {wall:,.0f} | {wall * million:.1f} | {cpu * million:.1f} | {shares} |")
+    print(flush=True)
 
 
 if __name__ == "__main__":

@@ -51,9 +51,10 @@ def show_layout(run: common.Run, path: Path, layout: str, episode: str | None) -
     ]
     rows = [[r["track"] or "-", str(r["level"]), r["kind"], str(r["ids"]), _figure(r["ids_per_second"])] for r in rates]
     each = ids / seconds if seconds else None
+    some = f"{len(names)} of " if 1 < len(names) < len(store) else ""  # else the title would say what the store holds
+    count = common.counted(len(store) if some else len(names), "episode")
     run.table(
-        f"{path}, layout {layout}: {_figure(each)} ids a second, from {common.counted(len(names), 'episode')} "
-        f"of {common.human_seconds(seconds)}",
+        f"{path}, layout {layout}: {_figure(each)} ids a second, from {some}{count}, {common.human_seconds(seconds)}",
         ["track", "level", "kind", "ids", "ids/s"],
         rows,
     )
@@ -63,7 +64,7 @@ def show_layout(run: common.Run, path: Path, layout: str, episode: str | None) -
         [[str(r["ids"]), r["track"] or "-", str(r["level"]), r["kind"]] for r in runs],
     )  # fmt: skip
     run.end(
-        {"store": str(path), "layout": layout, "episodes": len(names), "seconds": seconds, "ids": ids,
+        {"store": str(path), "layout": layout, "episodes": len(names), "episodes_held": len(store), "seconds": seconds, "ids": ids,
          "ids_per_second": each, "rates": rates, "first_step": {"episode": name, "runs": runs}}
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,6 +141,17 @@ class Layout:
     def place(self, track: str) -> int:
         """The track's place within a step; -1 if it is left out. `first` is asked before `tracks`; of several patterns
         the longest wins, then the first."""
+        # Asked of every track of every episode that a job opens, and the names are few.
+        found = self._places.get(track)
+        if found is None:
+            found = self._places[track] = self._found(track)
+        return found
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {}
+
+    def _found(self, track: str) -> int:
         if any(fnmatchcase(track, pattern) for pattern in self.drop):
             return -1
         for patterns, base in ((self.first, len(self.tracks)), (self.tracks, 0)):
