@@ -19,6 +19,7 @@ from pantok.tokenizers import video_choose_kernels as kernels
 from pantok.tokenizers import video_kernels as pictures
 from pantok.tokenizers.video_grid import SITE, WEIGHTS, Grid, Reference
 from pantok.tokenizers.video_motion import find_palette
+from pantok.tokenizers.video_search_kernels import HOPE as STAGE_HOPE
 from pantok.tokenizers.video_tick import (
     BETWEEN,
     BETWEEN_PATTERN,
@@ -40,8 +41,9 @@ Tap = Callable[[str, np.ndarray], None]
 GREY = np.full(1, 128, np.uint8)
 KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
 """Lambda of keys, of the last frames of other ticks and of the frames between, relative to the one given."""
-HOPE, SITE_HOPE = 3.0, 3.5
-"""Squared error, in the bits of a code, that a quad or a block, and a site, has to have for a code to be looked for."""
+HOPE, WIDE_HOPE, SITE_HOPE = 3.0, 2.5, 3.5
+"""Squared error, in the bits of a code, that a quad, the first coefficients of a quad, and a site, have to have for a
+code to be looked for."""
 _WORTH = 40.0
 """Bits that the detail of a 16x16 quad costs at the error where a further bit pays about lambda; shapes `_worth`."""
 
@@ -147,20 +149,24 @@ class Chooser:
             kernels.predict(past.sites, *past.shifted, plan.vectors, plan.kind, target, knee, base, left, hard)
         blocks = np.flatnonzero(hard)
         if len(blocks):
-            codes, _ = book.search(0, self._asked("coarse", target, self.grid.grey, blocks))
+            codes, _ = self._asked("coarse", target, self.grid.grey, blocks, 0.0)
             kernels.draw_afresh(
                 blocks, codes, book.pixels[0], target, past is None, knee, self.bits[COARSE] * lam, 24 * lam,
                 base, left, plan.kind, plan.split, plan.coarse,
             )  # fmt: skip
         return base, left
 
-    def _asked(self, name: str, target: np.ndarray, base: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """`Book.project` of what a book of one frame is asked to describe: the vectors `rows` of sites (N, 96)."""
+    def _asked(
+        self, name: str, target: np.ndarray, base: np.ndarray, rows: np.ndarray, least: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Codes of a book of one stage for the vectors `rows` of sites (N, 96), and what they save: as of
+        `Book.deepen`. None is looked for where the first coefficients hold less than `least` of squared error."""
         book = self.books.by_name[name]
         target, base = target.reshape(1, -1, book.width), base.reshape(1, -1, book.width)
         if self.tap:
             self.tap(name, gaps_of(target, base, rows))
-        return book.project_gaps(target, base, rows)
+        found, saved = book.described(target, base, rows, np.array([least / STAGE_HOPE]))
+        return found[0], saved[0]
 
     def _detail(self, plan: Plan, target: np.ndarray, base: np.ndarray, left: np.ndarray, lam: float) -> None:
         """Wide and fine codes of the last frame. base, left: as of `_refresh`; left is spoiled."""
@@ -172,7 +178,7 @@ class Chooser:
             book, cost = self.books.by_name[name], self.bits[level] * lam
             quads = np.flatnonzero(here & (of_quad > HOPE * cost))
             if len(quads):
-                codes, saved = book.search(0, self._asked(name, target, base, quads))
+                codes, saved = self._asked(name, target, base, quads, WIDE_HOPE * cost)
                 better = base.copy() if better is base else better
                 kernels.widen(
                     quads, codes, saved, cost, book.pixels[0], target, base, better, left, gain, wide, plan.quad.ravel()
@@ -198,8 +204,8 @@ class Chooser:
         """What the best pattern of each quad gains, in squared error less lambda * bits of its codes, float64 (B, 4) of
         whole numbers, so that sums do not depend on their order, and which that is, int64 (B, 4).
 
-        target, base: uint8 (frames, N, 96). left: the energy of their difference. out int64 (S, N): receives the codes of
-        the sites that were looked at. wide: bool (Q,), which patterns a quad may take, if patterns differ in that.
+        target, base: uint8 (frames, N, 96). left: the energy of their difference. out int64 (S, N): receives the codes
+        of the sites that were looked at. wide: bool (Q,), which patterns a quad may take, if patterns differ in that.
         """
         book, b = self.books.by_name[name], self.grid.blocks
         patterns = self.books.inner_numbered if wide is None else self.books.numbered
@@ -208,7 +214,7 @@ class Chooser:
         cost = self.bits[level : level + len(book.codes)] * lam
         if self.tap and len(active):
             self.tap(name, np.pad(gaps_of(target, base, active), ((0, 0), (0, book.width - SITE * len(target)))))
-        found, saved = book.deepen(book.project_gaps(target, base, active), cost)
+        found, saved = book.described(target, base, active, cost)
         wide = np.zeros(4 * b, bool) if wide is None else wide
         kernels.best_patterns(active, found, saved, cost, *patterns, wide, out, chosen.reshape(-1), gain.reshape(-1))
         return gain, chosen

@@ -15,6 +15,8 @@ from numba import njit
 from pantok.tokenizers.video_kernels import SITE, blend, copy_quad, energy, fetch_quad, plus, worth
 
 _AFRESH = 31  # as in `video_tick`
+_OWN = 0.7
+"""A block may be drawn afresh where a quad is predicted with more than this of its own energy about its means."""
 
 
 @njit(cache=True, nogil=True)
@@ -32,7 +34,7 @@ def predict(
     hard: np.ndarray,
 ) -> None:
     """The last frame as displacements give it, `base` (N, 96), the energy that they leave, `left` int64 (N,), and
-    whether a block might better be drawn afresh, `hard` bool (B,).
+    whether a block might better be drawn afresh, `hard` bool (B,): it costs a lot, and some quad is hardly predicted.
 
     past: sites (N, 96) of what phases, cphases, corners displace; kind int64 (B, 4) into vectors int64 (m, 2).
     """
@@ -49,7 +51,28 @@ def predict(
                 left[site] = energy(target[site], base[site])
                 error += left[site]
             total += worth(float(error), knee)
-        hard[b] = total > 2 * knee
+        hard[b] = False
+        if total > 2 * knee:
+            for q in range(4):
+                error = left[16 * b + 4 * q : 16 * b + 4 * q + 4].sum()
+                hard[b] |= 256 * error > _OWN * _variance(target, 4 * b + q)
+
+
+@njit(inline="always")
+def _variance(sites: np.ndarray, quad: int) -> int:
+    """256 times the `energy` of a quad against its means."""
+    luma, squares = np.int64(0), np.int64(0)
+    u, v, more = np.int64(0), np.int64(0), np.int64(0)
+    for site in range(4 * quad, 4 * quad + 4):
+        line = sites[site]
+        for k in range(64):
+            luma += line[k]
+            squares += np.int32(line[k]) * np.int32(line[k])
+        for k in range(64, SITE, 2):
+            u += line[k]
+            v += line[k + 1]
+            more += np.int32(line[k]) * np.int32(line[k]) + np.int32(line[k + 1]) * np.int32(line[k + 1])
+    return 256 * squares - luma * luma + 16 * (64 * more - u * u - v * v)
 
 
 @njit(cache=True, nogil=True)

@@ -153,9 +153,15 @@ class Book:
         kernels.project(target, base, rows, self._columns[: len(target) * target.shape[2]], gain, out)
         return out
 
+    def described(
+        self, target: np.ndarray, base: np.ndarray, rows: np.ndarray, cost: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`deepen` of `project_gaps`."""
+        return self._run(slice(None), self.project_gaps(target, base, rows), cost)
+
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A near code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""
-        found, saved = self._run(slice(stage, stage + 1), coefficients, np.zeros(1))
+        found, saved = self._run(slice(stage, stage + 1), coefficients.copy(), np.zeros(1))
         return found[0], saved[0]
 
     def deepen(self, coefficients: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,16 +169,20 @@ class Book:
 
         Returns codes int64 (S, n), -1 where a stage was not tried, and what each takes away, float64 (S, n).
         """
-        return self._run(slice(None), coefficients, cost)
+        return self._run(slice(None), coefficients.copy(), cost)
 
     def _run(self, stages: slice, coefficients: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Spoils the coefficients."""
         if self.lives:
             which = range(*stages.indices(len(self.codes)))
             return living.deepen(self, *self._first, which, coefficients, cost)
-        parts = tuple(np.ascontiguousarray(part[stages]) for part in self._stages)
-        found = np.full((len(parts[0]), len(coefficients)), -1, np.int64)
+        table, numbers, centres, codes = self._stages
+        found = np.full((len(table[stages]), len(coefficients)), -1, np.int64)
         saved = np.zeros(found.shape)
-        kernels.deepen(coefficients.copy(), *parts, float(self.unit**2), cost, found, saved)
+        kernels.deepen(
+            coefficients, table[stages], numbers[stages], centres[stages], codes[stages], float(self.unit**2), cost,
+            found, saved,
+        )  # fmt: skip
         return found, saved
 
 

@@ -185,3 +185,15 @@ def mix(earlier: np.ndarray, later: np.ndarray, source: np.ndarray, out: np.ndar
         for site in range(len(source)):
             at = (frame * len(source) + site) * SITE
             blend(earlier, later, at, source[site], frame, out, at)
+
+
+@njit(cache=True, nogil=True)
+def as_deep(codes: np.ndarray, depth: np.ndarray, out: np.ndarray, counts: np.ndarray) -> None:
+    """Of each stage the codes of the sites that are deeper, in order, into `out` (S, N), and how many, `counts` (S,).
+
+    codes int64 (S, N), depth int64 (N,).
+    """
+    for site in range(len(depth)):
+        for k in range(depth[site]):
+            out[k, counts[k]] = codes[k, site]
+            counts[k] += 1

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 LANES = 16
 """Codes that are compared at once."""
 _FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
-KEPT = 8
+KEPT = 12
 """Scores that `least_keys` keeps."""
 _ROWS = 4  # vectors at a time: their sums fit the registers
 _FUSED = ("contract",)  # the product and the sum may be one instruction: both are exact anyway

@@ -127,8 +127,6 @@ def pack(plan: Plan) -> list[np.ndarray]:
     block = 4 * kind + 2 * detail + plan.between
     if not block.any():
         block = block[:0]
-    deep = plan.depth.ravel()
-    inner_deep = plan.inner_depth.ravel()
     between = plan.between
     return [
         (plan.vectors[1:] + CENTRE).ravel(),
@@ -139,10 +137,17 @@ def pack(plan: Plan) -> list[np.ndarray]:
         plan.pattern[plan.detail],
         plan.quad[plan.wide & plan.afresh],
         plan.quad[plan.wide & ~plan.afresh],
-        *(plan.fine[k][deep > k] for k in range(DEPTH)),
+        *_as_deep(plan.fine, plan.depth),
         plan.inner_pattern[plan.inner_detail],
-        *(plan.inner[k][inner_deep > k] for k in range(INNER_DEPTH)),
+        *_as_deep(plan.inner, plan.inner_depth),
     ]
+
+
+def _as_deep(codes: np.ndarray, depth: np.ndarray) -> list[np.ndarray]:
+    """For each stage of codes int64 (S, N) those of the sites that are deeper."""
+    out, counts = np.empty_like(codes), np.zeros(len(codes), np.int64)
+    kernels.as_deep(codes, depth.ravel(), out, counts)
+    return [line[:count] for line, count in zip(out, counts, strict=True)]
 
 
 def unpack(codes: Sequence[np.ndarray], books: Books, grid: Grid, key: bool, levels: int) -> Plan:
