@@ -84,6 +84,14 @@ class Book:
         return torch.from_numpy(np.ascontiguousarray(self.basis.T.astype(np.float32)))
 
     @cached_property
+    def _gain(self) -> np.float32:
+        return np.float32(1.0 / (self.scale * self.unit))
+
+    @cached_property
+    def _unit2(self) -> float:
+        return float(self.unit**2)
+
+    @cached_property
     def _columns(self) -> np.ndarray:
         return self._forward.numpy()
 
@@ -149,15 +157,17 @@ class Book:
         """`project` of the weighted differences of the `rows` int64 (m,) of target and base, uint8 (f, R, W), W = 96
         times some sites; frames that are missing do not differ."""
         out = np.empty((len(rows), len(self.basis) + 1), np.float32)
-        gain = np.float32(1.0 / (self.scale * self.unit))
-        kernels.project(target, base, rows, self._columns[: len(target) * target.shape[2]], gain, out)
+        kernels.project(target, base, rows, self._columns[: len(target) * target.shape[2]], self._gain, out)
         return out
 
     def described(
         self, target: np.ndarray, base: np.ndarray, rows: np.ndarray, cost: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """`deepen` of `project_gaps`."""
-        return self._run(slice(None), self.project_gaps(target, base, rows), cost)
+        if self.lives:
+            return self.deepen(self.project_gaps(target, base, rows), cost)
+        forward = self._columns[: len(target) * target.shape[2]]
+        return kernels.describe(target, base, rows, forward, self._gain, *self._stages, self._unit2, cost)
 
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A near code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""
@@ -180,7 +190,7 @@ class Book:
         found = np.full((len(table[stages]), len(coefficients)), -1, np.int64)
         saved = np.zeros(found.shape)
         kernels.deepen(
-            coefficients, table[stages], numbers[stages], centres[stages], codes[stages], float(self.unit**2), cost,
+            coefficients, table[stages], numbers[stages], centres[stages], codes[stages], self._unit2, cost,
             found, saved,
         )  # fmt: skip
         return found, saved

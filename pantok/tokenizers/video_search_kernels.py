@@ -160,3 +160,25 @@ def deepen(
             row, code = x[i], codes[s, mine[i]]
             for d in range(dims):
                 row[d] -= code[d]
+
+
+@njit(cache=True, nogil=True)
+def describe(
+    target: np.ndarray,
+    base: np.ndarray,
+    rows: np.ndarray,
+    forward: np.ndarray,
+    gain: float,
+    table: np.ndarray,
+    numbers: np.ndarray,
+    centres: np.ndarray,
+    codes: np.ndarray,
+    unit2: float,
+    cost: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`deepen` of what `project` gives: found and saved."""
+    x = np.empty((len(rows), forward.shape[1] + 1), np.float32)
+    project(target, base, rows, forward, gain, x)
+    found, saved = np.full((len(table), len(rows)), -1, np.int64), np.zeros((len(table), len(rows)))
+    deepen(x, table, numbers, centres, codes, unit2, cost, found, saved)
+    return found, saved
