@@ -97,13 +97,12 @@ def gaps(target: np.ndarray, base: np.ndarray, rows: np.ndarray, out: np.ndarray
     width = target.shape[2]
     for k in range(len(target)):
         for i in range(len(rows)):
+            a, b, goal = target[k, rows[i]], base[k, rows[i]], out[i, width * k : width * k + width]
             for at in range(0, width, SITE):
-                a, b = target[k, rows[i], at : at + SITE], base[k, rows[i], at : at + SITE]
-                goal = out[i, width * k + at : width * k + at + SITE]
-                for j in range(64):
-                    goal[j] = np.float32(int32(a[j]) - int32(b[j]))
-                for j in range(64, SITE):
-                    goal[j] = np.float32(int32(2) * (int32(a[j]) - int32(b[j])))
+                x, y, z = a[at : at + SITE], b[at : at + SITE], goal[at : at + SITE]
+                for j in range(SITE):
+                    gap = np.int16(np.int16(np.int16(x[j]) - np.int16(y[j])) * _WEIGHTS[j])
+                    z[j] = np.float32(int32(gap))
 
 
 @njit(cache=True, nogil=True)
