@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pantok.evolve.compose import ComposeConfig, Corpus, compose, learn
-from pantok.evolve.compositions import Compositions, with_compositions
+from pantok.evolve.compositions import Compositions, with_compositions, with_last
 from pantok.evolve.objective import Passage, cost
 from pantok.evolve.predictor import NGram
 from pantok.formats.sequences import read_sequences
@@ -59,7 +59,7 @@ def speed(count: int) -> None:
         print(f"| {name} | {took:.2f} | {count / took / 1e6:.2f} |")
 
     began = time.process_time()
-    merges = learn(corpus, 1024, ComposeConfig(merges=4096))
+    merges = learn(corpus, 1024, ComposeConfig())
     timed(f"learn {len(merges)} merges", began)
     began = time.process_time()
     composed = corpus.composed(merges)
@@ -68,13 +68,15 @@ def speed(count: int) -> None:
     merges.expand(composed.passage.ids)
     timed("expand", began)
     began = time.process_time()
-    model = NGram(1024).count(ids, group)
+    classes = (np.arange(1024) // 64).astype(np.int32)
+    model = NGram(1024, classes).count(ids, group)
     timed("count the n-gram", began)
     began = time.process_time()
     model.bits(ids, group)
     timed("bits under it", began)
     began = time.process_time()
-    cost(composed.passage, composed.passage, 1024 + len(merges))
+    size = 1024 + len(merges)
+    cost(composed.passage, composed.passage, size, classes=with_last(classes, merges))
     timed("judge the composed ids", began)
 
 

@@ -40,7 +40,7 @@ class ComposeConfig:
     how often a pair must be met.
     """
 
-    merges: int = 16_384
+    merges: int = 32_768
     objective: str = "bits"
     price: float = 1.0
     across: str = "level"
@@ -196,7 +196,7 @@ def compose(
     value = _value(config, look(0))
     sizes = sorted({min(n, total) for n in (0, *(64 * 4**k for k in range(10)))})
     values = {n: value(look(n)) for n in sizes}
-    for _ in range(3):  # halve the gaps beside the best
+    for _ in range(5 if config.objective == "length" else 3):  # halve the gaps beside the best: a bound has an edge
         known = sorted(values)
         at = known.index(min(known, key=lambda n: (values[n], n)))
         for low, high in zip(known[max(at - 1, 0) : at + 1], known[max(at, 1) : at + 2], strict=False):
