@@ -21,12 +21,21 @@ from pantok.evolve.compositions import classes_of
 from pantok.evolve.predictor import NGram
 from pantok.formats.store import Store
 from pantok.layout import Layout, arrange
-from pantok.world_model.baselines import CopyLast, Predictor, Ridge, known_ahead, predicted_tracks, score, xz_bits
+from pantok.world_model.baselines import (
+    CopyLast,
+    Predictor,
+    TrackScore,
+    known_ahead,
+    predicted_tracks,
+    score,
+    xz_bits,
+)
 from pantok.world_model.collapse import effective_rank, measure_collapse
 from pantok.world_model.descend import descend
 from pantok.world_model.grounded import GroundedHead, GroundedPredictor, Table
 from pantok.world_model.latent import KINDS, LatentConfig, LatentHead
 from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace, Steps
+from pantok.world_model.ridge import Ridge, ridges
 
 ACTION_FIRST = ("text*", "action*", "video*", "audio*", "*", "reward*")
 
@@ -40,6 +49,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--action-last", action="store_true", help="the layout's own order: actions after the state")
     parser.add_argument("--no-latent", action="store_true")
+    parser.add_argument("--no-motion", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     store = Store.open(given.store)
@@ -49,12 +59,15 @@ def main() -> None:
     layout = Layout() if given.action_last else Layout(tracks=ACTION_FIRST)
     began = time.process_time()
     space = ObservationSpace.fit(
-        (store.read(i) for i in parts[0]), vocabulary, layout, ObservationConfig(dims=given.dims)
-    )
+        (store.read(i) for i in parts[0]), vocabulary, layout,
+        ObservationConfig(dims=given.dims, motion=not given.no_motion),
+    )  # fmt: skip
     train, valid, test = ([space.vectors(store.read(i), pictures=True) for i in part] for part in parts)
-    ridge = Ridge.fit(space, train, valid)
+    ridge, moving = ridges(space, train, valid)
     print(f"{given.store}: {len(ids)} episodes, {sum(len(t.values) for t in train)} steps to train on; ", end="")
-    print(f"space and ridge {time.process_time() - began:.0f} s of CPU; penalties {ridge.penalties}")
+
+    print(f"space and ridge {time.process_time() - began:.0f} s of CPU; penalties {ridge.penalties}, ", end="")
+    print(f"of motion {moving.gains}")
     seconds = xz = trigram = 0.0
     known = NGram(vocabulary.size, classes_of(vocabulary))
     for i in parts[0]:
@@ -68,10 +81,10 @@ def main() -> None:
     print(
         f"bits a second of all ids: xz {xz / seconds:.0f}, trigram of the training episodes {trigram / seconds:.0f}\n"
     )
-    rivals: dict[str, list[Predictor]] = {"copy-last": [CopyLast(space)], "ridge": [ridge]}
+    rivals: dict[str, list[Predictor]] = {"copy-last": [CopyLast(space)], "ridge": [ridge], "with motion": [moving]}
     tables = [Table.of(space, part) for part in (train, valid)]
     began = time.process_time()
-    rivals["generative head"] = [grounded(space, ridge, tables, given, seed) for seed in range(given.seeds)]
+    rivals["generative head"] = [grounded(space, moving, tables, given, seed) for seed in range(given.seeds)]
     spent = (time.process_time() - began) / given.seeds
     print_scores(space, rivals, test)
     print(
@@ -102,8 +115,15 @@ def print_scores(space: ObservationSpace, rivals: dict[str, list[Predictor]], te
     units = {t: "PSNR dB" if space.track(t).modality == "video" else "NMSE" for t in tracks}
     print("| predictor | " + " | ".join(f"{t}, {units[t]}" for t in tracks) + " |")
     print("|---|" + "---|" * len(tracks))
+    below: dict[str, TrackScore] = {}
+    gains = []
     for name, seeds in rivals.items():
         reports = [score(space, {name: p}, test)[name] for p in seeds]
+        below = below or (reports[0] if name == "ridge" else below)
+        for number, report in enumerate(reports if below and name != "ridge" else []):
+            for t in (t for t in tracks if units[t] != "NMSE" and t in report):
+                low, high = gain_95(report[t], below[t])
+                gains.append(f"{name}, seed {number}, {t}: above the ridge by {low:.3f} to {high:.3f} dB (95%)")
         cells = []
         for t in tracks:
             found = np.array([r[t].psnr_db if units[t] != "NMSE" else r[t].nmse for r in reports if t in r])
@@ -111,6 +131,16 @@ def print_scores(space: ObservationSpace, rivals: dict[str, list[Predictor]], te
             near = f" ± {np.ptp(found) / 2:.{digits}f}" if len(found) > 1 else ""
             cells.append(f"{found.mean():.{digits}f}{near}")
         print(f"| {name} | " + " | ".join(cells) + " |")
+    print("\n" + "\n".join(gains))
+
+
+def gain_95(mine: TrackScore, other: TrackScore) -> tuple[float, float]:
+    """dB, over episodes drawn together."""
+    sizes, squares = np.array(mine.by_episode).T
+    drawn = np.random.default_rng(0).integers(0, len(sizes), (2000, len(sizes)))
+    gain = 10 * np.log10(np.array(other.by_episode)[:, 1][drawn].sum(1) / squares[drawn].sum(1))
+    low, high = np.quantile(gain, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def print_latents(space: ObservationSpace, train: Table, test: Table, given: argparse.Namespace) -> None:

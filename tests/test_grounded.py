@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pantok.errors import InputError, OptionError
-from pantok.world_model.baselines import CopyLast, Ridge, inputs_of, score
+from pantok.world_model.baselines import CopyLast, inputs_of, score
 from pantok.world_model.collapse import effective_rank, latent_bound, lipschitz, measure_collapse
 from pantok.world_model.descend import descend
 from pantok.world_model.grounded import GroundedHead, GroundedPredictor, Table, ends_of_steps
 from pantok.world_model.latent import KINDS, LatentConfig, LatentHead, sigreg, vicreg
+from pantok.world_model.ridge import Ridge
 from tests.driven_pendulum import NOISE, SEEN, STEPS, pendulum_episodes, pendulum_space
 
 
@@ -44,13 +45,13 @@ def head_of(ridge: Ridge, width: int = 0) -> GroundedHead:
 
 # ---------------------------------------------------------------------- the head
 def test_training_starts_exactly_at_the_ridge(ridge: Ridge) -> None:
-    values = pendulum_episodes()[12].values
-    inputs = torch.from_numpy(inputs_of(pendulum_space(), values))
+    seen = pendulum_episodes()[12]
+    inputs, values = torch.from_numpy(inputs_of(pendulum_space(), seen)), seen.values
     head = head_of(ridge, width=24)
     hidden = torch.randn(len(inputs), 24) * 100
     assert torch.equal(head(hidden, inputs), head.closed(inputs))
     assert not head.correction(hidden, inputs).any()
-    assert np.allclose(head.closed(inputs).detach().numpy(), ridge.predict(values), atol=1e-5)
+    assert np.allclose(head.closed(inputs).detach().numpy(), ridge.predict(seen), atol=1e-5)
     # And it can leave: the gradient is not nought, in the last layer at first.
     target, present = torch.from_numpy(values[1:]), torch.ones(len(inputs), 2, dtype=torch.bool)
     head.loss(hidden, inputs, target, present).backward()
@@ -82,7 +83,7 @@ def test_it_learns_what_the_ridge_cannot_and_the_actions_stay(ridge: Ridge, tabl
     report = score(ridge.space, rivals, pendulum_episodes()[12:])
     found = {name: r["proprio"].nmse for name, r in report.items()}
     assert found["head"] < 0.3 * found["ridge"] < 0.3 * found["copy"], found
-    inputs = torch.from_numpy(inputs_of(ridge.space, pendulum_episodes()[12].values))
+    inputs = torch.from_numpy(inputs_of(ridge.space, pendulum_episodes()[12]))
     assert torch.equal(head(None, inputs)[:, SEEN:], inputs[:, SEEN : SEEN + 2])
 
 
@@ -146,7 +147,7 @@ def test_a_table_gives_what_the_ridge_is_given(ahead: bool) -> None:
     rows = table.all_rows
     assert len(rows) == 3 * (STEPS - 1)
     inputs, target, present = table.batch(rows)
-    assert np.array_equal(inputs.numpy(), np.concatenate([inputs_of(space, e.values) for e in episodes]))
+    assert np.array_equal(inputs.numpy(), np.concatenate([inputs_of(space, e) for e in episodes]))
     assert np.array_equal(target.numpy(), np.concatenate([e.values[1:] for e in episodes])) and present.all()
     found = table.rows("swing-1", np.array([-1, 0, 199_999_999, 200_000_000, (STEPS - 1) * 200_000_000]))
     assert found.tolist() == [-1, STEPS, STEPS, STEPS + 1, -1]

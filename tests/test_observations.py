@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +22,10 @@ from pantok.stream import TokenStream, TrackTokens
 from pantok.tokenizers import Tokenizer, load
 from pantok.vocabulary import Vocabulary
 from pantok.world_model import senses
-from pantok.world_model.baselines import CopyLast, Ridge, TrackScore, inputs_of, known_ahead, score, xz_bits
+from pantok.world_model.baselines import CopyLast, TrackScore, inputs_of, known_ahead, score, xz_bits
 from pantok.world_model.components import Thinned, components
 from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace, Steps, TrackSpace
+from pantok.world_model.ridge import Ridge
 from tests.driven_pendulum import pendulum_episodes, pendulum_space
 
 
@@ -232,14 +234,14 @@ def test_the_ridge_without_penalty_is_least_squares(ahead: bool) -> None:
     train, test = pendulum_episodes()[:4], pendulum_episodes()[4:6]
     ridge = Ridge.fit(space, train, test, penalties=(0.0,))
     assert len(known_ahead(space)) == (2 if ahead else 0)
-    x = np.concatenate([inputs_of(space, e.values) for e in train]).astype(np.float64)
+    x = np.concatenate([inputs_of(space, e) for e in train]).astype(np.float64)
     y = np.concatenate([e.values[1:] for e in train]).astype(np.float64)
     solution = np.linalg.lstsq(np.concatenate([x, np.ones((len(x), 1))], 1), y, rcond=1e-10)[0]
     part = space.slices["proprio"]
     for episode in test:
-        new = inputs_of(space, episode.values).astype(np.float64)
+        new = inputs_of(space, episode).astype(np.float64)
         expected = np.concatenate([new, np.ones((len(new), 1))], 1) @ solution
-        assert np.allclose(ridge.predict(episode.values)[:, part], expected[:, part], atol=2e-3)
+        assert np.allclose(ridge.predict(episode)[:, part], expected[:, part], atol=2e-3)
 
 
 def test_the_ridge_beats_copy_last_and_is_kept_as_arrays() -> None:
@@ -250,7 +252,7 @@ def test_the_ridge_beats_copy_last_and_is_kept_as_arrays() -> None:
     assert report["ridge"]["proprio"].nmse < 0.5 * report["copy"]["proprio"].nmse < 0.5
     assert "action" not in report["ridge"]
     again = Ridge.from_arrays(*ridge.to_arrays(), space)
-    assert np.array_equal(again.predict(episodes[0].values), ridge.predict(episodes[0].values))
+    assert np.array_equal(again.predict(episodes[0]), ridge.predict(episodes[0]))
     assert again.penalties == ridge.penalties
 
 
@@ -266,7 +268,7 @@ def test_where_nothing_can_be_foretold_nothing_changes() -> None:
     ]
     ridge = Ridge.fit(space, walks[:2], walks[2:])
     assert ridge.penalties == {"proprio": math.inf}
-    assert np.array_equal(ridge.predict(walks[3].values), CopyLast(space).predict(walks[3].values))
+    assert np.array_equal(ridge.predict(walks[3]), CopyLast(space).predict(walks[3]))
     with pytest.raises(InputError, match="no episode has two steps"):
         Ridge.fit(space, [], [])
 
@@ -283,10 +285,10 @@ def test_pictures_of_predictors(home: Store, space: ObservationSpace) -> None:
     assert report["ridge"]["video"].psnr_db > report["copy"]["video"].psnr_db
     assert ((ridge.carry["video"] >= 0) & (ridge.carry["video"] <= 1)).all()
     # What stays is foretold whole, also what the components leave out.
-    still = episodes[0].values[:1].repeat(2, 0)
+    still = replace(episodes[0], values=episodes[0].values[:1].repeat(2, 0), moved=None)
     copy = Ridge(space, np.zeros_like(ridge.weights), np.zeros_like(ridge.bias), {"video": np.float32(1)}, {})
     picture = episodes[0].pictures["video"][:1]
-    assert np.allclose(copy.picture("video", copy.predict(still), still[:1], picture), picture, atol=1e-3)
+    assert np.allclose(copy.picture("video", copy.predict(still), still.values[:1], picture), picture, atol=1e-3)
 
 
 def test_a_score_of_the_mean_is_one() -> None:

@@ -100,7 +100,7 @@ def next_step(
     space, table = grounding.space, steps.table
     rows = ends.row.numpy()
     episode = np.searchsorted(table.first, rows, "right") - 1
-    predicted = _predicted(head, table.values, ends, hidden, rows, episode)
+    predicted = _predicted(grounding, head, table.values, ends, hidden, rows, episode)
     present, target = ends.present.numpy(), ends.target.numpy()
     report: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(space.names):
@@ -121,7 +121,9 @@ def next_step(
                 small = steps.pictures[name]
                 guess: Any = small[where].astype(np.float32)
                 if predictor != "copy_last":
-                    guess = grounding.ridge.picture(name, values[said], table.values[where], small[where])
+                    told = grounding.ridge if predictor == "ridge" else grounding.moving
+                    onward = steps.carried[name][where] if name in steps.carried else None
+                    guess = told.picture(name, values[said], table.values[where], small[where], onward)
                 off = np.rint(guess).clip(0, 255) - small[where + 1]
                 errors[predictor] = (off**2).reshape(len(where), -1).mean(1)
             else:
@@ -132,10 +134,11 @@ def next_step(
 
 
 def _predicted(
-    head: GroundedHead, values: np.ndarray, ends: Ends, hidden: torch.Tensor, rows: np.ndarray, episode: np.ndarray
-) -> dict[str, np.ndarray]:
+    grounding: Grounding, head: GroundedHead, values: np.ndarray, ends: Ends, hidden: torch.Tensor, rows: np.ndarray,
+    episode: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """(N, width) by each. The gate of the model's correction is chosen on every other episode, used on the rest."""
-    found = {"copy_last": values[rows], "ridge": head.closed(ends.inputs).numpy()}
+    found = {"copy_last": values[rows], "ridge": grounding.ridge.of_inputs(ends.inputs.numpy())}
     found["without_backbone"] = head.before(ends.inputs).numpy()
     model, before = found["without_backbone"].copy(), head.gate.clone()
     for half in (0, 1):

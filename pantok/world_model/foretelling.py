@@ -1,7 +1,8 @@
 """What is known before each state of a future of its observation, decoded as the future comes.
 
 What is unusual: a simulation looks at what it has said. As soon as a state is whole it is decoded, and what the last
-two observations and the next actions foretell goes into the elements that say the next one, as in training.
+two observations, their motion and the next actions foretell goes into the elements that say the next one, as in
+training.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Foreteller:
         self._steps = Steps.of(so_far(), space.layout)
         self._ahead, self._actions = known_ahead(space), action_inputs(space)
         self._early = [space.names[k] for k in sorted(set(space.of_track[self._ahead].tolist()))]
-        self._seen: dict[int, np.ndarray] = {}
+        self._seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._inputs: dict[int, np.ndarray] = {}
 
     def step(self, role: int, time_ns: int) -> int | None:
@@ -57,11 +58,13 @@ class Foreteller:
         wanted = {max(s - back, 0) for s in missing for back in (1, 2)} - self._seen.keys()
         if wanted:
             first, last = min(wanted), max(wanted) + 1
-            values = self._space.vectors(stream, first=first, last=last).values
-            self._seen |= {first + k: row for k, row in enumerate(values)}
+            found = self._space.vectors(stream, first=first, last=last)
+            assert found.moved is not None
+            self._seen |= {first + k: row for k, row in enumerate(zip(found.values, found.moved, strict=True))}
         for s in missing:
-            parts = [self._seen[s - 1], self._seen[max(s - 2, 0)]]
+            now, moved = self._seen[s - 1]
+            parts = [now, self._seen[max(s - 2, 0)][0]]
             if self._early:
-                now = self._space.vectors(stream, first=s, last=s + 1, only=self._early)
-                parts.append(now.values[0][self._ahead])
-            self._inputs[s] = np.concatenate(parts).astype(np.float32)
+                early = self._space.vectors(stream, first=s, last=s + 1, only=self._early)
+                parts.append(early.values[0][self._ahead])
+            self._inputs[s] = np.concatenate([*parts, moved]).astype(np.float32)

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from pantok.errors import InputError
-from pantok.world_model.baselines import LEAST, Ridge, inputs_of, known_ahead, predicted_tracks
+from pantok.world_model.baselines import inputs_of, known_ahead, predicted_tracks
 from pantok.world_model.descend import descend
 from pantok.world_model.observations import Observations, ObservationSpace
+from pantok.world_model.ridge import LEAST, Ridge
 
 FAR = 9.0
 """Mean square of a state's errors, in units of their variance, from which on its weight in the loss falls."""
@@ -166,23 +167,28 @@ class GroundedPredictor:
         self.space = ridge.space
 
     @torch.no_grad()
-    def predict(self, values: np.ndarray) -> np.ndarray:
+    def predict(self, seen: Observations) -> np.ndarray:
         hidden = None if self._hidden is None else next(self._hidden)
-        found = self._head(hidden, torch.from_numpy(inputs_of(self.space, values)))
+        found = self._head(hidden, torch.from_numpy(inputs_of(self.space, seen)))
         return np.asarray(found.numpy())
 
-    def picture(self, track: str, predicted: np.ndarray, values: np.ndarray, pictures: np.ndarray) -> np.ndarray:
-        return self._ridge.picture(track, predicted, values, pictures)
+    def picture(
+        self, track: str, predicted: np.ndarray, values: np.ndarray, pictures: np.ndarray,
+        carried: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        return self._ridge.picture(track, predicted, values, pictures, carried)
 
 
 # ---------------------------------------------------------------------- data
 @dataclass(frozen=True, eq=False)
 class Table:
-    """All steps of some episodes, one after another. values: float32 (R, width). present: bool (R, tracks). first:
-    int64 (E + 1,), where each episode begins. begins_ns: int64 (E,), the instant of its step 0. numbers: by id."""
+    """All steps of some episodes, one after another. values: float32 (R, width). moved: float32 (R, moved width).
+    present: bool (R, tracks). first: int64 (E + 1,), where each episode begins. begins_ns: int64 (E,), the instant of
+    its step 0. numbers: by id."""
 
     space: ObservationSpace
     values: np.ndarray
+    moved: np.ndarray
     present: np.ndarray
     first: np.ndarray
     begins_ns: np.ndarray
@@ -190,20 +196,22 @@ class Table:
 
     @classmethod
     def of(cls, space: ObservationSpace, episodes: Iterable[Observations]) -> Table:
-        """About 4 bytes a dimension and step: 1 kB a step, 18 MB an hour at 5 steps a second."""
-        values, present, begins = [], [], list[int]()
+        """About 4 bytes a dimension and step: 1.5 kB a step, 27 MB an hour at 5 steps a second."""
+        values, moved, present, begins = [], [], [], list[int]()
         numbers: dict[str, int] = {}
         for seen in episodes:
             if not len(seen.values):
                 continue
             numbers[seen.id] = len(numbers)
             values.append(seen.values)
+            moved.append(np.zeros((len(seen.values), 0), np.float32) if seen.moved is None else seen.moved)
             present.append(seen.present)
             begins.append(int(seen.times_ns[0]))
         if not values:
             raise InputError("observations", "no episode has a step", "give longer recordings")
         first = np.concatenate([[0], np.cumsum([len(v) for v in values])])
-        return cls(space, np.concatenate(values), np.concatenate(present), first, np.array(begins, np.int64), numbers)
+        rows = [np.concatenate(many) for many in (values, moved, present)]
+        return cls(space, *rows, first, np.array(begins, np.int64), numbers)
 
     def rows(self, episode: str, time_ns: np.ndarray) -> np.ndarray:
         """int64, like time_ns: the row of the step that each instant is in; -1 if it has none that follows it."""
@@ -216,12 +224,11 @@ class Table:
         return np.where((step >= 0) & (row + 1 < self.first[number + 1]), row, -1)
 
     def errors(self, ridge: Ridge) -> np.ndarray:
-        """float32 (width,): the deviation of what the ridge leaves unsaid."""
+        """float32 (width,): the deviation of what is left unsaid."""
         squares, rows = np.zeros(self.space.width), self.all_rows
         for start in range(0, len(rows), 4096):
             inputs, target, _ = self.batch(rows[start : start + 4096])
-            guess = inputs.numpy()[:, : self.space.width] + inputs.numpy() @ ridge.weights + ridge.bias
-            squares += ((guess - target.numpy()).astype(np.float64) ** 2).sum(0)
+            squares += ((ridge.of_inputs(inputs.numpy()) - target.numpy()).astype(np.float64) ** 2).sum(0)
         return np.sqrt(squares / max(len(rows), 1)).astype(np.float32)
 
     @property
@@ -234,7 +241,7 @@ class Table:
         """inputs (N, F), target (N, width), present (N, tracks) of `rows`, which all have one that follows."""
         before = np.where(np.isin(rows, self.first), rows, rows - 1)
         ahead = self.values[rows + 1][:, known_ahead(self.space)]
-        inputs = np.concatenate([self.values[rows], self.values[before], ahead], 1)
+        inputs = np.concatenate([self.values[rows], self.values[before], ahead, self.moved[rows]], 1)
         return (
             torch.from_numpy(inputs),
             torch.from_numpy(self.values[rows + 1]),

@@ -17,10 +17,11 @@ import torch
 from pantok.layout import ROLES, Layout
 from pantok.stream import TokenStream
 from pantok.vocabulary import Vocabulary
-from pantok.world_model.baselines import Ridge, known_ahead, predicted_tracks
+from pantok.world_model.baselines import known_ahead, predicted_tracks
 from pantok.world_model.grounded import GroundedHead, Table, ends_of_steps
 from pantok.world_model.inputs import Ends, Foretold
 from pantok.world_model.observations import Observations, ObservationSpace
+from pantok.world_model.ridge import Ridge, ridges
 
 FORETOLD = (ROLES.index("observation"), ROLES.index("reward"))
 """Roles of the elements that say what was foretold."""
@@ -31,11 +32,13 @@ Streams = Callable[[], Iterable[TokenStream]]
 
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """space; ridge, fitted in it; alone: a head without a backbone, fitted on top of the ridge, for a model's head to
-    start from; spread: float32 (width,), its errors on what it was not fitted on."""
+    """space; ridge, fitted in it, which is what has to be beaten; moving: the ridge and motion; alone: a head without a
+    backbone, fitted on top of that, for a model's head to start from; spread: float32 (width,), its errors on what it
+    was not fitted on."""
 
     space: ObservationSpace
     ridge: Ridge
+    moving: Ridge
     alone: GroundedHead
     spread: np.ndarray
 
@@ -49,29 +52,31 @@ class Grounding:
         def seen(streams: Streams, pictures: bool, into: list[Observations]) -> Iterable[Observations]:
             for stream in streams():
                 found = space.vectors(stream, pictures=pictures)
-                into.append(replace(found, pictures={}))
+                into.append(replace(found, pictures={}, carried={}))
                 yield found
 
-        ridge = Ridge.fit(space, seen(train, pictured, kept[0]), seen(valid, False, kept[1]))
+        ridge, moving = ridges(space, seen(train, False, kept[0]), seen(valid, pictured, kept[1]))
         rows = Table.of(space, kept[0])
         held = Table.of(space, kept[1]) if any(len(seen.values) > 1 for seen in kept[1]) else rows
-        alone = GroundedHead.alone(space, ridge, rows, held)
+        alone = GroundedHead.alone(space, moving, rows, held)
         with torch.no_grad():
             inputs, target, _ = held.batch(held.all_rows)
             spread = (alone(None, inputs) - target).square().mean(0).sqrt()
-        return cls(space, ridge, alone, spread.numpy())
+        return cls(space, ridge, moving, alone, spread.numpy())
 
     def head(self, width: int) -> GroundedHead:
         """For hidden states (N, width), with a copy of `alone` in it."""
-        return GroundedHead(self.space, self.ridge, width, spread=self.spread, start=copy.deepcopy(self.alone))
+        return GroundedHead(self.space, self.moving, width, spread=self.spread, start=copy.deepcopy(self.alone))
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, JSON facts) that `from_arrays` takes."""
         space, space_facts = self.space.to_arrays()
-        ridge, ridge_facts = self.ridge.to_arrays()
-        arrays = {f"space/{k}": v for k, v in space.items()} | {f"ridge/{k}": v for k, v in ridge.items()}
-        arrays |= {f"alone/{k}": v.detach().numpy() for k, v in self.alone.state_dict().items()}
-        return {**arrays, "spread": self.spread}, {"space": space_facts, "ridge": ridge_facts}
+        (ridge, ridge_facts), (moving, moving_facts) = self.ridge.to_arrays(), self.moving.to_arrays()
+        alone = {k: v.detach().numpy() for k, v in self.alone.state_dict().items()}
+        parts = {"space": space, "ridge": ridge, "moving": moving, "alone": alone}
+        arrays = {f"{name}/{k}": v for name, part in parts.items() for k, v in part.items()}
+        facts = {"space": space_facts, "ridge": ridge_facts, "moving": moving_facts}
+        return {**arrays, "spread": self.spread}, facts
 
     @classmethod
     def from_arrays(
@@ -81,18 +86,21 @@ class Grounding:
         arrays = {k: np.array(v, order="C") for k, v in arrays.items()}
         parts = {
             name: {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
-            for name in ("space", "ridge", "alone")
+            for name in ("space", "ridge", "moving", "alone")
         }
         space = ObservationSpace.from_arrays(parts["space"], facts["space"], vocabulary, layout)
         ridge = Ridge.from_arrays(parts["ridge"], facts["ridge"], space)
-        alone = GroundedHead(space, ridge, 0, hidden=len(parts["alone"]["inner.bias"]))
+        # A run from before there was motion has none.
+        moving = Ridge.from_arrays(parts["moving"], facts["moving"], space) if "moving" in facts else ridge
+        alone = GroundedHead(space, moving, 0, hidden=len(parts["alone"]["inner.bias"]))
         alone.load_state_dict({k: torch.from_numpy(v) for k, v in parts["alone"].items()})
-        return cls(space, ridge, alone.eval(), arrays["spread"])
+        return cls(space, ridge, moving, alone.eval(), arrays["spread"])
 
 
 class Steps:
     """The steps of episodes, for a loader's batches. table: of their vectors. pictures: for each track of video uint8
-    (R, lines, columns, 3), a row a step; empty where they were not asked for."""
+    (R, lines, columns, 3), a row a step; empty where they were not asked for. carried: the same, carried on; empty
+    where the space has no motion."""
 
     def __init__(
         self, grounding: Grounding, streams: Iterable[TokenStream], episodes: Sequence[Sequence[str]],
@@ -102,6 +110,7 @@ class Steps:
         loader's, by store (`StreamDataset.episodes`)."""
         space = grounding.space
         shown: dict[str, list[np.ndarray]] = {}
+        onward: dict[str, list[np.ndarray]] = {}
 
         def seen() -> Iterable[Observations]:
             for stream in streams:
@@ -110,10 +119,14 @@ class Steps:
                     if part.modality == "video":
                         none = np.zeros((len(found.values), *part.shape, 3), np.uint8)
                         shown.setdefault(part.name, []).append(found.pictures.get(part.name, none))
+                        if part.name in space.moves:
+                            onward.setdefault(part.name, []).append(found.carried.get(part.name, none))
                 yield found
 
         self.table = Table.of(space, seen())
-        self.pictures = {name: np.concatenate(many) for name, many in shown.items()}
+        self.pictures, self.carried = (
+            {name: np.concatenate(many) for name, many in each.items()} for each in (shown, onward)
+        )
         self._episodes, self._width_ns = episodes, round(space.layout.step_s * 1e9)
 
     def ends(self, batch: Mapping[str, Any]) -> Ends:
@@ -163,4 +176,5 @@ class Steps:
 def action_inputs(space: ObservationSpace) -> torch.Tensor:
     """bool (F,): which of the inputs of a prediction are actions."""
     given = np.isin(space.of_track, [k for k, n in enumerate(space.names) if n not in predicted_tracks(space)])
-    return torch.from_numpy(np.concatenate([given, given, np.ones(len(known_ahead(space)), bool)]))
+    ahead, moved = np.ones(len(known_ahead(space)), bool), np.zeros(space.moved_width, bool)
+    return torch.from_numpy(np.concatenate([given, given, ahead, moved]))

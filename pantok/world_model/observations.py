@@ -11,6 +11,10 @@ whose inverse is kept, in one unit for all of them, so that squared errors of ve
     numeric  for each channel its last value and its mean; what is not a number is as before
     text     nothing
 
+Beside the vector a step of video has what it moves by: the components of the picture that comes if what moves goes on
+moving until the next step that says one (`pantok.world_model.motion`), less those of its last. It is a function of the
+same ids, and for predictors to know, not to foretell.
+
     space = ObservationSpace.fit(streams, vocabulary, layout)
     seen = space.vectors(stream)            # steps x width, with what was there and when
     space.frames(seen.values, "video")      # and back: uint8 pictures
@@ -20,6 +24,7 @@ A track that says nothing in a step is as it was before, and marked as not prese
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,14 +40,17 @@ from pantok.tokenizers import Tokenizer, load
 from pantok.vocabulary import Vocabulary
 from pantok.world_model import senses
 from pantok.world_model.components import Thinned, components
+from pantok.world_model.motion import carried
 
-FORMAT = 1
+FORMAT = 2
+"""1: without motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationConfig:
     """lines: of the small picture. dims: most principal components of a picture. samples: most steps of a track that
     they are learned from. bands: of a channel of sound, from `low_hz` to half its sample rate, evenly on the mel scale.
+    motion: pictures are carried on.
     """
 
     lines: int = 32
@@ -50,6 +58,7 @@ class ObservationConfig:
     samples: int = 1500
     bands: int = 24
     low_hz: float = 60.0
+    motion: bool = True
 
     def __post_init__(self) -> None:
         for name, low, high in (("lines", 4, 512), ("dims", 1, 1024), ("samples", 8, 20_000), ("bands", 1, 256)):
@@ -82,6 +91,17 @@ class Steps:
         """int64 (ticks,): the step of each tick."""
         return (_begins(track) - self.first_ns) // self.width_ns
 
+    def until_next(self, track: TrackTokens) -> np.ndarray:
+        """int64 (ticks,): samples from the end of each tick to the end of the next step in which one begins, as the
+        clock would go on; where it is irregular, nobody knows: those of a tick."""
+        if track.clock.rate is None:
+            return np.full(track.ticks, track.tick)
+        most = 2 + math.ceil(self.width_ns * track.clock.rate / (10**9 * track.tick))
+        begins = track.clock.at(np.arange(track.ticks + most) * track.tick)
+        step = (begins - self.first_ns) // self.width_ns
+        last = np.searchsorted(step, step[1 : track.ticks + 1], "right") - 1
+        return (last - np.arange(track.ticks)) * track.tick
+
     @property
     def times_ns(self) -> np.ndarray:
         """int64 (count,): when each step begins."""
@@ -99,7 +119,8 @@ class Observations:
 
     values: float32 (S, width), all tracks side by side, in units of the space. present: bool (S, tracks). times_ns:
     int64 (S,), when each step begins. pictures: for each track of video that is there uint8 (S, lines, columns, 3), the
-    small pictures themselves, not their components; empty where they were not asked for.
+    small pictures themselves, not their components; empty where they were not asked for. moved: float32 (S,
+    space.moved_width), what each track of video moves by until the next picture. carried: like pictures, carried on.
     """
 
     id: str
@@ -107,6 +128,8 @@ class Observations:
     present: np.ndarray
     times_ns: np.ndarray
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    moved: np.ndarray | None = None
+    carried: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +190,17 @@ class ObservationSpace:
         return sum(t.width for t in self.tracks)
 
     @cached_property
+    def moves(self) -> dict[str, slice]:
+        """Of each track whose pictures are carried on, where its part of `moved` is."""
+        parts = [t for t in self.tracks if t.modality == "video" and self.config.motion]
+        ends = np.cumsum([t.width for t in parts]).tolist()
+        return {t.name: slice(e - t.width, e) for t, e in zip(parts, ends, strict=True)}
+
+    @property
+    def moved_width(self) -> int:
+        return max((s.stop for s in self.moves.values()), default=0)
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(t.name for t in self.tracks)
 
@@ -201,7 +235,7 @@ class ObservationSpace:
                     sorts[sort] = space._opened(track), Thinned(config.samples)
                 part, rows = sorts[sort]
                 for _, raw in space._raw(track, part, steps, range(track.ticks)):
-                    rows.add(raw[None])
+                    rows.add(raw)
         if not sorts:
             raise InputError("observations", "no episode has a track that can be observed", "video, sound or numbers")
         most: dict[str, tuple[TrackSpace, Thinned]] = {}
@@ -243,29 +277,41 @@ class ObservationSpace:
         first = min(first, last)
         count = last - first
         values = np.zeros((count, self.width), np.float32)
+        moved = np.zeros((count, self.moved_width), np.float32)
         present = np.zeros((count, len(self.tracks)), bool)
         shown: dict[str, np.ndarray] = {}
+        onward: dict[str, np.ndarray] = {}
         for number, part in enumerate(self.tracks):
             track = stream.tracks.get(part.name) if only is None or part.name in only else None
             # Row 0 is what was said before the first step, if it says nothing.
             mine = np.zeros((count + 1, part.width), np.float32)
-            small = np.zeros((count + 1, *part.shape, 3), np.uint8) if part.modality == "video" else None
+            shows = part.modality == "video" and pictures
+            small = np.zeros((2, count + 1, *part.shape, 3), np.uint8) if shows else None
+            moves = np.zeros_like(mine) if part.name in self.moves else None
             at = np.full(count + 1, -1)
             if track is not None and track.clock.count and part.fits(track) and count:
-                for step, raw in self._raw(track, part, steps, _ticks(steps.of_ticks(track), first, last)):
+                ticks = _ticks(steps.of_ticks(track), first, last)
+                for step, raw in self._raw(track, part, steps, ticks, motion=moves is not None):
                     row = max(step - first + 1, 0)
-                    mine[row], at[row] = part.standard(raw[None])[0], row
+                    said = part.standard(raw)
+                    mine[row], at[row] = said[0], row
+                    if moves is not None:
+                        moves[row] = said[1] - said[0]
                     if small is not None:
-                        small[row] = np.rint(raw).clip(0, 255).reshape(small.shape[1:])
+                        small[:, row] = np.rint(raw).clip(0, 255).reshape(-1, *small.shape[2:])
             # What is not said is as it was before; before everything else it is what comes first.
             if (at >= 0).any():
                 present[:, number] = at[1:] >= 0
                 before = np.maximum.accumulate(at)
+                if moves is not None:
+                    moved[:, self.moves[part.name]] = moves[before[1:]] * (before[1:, None] >= 0)
                 before = np.where(before < 0, int(np.argmax(at >= 0)), before)[1:]
                 values[:, self.slices[part.name]] = mine[before]
-                if small is not None and pictures:
-                    shown[part.name] = small[before]
-        return Observations(stream.id, values, present, steps.times_ns[first:last], shown)
+                if small is not None:
+                    shown[part.name] = small[0, before]
+                if small is not None and moves is not None:
+                    onward[part.name] = small[1, before]
+        return Observations(stream.id, values, present, steps.times_ns[first:last], shown, moved, onward)
 
     def frames(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
         """uint8 (S, lines, columns, 3): the pictures that vectors say. values: (S, width), or (S, D) of the one track.
@@ -284,15 +330,23 @@ class ObservationSpace:
         return part.raw(mine).reshape(-1, *part.shape, 3)
 
     def _raw(
-        self, track: TrackTokens, part: TrackSpace, steps: Steps, ticks: range
+        self, track: TrackTokens, part: TrackSpace, steps: Steps, ticks: range, motion: bool = False
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """(step, float32 features) of each step in which one of the ticks begins, in order."""
+        """(step, float32 (1, features)) of each step in which one of the ticks begins, in order; with motion, of
+        video, (2, features): the last picture and what comes of it."""
         tokenizer, step = self._tokenizer(track.modality), steps.of_ticks(track)
         if part.modality == "video":
-            return senses.seen(track, tokenizer, part.shape, step, ticks)
+            until = steps.until_next(track)
+            for tick, (before, last) in senses.seen(track, tokenizer, part.shape, step, ticks):
+                shown = [last, carried(before, last, int(until[tick]))] if motion else [last]
+                yield int(step[tick]), np.stack(shown).reshape(len(shown), -1)
+            return
         if part.edges_hz is not None:
-            return senses.heard(track, tokenizer, part.edges_hz, step, ticks)
-        return senses.felt(track, tokenizer, step, ticks)
+            said = senses.heard(track, tokenizer, part.edges_hz, step, ticks)
+        else:
+            said = senses.felt(track, tokenizer, step, ticks)
+        for number, features in said:
+            yield number, features[None]
 
     def _tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self._tokenizers:
@@ -315,7 +369,7 @@ class ObservationSpace:
         cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], vocabulary: Vocabulary, layout: Layout
     ) -> ObservationSpace:
         """Raises InputError for a format that this version does not know."""
-        if facts.get("format") != FORMAT:
+        if facts.get("format") not in (1, FORMAT):
             raise InputError("observations", f"format {facts.get('format')} is not known", "train again")
         tracks = [
             TrackSpace(
@@ -324,7 +378,8 @@ class ObservationSpace:
             )
             for k, fact in enumerate(facts["tracks"])
         ]  # fmt: skip
-        return cls(from_mapping(ObservationConfig, dict(facts["config"]), "observations"), layout, vocabulary, tracks)
+        config = dict(facts["config"]) | ({"motion": False} if facts["format"] == 1 else {})
+        return cls(from_mapping(ObservationConfig, config, "observations"), layout, vocabulary, tracks)
 
 
 def _ticks(step: np.ndarray, first: int, last: int) -> range:

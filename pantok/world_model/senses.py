@@ -1,7 +1,7 @@
-"""What the ticks of a track say in a step: the last picture, the loudness of bands, the last values and their mean.
+"""What the ticks of a track say in a step: the last pictures, the loudness of bands, the last values and their mean.
 
 All take the step of each tick and give (step, float32 features) for each step in which one of the `ticks` begins, which
-are those of whole steps, holding one tick of samples at a time.
+are those of whole steps, holding one tick of samples at a time; `seen` gives the last tick of the step in its place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FLOOR = 1e-10
 def seen(
     track: TrackTokens, tokenizer: Tokenizer, shape: tuple[int, int], step: np.ndarray, ticks: range
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The last frame of each step, (lines * columns * 3)."""
+    """Of the last tick of each step: its number, and its last two frames, (2, lines, columns, 3), twice the last if it
+    has but one."""
     height, width = int(track.header["height"]), int(track.header["width"])
     down, across = area_weights(height, shape[0]), area_weights(width, shape[1])
     matrix, full = str(track.info.get("matrix", "bt601")), bool(track.info.get("full_range", False))
@@ -31,10 +32,10 @@ def seen(
         for tick in range(at // track.tick, -(-(at + len(block)) // track.tick)):
             end = min((tick + 1) * track.tick, track.clock.count)
             if last_of[tick] and at < end <= at + len(block):
-                frame = block.values[end - 1 - at : end - at]
-                rgb = pixels.to_rgb(frame, height, width, matrix, full)[0].astype(np.float32)
-                small = np.einsum("ly,yxc,mx->lmc", down, rgb, across, optimize=True)
-                yield int(step[tick]), small.ravel()
+                frames = block.values[max(end - 2, tick * track.tick, at) - at : end - at]
+                rgb = pixels.to_rgb(frames, height, width, matrix, full).astype(np.float32)
+                small = [np.einsum("ly,yxc,mx->lmc", down, each, across, optimize=True) for each in rgb]
+                yield tick, np.stack([small[0], small[-1]])
         at += len(block)
 
 
