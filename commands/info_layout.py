@@ -64,8 +64,8 @@ def show_layout(run: common.Run, path: Path, layout: str, episode: str | None) -
         [[str(r["ids"]), r["track"] or "-", str(r["level"]), r["kind"]] for r in runs],
     )  # fmt: skip
     run.end(
-        {"store": str(path), "layout": layout, "episodes": len(names), "episodes_held": len(store), "seconds": seconds, "ids": ids,
-         "ids_per_second": each, "rates": rates, "first_step": {"episode": name, "runs": runs}}
+        {"store": str(path), "layout": layout, "episodes": len(names), "episodes_held": len(store),
+         "seconds": seconds, "ids": ids, "ids_per_second": each, "rates": rates, "first_step": {"episode": name, "runs": runs}}
     )  # fmt: skip
 
 
