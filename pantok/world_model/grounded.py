@@ -2,10 +2,10 @@
 
 What is unusual: training starts at the best predictor that is had in seconds and can only go up. "Critiques of World
 Models" (equation 8) asks for disc(g(f(h(o), a)), o'); here o' is the vector of `pantok.world_model.observations`, disc
-its Gaussian negative log likelihood, and g(f(.)) is the ridge's prediction in closed form, plus a small network's on
-the ridge's inputs, plus a correction by the backbone's hidden state at the end of the state, whose last layer is zero
-at first. Each track's correction is scaled by what pays on episodes that were not trained on, nought included, so that
-neither the network nor the backbone ends below what it started from.
+its Gaussian negative log likelihood, and g(f(.)) is the prediction in closed form of the ridge that starts where motion
+carries the pictures, plus a small network's on its inputs, plus a correction by the backbone's hidden state at the end
+of the state, whose last layer is zero at first. Each track's correction is scaled by what pays on episodes that were
+not trained on, nought included, so that neither the network nor the backbone ends below what it started from.
 
     alone = GroundedHead.alone(space, ridge, train, valid)  # without a backbone, in seconds
     head = GroundedHead(space, ridge, width=128, start=alone)
@@ -42,11 +42,11 @@ Batch = tuple[Tensor | None, Tensor, Tensor, Tensor]
 class GroundedHead(nn.Module):
     """From hidden (N, H) and inputs (N, F) to the next observation (N, width); the parts of actions stay as they are.
 
-    width: H, 0 if there is no backbone. hidden: of its own hidden layer. The inputs, the last two observations and
-    their actions, go into the correction too: what was decoded need not be remembered. start: a trained head without a
-    backbone that this one goes on from, and leaves as it is; the ridge if there is none. gate: by track, how much of
-    the correction counts. log_variance: of each dimension, from the ridge's errors, `spread`, if they are
-    given.
+    ridge: what it starts at. width: H, 0 if there is no backbone. hidden: of its own hidden layer. The inputs, the last
+    two observations, their actions and their motion, go into the correction too: what was decoded need not be
+    remembered. start: a trained head without a backbone that this one goes on from, and leaves as it is; the ridge if
+    there is none. gate: by track, how much of the correction counts. log_variance: of each dimension, from the ridge's
+    errors, `spread`, if they are given.
     """
 
     weights: Tensor
@@ -210,8 +210,8 @@ class Table:
         if not values:
             raise InputError("observations", "no episode has a step", "give longer recordings")
         first = np.concatenate([[0], np.cumsum([len(v) for v in values])])
-        rows = [np.concatenate(many) for many in (values, moved, present)]
-        return cls(space, *rows, first, np.array(begins, np.int64), numbers)
+        rows, further, there = (np.concatenate(many) for many in (values, moved, present))
+        return cls(space, rows, further, there, first, np.array(begins, np.int64), numbers)
 
     def rows(self, episode: str, time_ns: np.ndarray) -> np.ndarray:
         """int64, like time_ns: the row of the step that each instant is in; -1 if it has none that follows it."""
