@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     help="What moves the backbone: observations, or the JEPA family for comparison.  [default: generative]",
 )
 @click.option(
+    "--align",
+    type=click.Choice(["none", "frozen", "joint"]),
+    help="What the loss in the space of observations moves: nothing, its own head alone, or all.  [default: joint]",
+)
+@click.option(
     "--staged", is_flag=True, default=None,
     help="Words, levels and latents apart first, then together; `stages` in --config says for how long.",
 )  # fmt: skip

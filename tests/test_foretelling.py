@@ -180,3 +180,17 @@ def test_a_latent_objective_needs_observations(opened: Store) -> None:
         WorldModel(opened.vocabulary, replace(CONFIG, objective="latent"))
     with pytest.raises(OptionError, match="generative"):
         replace(CONFIG, objective="jepa")
+
+
+@pytest.mark.parametrize("align", ["frozen", "joint"])
+def test_what_the_loss_of_observations_moves(
+    opened: Store, grounding: Grounding, feed: Feed, two: list[int], align: str
+) -> None:
+    torch.manual_seed(0)
+    model = WorldModel(opened.vocabulary, replace(CONFIG, align=align), grounding=grounding)
+    assert model.grounded is not None
+    torch.nn.init.normal_(model.grounded.outer.weight)  # nought at first: nothing comes through it
+    model(feed.inputs(0, two)).ground.backward()
+    assert float(model.grounded.outer.weight.grad.abs().sum()) > 0
+    moved = [p.grad is not None and bool(p.grad.any()) for p in model.backbone.parameters()]
+    assert any(moved) == (align == "joint")
