@@ -65,7 +65,8 @@ def show_layout(run: common.Run, path: Path, layout: str, episode: str | None) -
     )  # fmt: skip
     run.end(
         {"store": str(path), "layout": layout, "episodes": len(names), "episodes_held": len(store),
-         "seconds": seconds, "ids": ids, "ids_per_second": each, "rates": rates, "first_step": {"episode": name, "runs": runs}}
+         "seconds": seconds, "ids": ids, "ids_per_second": each, "rates": rates,
+         "first_step": {"episode": name, "runs": runs}}
     )  # fmt: skip
 
 
