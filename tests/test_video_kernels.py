@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pantok.tokenizers import video_choose_kernels as choose
+from pantok.tokenizers import video_kernels as pictures
 from pantok.tokenizers import video_motion_kernels as motion
 from pantok.tokenizers import video_search_kernels as search
 from pantok.tokenizers.video_choose import gaps_of, squared
@@ -86,6 +87,25 @@ def test_the_search_does_not_depend_on_its_company() -> None:
     parts = [book.deepen(x[i : i + 37], np.full(2, 1e4)) for i in range(0, 600, 37)]
     for k in range(2):
         assert np.array_equal(whole[k], np.concatenate([p[k] for p in parts], 1))
+
+
+def test_differences_are_described_in_one_go() -> None:
+    rng = np.random.default_rng(23)
+    book = a_book(300)
+    a = rng.integers(0, 256, (1, 90, SITE)).astype(np.uint8)
+    b = np.clip(a + rng.normal(size=a.shape) * 30, 0, 255).astype(np.uint8)
+    rows, cost = np.arange(3, 80), np.array([2e3, 1e3])
+    once, apart = book.described(a, b, rows, cost), book.deepen(book.project_gaps(a, b, rows), cost)
+    assert all(np.array_equal(x, y) for x, y in zip(once, apart, strict=True)) and (once[0] >= 0).any()
+
+
+def test_codes_as_deep_as_sites_are() -> None:
+    rng = np.random.default_rng(24)
+    codes, depth = rng.integers(0, 99, (3, 40)), rng.integers(0, 4, 40)
+    out, counts = np.empty_like(codes), np.zeros(3, np.int64)
+    pictures.as_deep(codes, depth, out, counts)
+    for k in range(3):
+        assert np.array_equal(out[k, : counts[k]], codes[k][depth > k])
 
 
 def test_stages_go_on_while_there_is_hope() -> None:

@@ -59,7 +59,7 @@ def predict(
 
 
 @njit(inline="always")
-def _variance(sites: np.ndarray, quad: int) -> int:
+def _variance(sites: np.ndarray, quad: int) -> np.int64:
     """256 times the `energy` of a quad against its means."""
     luma, squares = np.int64(0), np.int64(0)
     u, v, more = np.int64(0), np.int64(0), np.int64(0)

@@ -5,6 +5,8 @@ Letters: n frames, N sites; a picture has R x C blocks of 32x32. All pictures ar
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -14,7 +16,7 @@ _ONE, _THREE, _FIVE = np.int16(1), np.int16(3), np.int16(5)
 
 
 @njit(inline="always")
-def _apart(word: int) -> int:
+def _apart(word: Any) -> Any:
     """The last four bytes of a word, each followed by a zero."""
     x = word >> np.uint64(32)
     x = (x | (x << np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
@@ -87,7 +89,7 @@ def repeat_edges(plane: np.ndarray, above: int, beside: int, each: int) -> None:
 
 
 @njit(inline="always")
-def _tap(a: int, b: int, c: int, d: int) -> int:
+def _tap(a: Any, b: Any, c: Any, d: Any) -> Any:
     """Half way between b and c by (-1, 5, 5, -1) / 8. In 16 bits, of which a register holds most."""
     middle = np.int16(np.int16(np.int16(b) + np.int16(c)) * _FIVE)
     middle = np.int16(middle - np.int16(np.int16(a) + np.int16(d)))
@@ -95,7 +97,7 @@ def _tap(a: int, b: int, c: int, d: int) -> int:
 
 
 @njit(inline="always")
-def _mean(a: int, b: int) -> int:
+def _mean(a: Any, b: Any) -> Any:
     """Rounded up at the half."""
     return np.int16(np.int16(np.int16(a) + np.int16(b)) + _ONE) >> _ONE
 

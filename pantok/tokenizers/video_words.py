@@ -46,6 +46,6 @@ _HALVES, _ONE = np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(1)
 
 
 @njit(inline="always")
-def mean_of_words(a: int, b: int) -> int:
+def mean_of_words(a: Any, b: Any) -> Any:
     """Of each byte the mean, rounded up at the half: a + b is 2 (a | b) - (a ^ b)."""
     return (a | b) - (((a ^ b) >> _ONE) & _HALVES)
