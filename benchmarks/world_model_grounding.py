@@ -34,8 +34,9 @@ from pantok.world_model.collapse import effective_rank, measure_collapse
 from pantok.world_model.descend import descend
 from pantok.world_model.grounded import GroundedHead, GroundedPredictor, Table
 from pantok.world_model.latent import KINDS, LatentConfig, LatentHead
-from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace, Steps
+from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace
 from pantok.world_model.ridge import Ridge, ridges
+from pantok.world_model.step_grid import StepGrid
 
 ACTION_FIRST = ("text*", "action*", "video*", "audio*", "*", "reward*")
 
@@ -75,7 +76,7 @@ def main() -> None:
     for i in parts[2]:
         stream = store.read(i)
         ids = arrange(stream, layout, vocabulary).ids
-        seconds += Steps.of(stream, layout).count * layout.step_s
+        seconds += StepGrid.of(stream, layout).count * layout.step_s
         xz += xz_bits(ids)
         trigram += float(known.bits(ids).sum())
     print(

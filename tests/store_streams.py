@@ -1,5 +1,7 @@
 """Vocabularies and encoded episodes made with numpy, for the tests of the store."""
 
+import os
+import signal
 from fractions import Fraction
 from pathlib import Path
 
@@ -117,3 +119,19 @@ def a_whole_store(path: Path) -> Path:
     store.write([a_stream(3, vocabulary), a_long_stream()])
     assert list(store.verify()) == []
     return store.path
+
+
+def kill_before(step: int) -> None:
+    """From now on this process dies before its `step`-th call to the kernel that makes anything durable."""
+    count = 0
+    for name in ("fsync", "link", "rename"):
+        real = getattr(os, name)
+
+        def dying(*args, real=real, **kwargs):
+            nonlocal count
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        setattr(os, name, dying)

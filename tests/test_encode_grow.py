@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from pantok.formats.store_vocabularies import newest_folder
 from pantok.formats.vocab import load_vocabulary, read_lineage
 from pantok.loader import StreamDataset
 from pantok.vocabulary import Vocabulary
-from tests.store_streams import a_stream, a_vocabulary, assert_equal
+from tests.store_streams import a_stream, a_vocabulary, assert_equal, kill_before
 from tests.test_stream_plan import follow
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
@@ -152,23 +151,12 @@ def test_killed_at_each_step_of_growth(tmp_path):
     path = tmp_path / "home.zarr"
     Store.create(path, FIRST).write([wide_stream(0, FIRST)])
     chain = [FIRST, SECOND, THIRD]
-    count = 0
     seen: set[int] = set()
     for step in range(1, 400, 6):
         child = os.fork()
         if child == 0:
             try:
-                for name in ("fsync", "link", "rename"):
-                    real = getattr(os, name)
-
-                    def dying(*args, real=real, step=step, **kwargs):
-                        nonlocal count
-                        count += 1
-                        if count == step:
-                            os.kill(os.getpid(), signal.SIGKILL)
-                        return real(*args, **kwargs)
-
-                    setattr(os, name, dying)
+                kill_before(step)
                 store = Store.open(path)
                 at = len(store.vocabulary_ids) - 1
                 for number in range(at, 3):

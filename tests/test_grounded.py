@@ -166,11 +166,11 @@ def test_where_states_end() -> None:
 def test_states_end_where_a_tick_follows(store: object) -> None:
     from pantok.formats.store import Store
     from pantok.layout import Layout, arrange
-    from pantok.world_model.observations import Steps
+    from pantok.world_model.step_grid import StepGrid
 
     home = Store.open(str(store))
     stream, layout = home.read("film-01"), Layout(step_s=0.1)
-    sequence, steps = arrange(stream, layout, home.vocabulary), Steps.of(stream, layout)
+    sequence, steps = arrange(stream, layout, home.vocabulary), StepGrid.of(stream, layout)
     ends = ends_of_steps(sequence.time_ns, np.zeros(len(sequence), int), steps.width_ns, np.array([steps.first_ns]))
     ticks = np.flatnonzero(sequence.ids == home.vocabulary.control("tick"))
     assert len(ends) > 2 and np.array_equal(ends + 1, ticks[1:])

@@ -21,8 +21,9 @@ from pantok.world_model.components import components
 from pantok.world_model.grounded import GroundedHead, GroundedPredictor, Table
 from pantok.world_model.grounding import Grounding
 from pantok.world_model.motion import carried
-from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace, Steps, TrackSpace
+from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace, TrackSpace
 from pantok.world_model.ridge import Ridge, ridges
+from pantok.world_model.step_grid import StepGrid
 
 LINES, COLUMNS = 16, 20
 STEP_NS = 200_000_000
@@ -91,7 +92,7 @@ def test_what_stands_still_stays_and_what_is_new_is_a_blur() -> None:
 def test_how_far_the_next_picture_is(rate: int, ahead: list[int]) -> None:
     clock = Clock.regular(Fraction(rate), 4 * len(ahead))
     track = TrackTokens("video", "video", clock, 4, ())
-    steps = Steps.of(TokenStream("x", {"video": track}, ""), Layout())
+    steps = StepGrid.of(TokenStream("x", {"video": track}, ""), Layout())
     found = steps.until_next(track)
     of = steps.of_ticks(track)
     last = np.append(of[1:] != of[:-1], True)

@@ -24,8 +24,9 @@ from pantok.vocabulary import Vocabulary
 from pantok.world_model import senses
 from pantok.world_model.baselines import CopyLast, TrackScore, inputs_of, known_ahead, score, xz_bits
 from pantok.world_model.components import Thinned, components
-from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace, Steps, TrackSpace
+from pantok.world_model.observations import ObservationConfig, Observations, ObservationSpace, TrackSpace
 from pantok.world_model.ridge import Ridge
+from pantok.world_model.step_grid import StepGrid
 from tests.driven_pendulum import pendulum_episodes, pendulum_space
 
 
@@ -47,7 +48,7 @@ def test_steps_are_those_of_the_sequence(home: Store, step_s: float) -> None:
     layout = Layout(step_s=step_s)
     for name in home.episodes:
         stream = home.read(name)
-        steps = Steps.of(stream, layout)
+        steps = StepGrid.of(stream, layout)
         sequence = arrange(stream, layout, home.vocabulary)
         ticks = np.flatnonzero(sequence.ids == home.vocabulary.control("tick"))
         mine = {int(s) for t in stream.tracks.values() for s in steps.of_ticks(t)}
@@ -65,7 +66,7 @@ def test_a_picture_is_the_last_frame_of_its_step(home: Store, space: Observation
     decoded = load(home.vocabulary.states["video"]).decoded(track)
     height, width = int(track.header["height"]), int(track.header["width"])
     rgb = pixels.to_rgb(decoded, height, width, track.info["matrix"], track.info["full_range"]).astype(np.float64)
-    steps = Steps.of(stream, space.layout)
+    steps = StepGrid.of(stream, space.layout)
     lines, columns = space.track("video").shape
     for step in np.flatnonzero(seen.present[:, space.names.index("video")]).tolist():
         tick = int(np.flatnonzero(steps.of_ticks(track) == step)[-1])
@@ -313,7 +314,7 @@ def test_clocks_of_other_rates() -> None:
     """Ticks of NTSC film: a step's ticks are counted by instants, not by rates."""
     clock = Clock.regular(Fraction(30_000, 1001), 90, start_ns=5_000)
     track = TrackTokens("video", "video", clock, 4, ())
-    steps = Steps.of(TokenStream("x", {"video": track}, ""), Layout())
+    steps = StepGrid.of(TokenStream("x", {"video": track}, ""), Layout())
     begins = clock.times_ns[::4]
     assert steps.of_ticks(track).tolist() == [int((b - 5_000) // 200_000_000) for b in begins]
     assert steps.count == 15 and steps.times_ns[1] == 200_005_000

@@ -14,7 +14,7 @@ import pytest
 from pantok.formats.store import Store
 from pantok.formats.store_manifest import Manifest
 from pantok.formats.store_verify import verify_store
-from tests.store_streams import a_stream, a_vocabulary, a_whole_store, assert_equal
+from tests.store_streams import a_stream, a_vocabulary, a_whole_store, assert_equal, kill_before
 
 VOCABULARY = a_vocabulary()
 HERE = Path(__file__).parent.parent
@@ -84,22 +84,12 @@ def test_killed_at_each_step(tmp_path):
     path = tmp_path / "home.zarr"
     store = Store.create(path, VOCABULARY)
     store.write([a_stream(0, VOCABULARY)])
-    count, seen = 0, set()
+    seen = set()
     for step in range(1, 400, 4):
         child = os.fork()
         if child == 0:
             try:
-                for name in ("fsync", "link", "rename"):
-                    real = getattr(os, name)
-
-                    def dying(*args, real=real, step=step, **kwargs):
-                        nonlocal count
-                        count += 1
-                        if count == step:
-                            os.kill(os.getpid(), signal.SIGKILL)
-                        return real(*args, **kwargs)
-
-                    setattr(os, name, dying)
+                kill_before(step)
                 Store.open(path).write([a_stream(1, VOCABULARY)])
             finally:
                 os._exit(0)

@@ -16,7 +16,8 @@ from pantok.stream import TokenStream
 from pantok.world_model.baselines import known_ahead
 from pantok.world_model.grounding import FORETOLD, action_inputs
 from pantok.world_model.inputs import Foretold
-from pantok.world_model.observations import ObservationSpace, Steps
+from pantok.world_model.observations import ObservationSpace
+from pantok.world_model.step_grid import StepGrid
 
 
 class Foreteller:
@@ -24,7 +25,7 @@ class Foreteller:
 
     def __init__(self, space: ObservationSpace, so_far: Callable[[], TokenStream]) -> None:
         self._space, self._so_far = space, so_far
-        self._steps = Steps.of(so_far(), space.layout)
+        self._steps = StepGrid.of(so_far(), space.layout)
         self._ahead, self._actions = known_ahead(space), action_inputs(space)
         self._early = [space.names[k] for k in sorted(set(space.of_track[self._ahead].tolist()))]
         self._seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -24,7 +24,6 @@ A track that says nothing in a step is as it was before, and marked as not prese
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,6 +40,7 @@ from pantok.vocabulary import Vocabulary
 from pantok.world_model import senses
 from pantok.world_model.components import Thinned, components
 from pantok.world_model.motion import carried
+from pantok.world_model.step_grid import StepGrid
 
 FORMAT = 2
 """1: without motion."""
@@ -66,51 +66,6 @@ class ObservationConfig:
                 raise OptionError(f"observations {name}", f"{getattr(self, name)} is out of range", f"{low} to {high}")
         if not 0 < self.low_hz < 1e5:
             raise OptionError("observations low_hz", f"{self.low_hz} is out of range", "above 0")
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The grid of an episode. first_ns: where step 0 begins; width_ns: of a step; count: of steps."""
-
-    first_ns: int
-    width_ns: int
-    count: int
-
-    @classmethod
-    def of(cls, stream: TokenStream, layout: Layout) -> Steps:
-        """As the sequence of `stream` under `layout` is cut: a tick is in the step that its first sample is in."""
-        kept = [t for t in stream.tracks.values() if layout.keeps(t.name) and t.clock.count]
-        width = round(layout.step_s * 1e9)
-        if not kept:
-            return cls(0, width, 0)
-        first = min(int(t.clock.at(np.array(0))) for t in kept)
-        late = [t for t in kept if not layout.is_early(t.name)] or kept
-        return cls(first, width, max(int((_begins(t)[-1] - first) // width) + 1 for t in late))
-
-    def of_ticks(self, track: TrackTokens) -> np.ndarray:
-        """int64 (ticks,): the step of each tick."""
-        return (_begins(track) - self.first_ns) // self.width_ns
-
-    def until_next(self, track: TrackTokens) -> np.ndarray:
-        """int64 (ticks,): samples from the end of each tick to the end of the next step in which one begins, as the
-        clock would go on; where it is irregular, nobody knows: those of a tick."""
-        if track.clock.rate is None:
-            return np.full(track.ticks, track.tick)
-        most = 2 + math.ceil(self.width_ns * track.clock.rate / (10**9 * track.tick))
-        begins = track.clock.at(np.arange(track.ticks + most) * track.tick)
-        step = (begins - self.first_ns) // self.width_ns
-        last = np.searchsorted(step, step[1 : track.ticks + 1], "right") - 1
-        return (last - np.arange(track.ticks)) * track.tick
-
-    @property
-    def times_ns(self) -> np.ndarray:
-        """int64 (count,): when each step begins."""
-        return self.first_ns + np.arange(self.count, dtype=np.int64) * self.width_ns
-
-
-def _begins(track: TrackTokens) -> np.ndarray:
-    """int64 (ticks,), nanoseconds: the first sample of each tick."""
-    return track.clock.at(np.arange(0, track.clock.count, track.tick))
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +183,7 @@ class ObservationSpace:
         space = cls(config, layout, vocabulary, ())
         sorts: dict[tuple[str, str, int], tuple[TrackSpace, Thinned]] = {}
         for stream in streams:
-            steps = Steps.of(stream, layout)
+            steps = StepGrid.of(stream, layout)
             for track in space._observed(stream):
                 sort = (track.name, track.modality, 0 if track.modality == "video" else len(track.channels))
                 if sort not in sorts:
@@ -272,7 +227,7 @@ class ObservationSpace:
         """The observations of an episode, of its steps [first, last); holds one tick of it at a time besides them. Only
         what they need is decoded; with `only` the others' dimensions are 0. (A channel that is not a number where
         decoding begins is 0 there, not as before.)"""
-        steps = Steps.of(stream, self.layout)
+        steps = StepGrid.of(stream, self.layout)
         last = steps.count if last is None else min(last, steps.count)
         first = min(first, last)
         count = last - first
@@ -330,7 +285,7 @@ class ObservationSpace:
         return part.raw(mine).reshape(-1, *part.shape, 3)
 
     def _raw(
-        self, track: TrackTokens, part: TrackSpace, steps: Steps, ticks: range, motion: bool = False
+        self, track: TrackTokens, part: TrackSpace, steps: StepGrid, ticks: range, motion: bool = False
     ) -> Iterator[tuple[int, np.ndarray]]:
         """(step, float32 (1, features)) of each step in which one of the ticks begins, in order; with motion, of
         video, (2, features): the last picture and what comes of it."""
