@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pantok.errors import OptionError, TokenError
@@ -54,6 +54,8 @@ def worst(decoded: np.ndarray, values: np.ndarray) -> Fraction:
     dtype=st.sampled_from(["float16", "float32", "float64"]),
     exponent=st.floats(-30, 30),
 )
+@example([0x7F800001, 0x3F800000], "float32", 0.0)  # a NaN that signals
+@example([0x7C01, 0x3C00], "float16", -2.0)
 def test_the_bound_holds_for_every_bit_pattern(
     fitted: NumericTokenizer, bits: list[int], dtype: str, exponent: float
 ) -> None:

@@ -84,7 +84,7 @@ class Grid:
         other and else off by 2^-53 of itself, so a bound smaller by 2^-40 of itself is safe.
         """
         centre = self.quantise(values)
-        exact = values.astype(np.float64)
+        exact = widened(values)
         limit = self.bound * (1 - 2.0**-40)
         low = centre.copy()
         count = np.zeros(values.shape, np.int64)
@@ -110,13 +110,19 @@ class Grid:
         """Whether each value comes back within the bound, with all digits and with any number of them left out."""
         index = self.quantise(values)
         whole, digits = self.split(index)
-        exact = values.astype(np.float64)
+        exact = widened(values)
         good = np.isfinite(exact)
         with np.errstate(over="ignore", invalid="ignore"):
             for kept in range(self.digits + 1):
                 rebuilt = self.value(self.join(whole, digits[..., :kept]), values.dtype).astype(np.float64)
                 good &= np.abs(rebuilt - exact) <= self.bound * float(self.base ** (self.digits - kept))
         return good
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """float64 of numbers of any dtype. A NaN that signals does so when it is widened; here it is a NaN like others."""
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)
 
 
 def finite(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pantok.quantizers.bounded import Grid, digits_for, finite
+from pantok.quantizers.bounded import Grid, digits_for, finite, widened
 from pantok.tokenizers.numeric_band import BandSearch, best_order, held
 
 ORDERS = (0, 1, 2)
@@ -80,7 +80,7 @@ class Channel:
 
 def half_range(values: np.ndarray) -> float:
     """Half of largest minus smallest of the finite values; of a constant its size, 1 if that is 0."""
-    kept = values.astype(np.float64)
+    kept = widened(values)
     kept = kept[np.isfinite(kept)]
     if not len(kept):
         return 1.0
