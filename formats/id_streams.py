@@ -15,12 +15,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-COLUMNS = {
-    "ids": np.uint32, "kind": np.uint8, "level": np.uint8, "document": np.int32, "time_ns": np.int64,
-    "track": np.uint8, "role": np.uint8, "loss_mask": np.bool_,
-}  # fmt: skip
-"""What can be written of each window, arrays (length,); see `pantok.loader.StreamDataset`."""
+from pantok import layout
+
 USUAL = ("ids", "kind", "level", "document", "time_ns")
+COLUMNS = {name: layout.COLUMNS[name] for name in dict.fromkeys((*USUAL, *layout.COLUMNS))} | {
+    "ids": np.dtype(np.uint32)
+}
+"""What can be written of each window, arrays (length,); see `pantok.loader.StreamDataset`. Ids take four bytes here."""
 FORMATS = ("arrow", "jsonl", "npy", "wds")
 
 
@@ -47,7 +48,7 @@ def write(
         _tar(batches, out, columns)
     else:
         (name,) = columns
-        head = {"descr": np.dtype(COLUMNS[name]).str, "fortran_order": False, "shape": (count, length)}
+        head = {"descr": COLUMNS[name].str, "fortran_order": False, "shape": (count, length)}
         np.lib.format.write_array_header_1_0(out, head)
         for batch in batches:
             out.write(np.ascontiguousarray(batch[name], COLUMNS[name]).data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pantok.errors import StoreError
@@ -19,7 +21,14 @@ def lay(path: str | Path, vocabulary: Vocabulary, force: bool) -> None:
     if is_remote(path):
         _lay_remote(path, vocabulary, force)
         return
-    path = Path(path)
+    with appearing(Path(path), vocabulary, force):
+        pass
+
+
+@contextmanager
+def appearing(path: Path, vocabulary: Vocabulary, force: bool) -> Iterator[Path]:
+    """Where an empty store is staged, to be filled; when the block ends, it takes its place at `path`, whole. force: in
+    that of a store that is there. Raises StoreError."""
     full = path.absolute()
     may_replace(path, force)
     try:
@@ -27,10 +36,13 @@ def lay(path: str | Path, vocabulary: Vocabulary, force: bool) -> None:
         sweep_stages(full.parent, path.name)
         with staged(full.parent, path.name) as stage:
             write_empty(stage, vocabulary)
+            yield stage
             publish(stage, full, replace=force)
     except FileExistsError as error:
         raise StoreError(path, "is there already", "--force replaces it, -o gives another name") from error
     except OSError as error:
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(path, f"cannot be written: {reason(error)}", "free space or choose another -o") from error
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from pantok.errors import OptionError, StoreError
 from pantok.formats import store_vocabularies as vocabularies
-from pantok.formats.store_disk import publish, reason, staged, sweep_stages
+from pantok.formats.store_create import appearing
+from pantok.formats.store_disk import reason
 from pantok.formats.store_facts import episode_digest
 from pantok.formats.store_manifest import INDEX_FROM, EpisodeInfo
-from pantok.formats.store_root import may_replace, write_empty
 from pantok.formats.store_segment import segment_name
 from pantok.stream import TokenStream
 
@@ -180,32 +180,19 @@ def pack(
     """
     from pantok.formats.store import Store
 
-    full = path.absolute()
-    may_replace(path, force)
-    try:
-        full.parent.mkdir(parents=True, exist_ok=True)
-        sweep_stages(full.parent, path.name)
-        with staged(full.parent, path.name) as stage:
-            write_empty(stage, store.version(store.vocabulary_ids[0]))
-            vocabularies.copy(store.path, stage)
-            out = Store.open(stage)
-            groups, before = plan(store, config, whole=True)
-            total, done = sum(map(len, groups)), 0
-            for group in groups:
-                streams, digests = _read(store, group)
-                out.put(segment_name(streams, digests), streams, digests, packed)
-                done += len(group)
-                if report is not None:
-                    report(done, total)
-            if out.digest() != store.digest():
-                raise StoreError(store.path, "was changed while it was packed", "run again when its writers are done")
-            if len(out) >= INDEX_FROM:
-                out.put_index()
-            publish(stage, full, replace=force)
-    except FileExistsError as error:
-        raise StoreError(path, "is there already", "--force replaces it, -o gives another name") from error
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(path, f"cannot be written: {reason(error)}", "free space or choose another -o") from error
+    with appearing(path, store.version(store.vocabulary_ids[0]), force) as stage:
+        vocabularies.copy(store.path, stage)
+        out = Store.open(stage)
+        groups, before = plan(store, config, whole=True)
+        total, done = sum(map(len, groups)), 0
+        for group in groups:
+            streams, digests = _read(store, group)
+            out.put(segment_name(streams, digests), streams, digests, packed)
+            done += len(group)
+            if report is not None:
+                report(done, total)
+        if out.digest() != store.digest():
+            raise StoreError(store.path, "was changed while it was packed", "run again when its writers are done")
+        if len(out) >= INDEX_FROM:
+            out.put_index()
     return Merged(done, before, len(groups))

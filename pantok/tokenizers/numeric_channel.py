@@ -158,10 +158,9 @@ def _floats(
 
 
 def _exact(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    with np.errstate(invalid="ignore"):
-        wide = column.astype(np.float64)
-        fits = np.isfinite(wide) & (np.abs(wide) <= 2.0**53)
-        whole = np.where(fits, np.rint(np.where(fits, wide, 0)), 0).astype(np.int64)
+    wide = widened(column)
+    fits = np.isfinite(wide) & (np.abs(wide) <= 2.0**53)
+    whole = np.where(fits, np.rint(np.where(fits, wide, 0)), 0).astype(np.int64)
     back = finite(whole.astype(np.float64), column.dtype)
     return whole, ~(fits & (back == column) & (np.signbit(back) == np.signbit(column)))
 

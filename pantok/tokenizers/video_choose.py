@@ -102,7 +102,7 @@ class Chooser:
 
         Nothing that comes later depends on them, so this may be done beside the next tick.
         """
-        plan, frames, bits, lam = ends.plan, ends.frames, self.bits, ends.lam
+        plan, frames, lam = ends.plan, ends.frames, ends.lam
         base, left = np.empty_like(frames[1:]), np.empty(self.grid.sites, np.int64)
         if not len(base):
             return base
@@ -112,7 +112,7 @@ class Chooser:
             frames, _WORTH * lam, 7 * lam, plan.source, base, left,
         )  # fmt: skip
         gain, chosen = self._deepen("inner", INNER, frames[:-1], base, left, plan.inner, lam, None)
-        cost, price = self.bits[BETWEEN_PATTERN] * lam, bits[BETWEEN] * lam
+        cost, price = self.bits[BETWEEN_PATTERN] * lam, self.bits[BETWEEN] * lam
         kernels.settle_between(
             gain, chosen, cost, price, plan.source, self.books.inner_numbered[0], plan.inner_detail, plan.inner_pattern,
             plan.inner_depth,

@@ -292,7 +292,7 @@ def between(
     quad stays. key: there is no past, all is of the end. frames (n, N, 96): the tick. price: squared error that a
     source has to be worth.
     """
-    count, inner, sites = len(frames), len(frames) - 1, frames.shape[1]
+    count, inner = len(frames), len(frames) - 1
     earlier, later = np.empty((inner, 16, SITE), np.uint8), np.empty((inner, 16, SITE), np.uint8)
     usual, cost = np.empty(4, np.int64), np.empty(5)
     for b in range(len(source)):
@@ -314,12 +314,8 @@ def between(
                     fetch_quad(end_phases, end_cphases, corners, quad, y - move_y, x - move_x, later, at)
         sample = np.int64(0)
         for s in range(16):
-            site, total = 16 * b + s, np.int64(0)
-            for k in range(inner):
-                blend(earlier, later, (k * 16 + s) * SITE, usual[s // 4], k, base, (k * sites + site) * SITE)
-                total += energy(frames[k, site], base[k, site])
-            left[site] = total
-            sample += total if _seen(s) else 0
+            left[16 * b + s] = _blended(earlier, later, frames, b, s, usual[s // 4], base)
+            sample += left[16 * b + s] if _seen(s) else 0
         if key or 2 * sample <= 2 * knee:
             continue
         cost[:] = price
@@ -339,11 +335,22 @@ def between(
         if pick == 0:
             continue
         for s in range(16):
-            site, total = 16 * b + s, np.int64(0)
-            for k in range(inner):
-                blend(earlier, later, (k * 16 + s) * SITE, pick, k, base, (k * sites + site) * SITE)
-                total += energy(frames[k, site], base[k, site])
-            left[site] = total
+            left[16 * b + s] = _blended(earlier, later, frames, b, s, pick, base)
+
+
+@njit(inline="always")
+def _blended(
+    earlier: np.ndarray, later: np.ndarray, frames: np.ndarray, b: int, s: int, source: int, base: np.ndarray
+) -> np.int64:
+    """Site `s` of block `b` of the frames between, from `source`, into `base`; the energy that is left, over them all.
+
+    earlier, later (n - 1, 16, 96): the block as both ends give it.
+    """
+    site, total = 16 * b + s, np.int64(0)
+    for k in range(len(base)):
+        blend(earlier, later, (k * 16 + s) * SITE, source, k, base, (k * base.shape[1] + site) * SITE)
+        total += energy(frames[k, site], base[k, site])
+    return total
 
 
 @njit(inline="always")

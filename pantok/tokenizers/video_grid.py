@@ -153,14 +153,6 @@ class Reference:
         out[rest] = moved.view(np.uint64).reshape(-1, 4, 12)
         return out.view(np.uint8).reshape(-1, SITE)
 
-    def luma_gaps(self, sites: np.ndarray, vectors: np.ndarray, which: np.ndarray, step: int = 2) -> np.ndarray:
-        """int64 (m,): squared luma error of the quads `which` of `sites` (N, 96) if they are displaced by `vectors`
-        (m, 2), on every `step`-th of their rows."""
-        out = np.zeros(len(which), np.int64)
-        vectors = np.asarray(vectors, np.int64)
-        motion.luma_gaps(self._phases, self.grid.corners, sites[None], vectors, which, step, out)
-        return out
-
     def chosen(
         self, frames: np.ndarray, moves: np.ndarray, owner: np.ndarray, knee: float, price: float
     ) -> tuple[np.ndarray, np.ndarray]:

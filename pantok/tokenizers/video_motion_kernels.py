@@ -57,24 +57,6 @@ def _lines_there(
 
 
 @njit(cache=True, nogil=True)
-def luma_gaps(
-    phases: np.ndarray,
-    corners: np.ndarray,
-    sites: np.ndarray,
-    vectors: np.ndarray,
-    which: np.ndarray,
-    step: int,
-    out: np.ndarray,
-) -> None:
-    """The squared luma error of quads of `sites` (1, N, 96) under displacements, on every `step`-th row (2 or 4)."""
-    here, there = np.empty(256 // step, np.uint8), np.empty(256 // step, np.uint8)
-    for i in range(len(which)):
-        _lines_of(sites, 0, which[i], step, here)
-        _lines_there(phases, corners, which[i], vectors[i, 0], vectors[i, 1], step, there)
-        out[i] = _squares(here, there)
-
-
-@njit(cache=True, nogil=True)
 def choose_moves(
     phases: np.ndarray,
     corners: np.ndarray,

@@ -49,9 +49,7 @@ def _luma(picture: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _misfits(
-    before: np.ndarray, last: np.ndarray, ahead: int, reach: int, half: int, cell: int
-) -> np.ndarray:  # pragma: no cover
+def _misfits(before: np.ndarray, last: np.ndarray, ahead: int, reach: int, half: int, cell: int) -> np.ndarray:
     """float32 (cells down, cells across, hypotheses): the mean squared difference of the blocks that each hypothesis
     would bring to the middle of a cell. before, last: float32 (lines, columns), luma."""
     lines, columns = last.shape
@@ -89,7 +87,7 @@ def _misfits(
 @njit(cache=True, nogil=True)
 def _mixed(
     misfits: np.ndarray, last: np.ndarray, reach: int, noise: float, doubt: float, still: float, rounds: int, cell: int
-) -> np.ndarray:  # pragma: no cover
+) -> np.ndarray:
     """float32, like last (lines, columns, 3): the mean of what the hypotheses bring to each pixel."""
     down, across, count = misfits.shape
     lines, columns, _ = last.shape
