@@ -129,11 +129,11 @@ def main() -> None:
                 opened, seconds, many[case] = read(path, v, in_use)
                 opening[case].append(opened)
                 took[case].append(seconds)
-        cached = sum(file.stat().st_size for file in path.glob(".cache/composed-*/*"))
+        cached = sum(file.stat().st_size for file in path.glob(".cache/laid-*/*"))
         stored = sum(file.stat().st_size for file in path.glob("segments/**/*") if file.is_file())
         print(f"{told}; composing learned on {ids:,} ids in {composing:.1f} s of CPU, judging included.")
         print(
-            f"The store has {stored / 1e6:,.0f} MB, what is kept composed (two vocabularies') {cached / 1e6:,.0f} MB.\n"
+            f"The store has {stored / 1e6:,.0f} MB, what is kept laid out (two vocabularies') {cached / 1e6:,.0f} MB.\n"
         )
         print("| read under | ids | s to open, first | again | s to read | codes/s | times plain |")
         print("|---|---|---|---|---|---|---|")

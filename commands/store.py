@@ -1,4 +1,4 @@
-"""`pantok store`: pack a store for transport, compact its segments."""
+"""`pantok store`: pack a store for transport, compact its segments, lay its episodes out for training jobs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import click
 
 from pantok.commands import common
 from pantok.errors import OptionError
+from pantok.formats.addresses import is_remote
 
 
 @click.group("store")
 def command() -> None:
-    """Pack a store for transport, and compact what many writers left.
+    """Pack a store for transport, compact what many writers left, lay episodes out for training jobs.
 
     \b
     Example:
       pantok store pack home.zarr -o home.packed.zarr
       pantok store compact home.zarr
+      pantok store arrange home.zarr
     """
 
 
@@ -120,6 +122,41 @@ def compact(
         )
     run.say(_words(store, done, "merged"))
     run.end(_document(store, done, digest=opened.digest()))
+
+
+@command.command("arrange")
+@_store
+@click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
+@click.option("--vocab", type=click.Path(path_type=Path), help="For a later vocabulary.  [default: the store's own]")
+@click.option("--in-use", is_flag=True, help="Instead of codes that were retired since, what stands for them now.")
+@common.as_json
+@common.quiet
+def arrange(store: Path, layout: str, vocab: Path | None, in_use: bool, as_json: bool, quiet: bool) -> None:
+    """Lay the episodes of a store out for a layout, once, so that training jobs of it read twice as fast.
+
+    Jobs find what is laid out by themselves; their ids and their order are the same with it and without. It lies in the
+    store's .cache, takes about as much room as the codes, and may be removed at any time. After more episodes are
+    encoded, run it again: only these are laid out.
+    """
+    from pantok.formats.store import Store
+    from pantok.formats.store_laid import arrange as arrange_store
+    from pantok.layout import Layout
+
+    run = common.Run(quiet, as_json)
+    if is_remote(store):
+        raise OptionError(store, "is in object storage", "arrange a copy of it on this machine")
+    vocabulary = None if vocab is None else common.vocabulary_for(store, vocab)
+    opened = Store.open(store, vocabulary)
+    with run.progress() as bar:
+        task = bar.add_task("arrange", total=None, note="")
+        done = arrange_store(
+            opened, Layout.of(layout), vocabulary, in_use, lambda n, all_: bar.update(task, completed=n, total=all_)
+        )
+    run.say(
+        f"{store}: {common.counted(done.episodes, 'episode')} laid out for layout {layout}, {done.laid} of them now: "
+        f"{done.ids:,} ids in {common.human_bytes(done.bytes)}."
+    )
+    run.end({"store": str(store), "layout": layout, **asdict(done)})
 
 
 def _words(store: Path, done: Any, what: str) -> str:

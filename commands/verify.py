@@ -68,7 +68,8 @@ def command(store: Path, sources: Path | None, episodes: tuple[str, ...], as_jso
     }
     if faults:
         count = common.counted(len(faults), "fault")
-        run.say(f"[red]{count}[/] in {store}. Encode the episodes named above again: pantok encode … -f")
+        remedy = " Encode the episodes named above again: pantok encode … -f"
+        run.say(f"[red]{count}[/] in {store}.{remedy if any(f.episode for f in faults) else ''}")
         run.end(document, CHECK_FAILED)
     opened = Store.open(store)
     extra = f"; {leftovers} leftovers of stopped writers, harmless" if leftovers else ""

@@ -27,7 +27,7 @@ from pantok.layout_columns import Column, EpisodeColumns, Numbering, TrackColumn
 
 if TYPE_CHECKING:
     from pantok.formats.store import Store
-    from pantok.formats.store_composed import ComposedEpisodes
+    from pantok.formats.store_laid import LaidEpisodes
 
 _ENTRY = np.dtype([("key", "S16"), ("ids", "<i8")])
 _WORTH_KEEPING = 64
@@ -90,20 +90,19 @@ def _latents(segment: Segment, name: str, begin: int) -> Callable[[int, int], np
 
 
 def lengths(
-    store: Store, episodes: Sequence[str], numbering: Numbering, kept: ComposedEpisodes | None = None
+    store: Store, episodes: Sequence[str], numbering: Numbering, kept: LaidEpisodes | None = None
 ) -> np.ndarray:
-    """int64 (E,): ids of each episode's sequence. kept: composes and keeps those that it does not have yet.
+    """int64 (E,): ids of each episode's sequence. kept: knows some, and may lay out and keep what it does not have yet.
 
     Raises as `episode_columns` does."""
     from pantok.layout_composed import Composed, arranged
 
     if kept is not None:
         found = kept.lengths(episodes)
-        if (found < 0).any():
-            names = [episodes[k] for k in np.flatnonzero(found < 0).tolist()]
-            kept.keep(sorted(names, key=lambda name: (store.episodes[name].segment, store.episodes[name].row)))
+        if kept.keeps and (found < 0).any():
+            kept.keep([episodes[k] for k in np.flatnonzero(found < 0).tolist()])
             found = kept.lengths(episodes)
-        if (found < 0).any():  # there was no room
+        if (found < 0).any():  # there was no room, or nobody asked for it
             found[found < 0] = lengths(store, [episodes[k] for k in np.flatnonzero(found < 0).tolist()], numbering)
         return found
 

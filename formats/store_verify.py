@@ -25,6 +25,7 @@ from pantok.formats.store_facts import episode_digest, episode_key
 from pantok.formats.store_index import FOLDER as INDEX
 from pantok.formats.store_index import Index
 from pantok.formats.store_index import names_in as index_names
+from pantok.formats.store_laid import damaged_packs
 from pantok.formats.store_manifest import (
     FOLDER,
     EpisodeInfo,
@@ -233,6 +234,9 @@ def _leftover(store: Path, path: Path, what: str, kind: str = "leftover") -> Ite
 
 
 def _strays(path: Path, manifest: Manifest) -> Iterator[Problem]:
+    for pack in damaged_packs(path):
+        what = "is damaged: remove it, `pantok store arrange` and jobs that need it make it again"
+        yield Problem(kind="damaged", path=str(pack.relative_to(path)), what=what)
     for name in sorted(os.listdir(path)):
         if name not in ("zarr.json", FIRST, VOCABULARIES, "segments", FOLDER, CACHE):
             yield Problem(kind="stray", path=name, what="does not belong to the store")

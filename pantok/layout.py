@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -118,41 +119,22 @@ _OF_A_SEQUENCE = ("ids", "kind", "level", "track", "role", "time_ns")
 _AS_THEY_ARE = np.arange(256, dtype=np.uint8)[None]
 
 
-class Arranged:
-    """An episode as a sequence of ids of which any part can be had; only that part's codes are read."""
+class Sequenced:
+    """An episode as a sequence of ids of which compiled loops write any part. tracks: names. has_latents: whether
+    vectors stand in it. loops: the module whose `write` finds it by its address, as long as it lives."""
 
-    def __init__(
-        self, episode: TokenStream | EpisodeColumns, layout: Layout, vocabulary: Vocabulary,
-        numbering: Numbering | None = None,
-    ) -> None:  # fmt: skip
-        """numbering: of this layout and vocabulary, where many episodes share it.
-
-        Raises TokenError if the counts of a track do not add up to its codes.
-        """
-        # numba takes a third of a second to import, and not everything that knows layouts arranges one.
-        from pantok import layout_columns, layout_kernels
-
-        self._kernels = layout_kernels
-        self._numbering = numbering or layout_columns.Numbering(layout, vocabulary)
-        columns = episode
-        if isinstance(episode, TokenStream):
-            columns = layout_columns.EpisodeColumns.of(episode, self._numbering)
-        assert isinstance(columns, layout_columns.EpisodeColumns)
-        self._packed = packed = layout_columns.Packed(columns, self._numbering)
-        codes = sum(column.rows for track in packed.columns for column in track.levels)
-        self._sheet = packed.sheet(max(_SPACING, codes // _CHECKPOINTS))
-        self.tracks = tuple(track.name for track in packed.columns)
-        self.has_latents = any(track.latents is not None for track in packed.columns)
-        self.address = layout_columns.address_of(self._sheet)
-        """What `write` finds it by, as long as it lives."""
+    tracks: tuple[str, ...]
+    has_latents: bool
+    loops: ModuleType
+    address: int
 
     def __len__(self) -> int:
-        return int(self._packed.facts[self._kernels.TOTAL])
+        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds besides columns in mapped files."""
-        return int(self._sheet.nbytes + self._packed.nbytes)
+        """Bytes that it holds besides what lies in mapped files."""
+        raise NotImplementedError
 
     def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:
         """The ids [start, stop). Raises TokenError for a code that its level does not have."""
@@ -166,25 +148,61 @@ class Arranged:
             {self.tracks[track]: values for _, track, values in found}, columns.role,
         )  # fmt: skip
 
+    def latents(self, track: int, rows: np.ndarray) -> np.ndarray:
+        """float16 (len(rows), D), vectors of a track; rows ascend."""
+        raise NotImplementedError
+
+    def complain(self, level: int, at: int) -> NoReturn:
+        """Says which code of a level (counted over all tracks), from `at` on, it is that the level does not have."""
+        raise NotImplementedError
+
+
+class Arranged(Sequenced):
+    """An episode as a sequence of ids of which any part can be had; only that part's codes are read."""
+
+    def __init__(
+        self, episode: TokenStream | EpisodeColumns, layout: Layout, vocabulary: Vocabulary,
+        numbering: Numbering | None = None,
+    ) -> None:  # fmt: skip
+        """numbering: of this layout and vocabulary, where many episodes share it.
+
+        Raises TokenError if the counts of a track do not add up to its codes.
+        """
+        # numba takes a third of a second to import, and not everything that knows layouts arranges one.
+        from pantok import layout_columns, layout_kernels
+
+        self.loops = layout_kernels
+        self._numbering = numbering or layout_columns.Numbering(layout, vocabulary)
+        columns = episode
+        if isinstance(episode, TokenStream):
+            columns = layout_columns.EpisodeColumns.of(episode, self._numbering)
+        assert isinstance(columns, layout_columns.EpisodeColumns)
+        self._packed = packed = layout_columns.Packed(columns, self._numbering)
+        codes = sum(column.rows for track in packed.columns for column in track.levels)
+        self._sheet = packed.sheet(max(_SPACING, codes // _CHECKPOINTS))
+        self.tracks = tuple(track.name for track in packed.columns)
+        self.has_latents = any(track.latents is not None for track in packed.columns)
+        self.address = layout_columns.address_of(self._sheet)
+
+    def __len__(self) -> int:
+        return int(self._packed.facts[self.loops.TOTAL])
+
     @property
-    def columns(self) -> EpisodeColumns:
-        """Its columns: the tracks that are kept and not empty, in their order within a step."""
-        return replace(self._packed.episode, tracks=self._packed.columns)
+    def nbytes(self) -> int:
+        return int(self._sheet.nbytes + self._packed.nbytes)
 
     def units(self) -> np.ndarray:
         """int64 (U, 5), every unit in order: track, tick, step, place of its first id, ids."""
         packed = self._packed
         out = np.empty((sum(track.ticks for track in packed.columns), 5), np.int64)
-        return out[: self._kernels.list_units(packed.tracks, packed.levels, packed.facts, out)]
+        return out[: self.loops.list_units(packed.tracks, packed.levels, packed.facts, out)]
 
     def latents(self, track: int, rows: np.ndarray) -> np.ndarray:
-        """float16 (len(rows), D), vectors of a track; rows ascend."""
         read = self._packed.columns[track].latents
         assert read is not None
         return read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
 
     def complain(self, level: int, at: int) -> NoReturn:
-        """Says which code of a level (counted over all tracks), from `at` on, it is that the level does not have."""
         for track in self._packed.columns:
             if level < len(track.levels):
                 codes = track.levels[level].read(at, track.levels[level].rows)
@@ -194,35 +212,45 @@ class Arranged:
 
 
 def write(
-    parts: Sequence[Arranged], places: np.ndarray, numbers: np.ndarray, columns: Columns
+    parts: Sequence[Sequenced], places: np.ndarray, numbers: np.ndarray, columns: Columns
 ) -> list[tuple[int, int, np.ndarray]]:
     """The ids of several parts of episodes into flat columns, those that are wanted, in one compiled call that holds no
-    lock.
+    lock (one for each kind of sequence among them).
 
     places: int64 (P, 6), of each part the address of its episode, first and last + 1 of its ids, where they go in the
     columns, row of `numbers`, number of its document. numbers: uint8 (Q, 256), what `columns.track` says of each of an
     episode's tracks. Returns (part, track, its latents there) for parts that hold some.
     Raises TokenError for a code that its level does not have, where ids are wanted; without, no code is read.
     """
-    from pantok import layout_kernels
+    found = []
+    for loops in dict.fromkeys([part.loops for part in parts]):
+        mine = [k for k, part in enumerate(parts) if part.loops is loops]
+        some = places if len(mine) == len(parts) else places[mine]
+        rows = rows_of(parts if some is places else [parts[k] for k in mine], loops, some, numbers, columns)
+        if len(rows):
+            # Those of a part and track lie apart where tracks take turns: bring them together, keeping their order.
+            rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+            edges = np.flatnonzero(np.any(rows[1:, :2] != rows[:-1, :2], axis=1)) + 1
+            for r in np.split(rows, edges):
+                part, track = mine[int(r[0, 0])], int(r[0, 1])
+                found.append((part, track, parts[part].latents(track, r[:, 2])))
+    return found
 
+
+def rows_of(
+    parts: Sequence[Sequenced], loops: ModuleType, places: np.ndarray, numbers: np.ndarray, columns: Columns
+) -> np.ndarray:
+    """As `write`, of parts of one kind; int64 (M, 3), part, track and row of the vector of each placeholder."""
     many = any(part.has_latents for part in parts)
     rows = np.empty((int((places[:, 2] - places[:, 1]).sum()) if many else 0, 3), np.int64)
-    found, bad, level, begin = layout_kernels.write(
+    found, bad, level, begin = loops.write(
         places, numbers, columns.size, columns.ids, columns.kind, columns.level, columns.track, columns.role,
         columns.time_ns, columns.loss_mask, columns.document, rows,
     )  # fmt: skip
     assert level >= 0, (places[bad], len(parts[bad]), columns.size)
     if bad >= 0:
         parts[bad].complain(level, begin)
-    if not found:
-        return []
-    rows = rows[:found]
-    # Those of a part and track lie apart where tracks take turns: bring them together, keeping their order.
-    order = np.lexsort((rows[:, 1], rows[:, 0]))
-    rows = rows[order]
-    edges = np.flatnonzero(np.any(rows[1:, :2] != rows[:-1, :2], axis=1)) + 1
-    return [(int(r[0, 0]), int(r[0, 1]), parts[r[0, 0]].latents(int(r[0, 1]), r[:, 2])) for r in np.split(rows, edges)]
+    return rows[:found]
 
 
 def arrange(stream: TokenStream, layout: Layout, vocabulary: Vocabulary) -> TokenSequence:

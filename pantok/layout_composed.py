@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pantok.layout import COLUMNS, KINDS, Arranged, Columns, TokenSequence
+from pantok.layout import COLUMNS, KINDS, Arranged, Columns, Sequenced, TokenSequence
 from pantok.layout import write as write_plain
 
 if TYPE_CHECKING:
@@ -113,22 +113,25 @@ class Composed:
 
 
 def write(
-    parts: Sequence[Arranged | Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns
+    parts: Sequence[Sequenced | Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns
 ) -> list[tuple[int, int, np.ndarray]]:
-    """As `layout.write`, of episodes that may be composed, all of them by one vocabulary."""
-    found: list[tuple[int, int, np.ndarray]] = []
+    """As `layout.write`, of episodes that may be composed as they are read, all of them by one vocabulary."""
+    addressed = [part for part in parts if isinstance(part, Sequenced)]
+    if len(addressed) == len(parts):
+        return write_plain(addressed, places, numbers, columns)
+    plain = [k for k, part in enumerate(parts) if isinstance(part, Sequenced)]
+    written = write_plain(addressed, places[plain], numbers, columns) if plain else []
+    found = [(plain[k], track, values) for k, track, values in written]
     quick: list[int] = []
     for k, part in enumerate(parts):
-        if isinstance(part, Arranged):
-            found += [
-                (k, track, values) for _, track, values in write_plain([part], places[k : k + 1], numbers, columns)
-            ]
-        elif not part.has_latents:
+        if not isinstance(part, Composed):
+            continue
+        if not part.has_latents:
             quick.append(k)
         else:
             first, stop, at, row, document = places[k, 1:].tolist()
-            written = part.put(first, stop, at, numbers[row], document, columns)
-            found += [(k, part.tracks.index(name), values) for name, values in written.latents.items() if len(values)]
+            put = part.put(first, stop, at, numbers[row], document, columns)
+            found += [(k, part.tracks.index(name), values) for name, values in put.latents.items() if len(values)]
     if quick:
         _write_composed(
             [p for p in (parts[k] for k in quick) if isinstance(p, Composed)], places[quick], numbers, columns

@@ -36,9 +36,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pantok import loader_kernels as kernels
 from pantok.errors import OptionError
 from pantok.layout import COLUMNS, ROLES, Columns, Layout
-from pantok.layout import write as write_plain
 from pantok.layout_columns import Numbering
-from pantok.layout_composed import Composed, write
+from pantok.layout_composed import write
 from pantok.loader_given import Stores, batch_size_of, columns_of, common_vocabulary, of_torchdata, place_of, weighted
 from pantok.loader_memory import Memory
 from pantok.loader_source import Source
@@ -283,20 +282,19 @@ class StreamDataset(IterableDataset):
         stage = self._curriculum.stage(epoch)
         numbering = self._numberings[stage]
         parts, sources = self._parts(stage, epoch, windows)
-        episodes = [self._sources[source].arranged(episode, numbering) for source, episode in parts[:, 3:].tolist()]
-        kinds = tuple(dict.fromkeys([arranged.tracks for arranged in episodes]))
-        tracks, numbers, called = self._called(kinds)
+        if len(self._sources) == 1:
+            episodes = self._sources[0].arranged(parts[:, 4].tolist(), numbering)
+        else:
+            episodes = [self._sources[source].arranged([at], numbering)[0] for source, at in parts[:, 3:].tolist()]
+        names = [arranged.tracks for arranged in episodes]
+        tracks, numbers, called = self._called(tuple(dict.fromkeys(names)))
         places, bounds = np.empty((len(parts), 6), np.int64), np.empty(len(parts) + rows + 1, np.int32)
         places[:, 0] = [arranged.address for arranged in episodes]
-        places[:, 4] = [called[arranged.tracks] for arranged in episodes]
+        places[:, 4] = 0 if len(called) == 1 else [called[name] for name in names]
         bounds = bounds[: kernels.lay_out(parts, length, places, bounds)]
         taken = Columns.of(flat)
-        plain = [arranged for arranged in episodes if not isinstance(arranged, Composed)]
-        if len(plain) == len(episodes):
-            found = write_plain(plain, places, numbers, taken)
-        else:
-            found = write(episodes, places, numbers, taken)
-        if int((parts[:, 2] - parts[:, 1]).sum()) < rows * length:
+        found = write(episodes, places, numbers, taken)
+        if int(parts[:, 2].sum() - parts[:, 1].sum()) < size:
             ends = places[:, 3] + places[:, 2] - places[:, 1]
             for row_end in set(bounds.tolist()) - set(ends.tolist()) - {0}:
                 begin = int(bounds[np.searchsorted(bounds, row_end) - 1])
@@ -311,7 +309,7 @@ class StreamDataset(IterableDataset):
             "parts": torch.from_numpy(parts),
             "cu_seqlens": torch.from_numpy(bounds),
             "latents": {name: torch.from_numpy(np.concatenate(values)) for name, values in latents.items()},
-            "epoch": torch.tensor(epoch),
+            "epoch": torch.from_numpy(np.array(epoch)),
             "window": torch.from_numpy(np.array(windows, np.int64)),
             "source": torch.from_numpy(np.array(sources, np.int64)),
         }

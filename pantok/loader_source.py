@@ -17,8 +17,8 @@ import numpy as np
 from pantok.errors import StoreError
 from pantok.formats.store import Store
 from pantok.formats.store_columns import episode_columns, lengths
-from pantok.formats.store_composed import ComposedEpisodes
-from pantok.layout import Arranged
+from pantok.formats.store_laid import LaidEpisodes
+from pantok.layout import Sequenced
 from pantok.layout_columns import Numbering
 from pantok.layout_composed import Composed
 from pantok.layout_composed import arranged as opened
@@ -59,9 +59,9 @@ class Source:
                     path, f"has no episode in the split {wanted}", "give it a larger share, or name episodes yourself"
                 )
         self.episodes = names
-        self._open: OrderedDict[tuple[int, int], Arranged | Composed] = OrderedDict()
+        self._open: dict[int, OrderedDict[int, Sequenced | Composed]] = {}
         self._bytes = 0
-        self._kept: dict[int, ComposedEpisodes | None] = {}
+        self._kept: dict[int, LaidEpisodes] = {}
         self._lock = RLock()
 
     @property
@@ -73,7 +73,7 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open: each worker opens the store itself."""
         kept = {k: v for k, v in self.__dict__.items() if k != "_lock"}
-        return {**kept, "_store": None, "_open": OrderedDict(), "_bytes": 0, "_kept": {}}
+        return {**kept, "_store": None, "_open": {}, "_bytes": 0, "_kept": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=RLock())
@@ -81,38 +81,48 @@ class Source:
     def lengths(self, numbering: Numbering) -> np.ndarray:
         """int64 (E,): ids of each episode's sequence."""
         numbering = numbering.of_codes(self.own)
-        return lengths(self.store, self.episodes, numbering, self._composed(numbering))
+        return lengths(self.store, self.episodes, numbering, self._laid(numbering))
 
-    def _composed(self, numbering: Numbering) -> ComposedEpisodes | None:
-        """Where its composed episodes are kept; numbering: of the store's codes."""
+    def _laid(self, numbering: Numbering) -> LaidEpisodes:
+        """Where its laid out episodes are kept; numbering: of the store's codes."""
         if id(numbering) not in self._kept:
-            self._kept[id(numbering)] = ComposedEpisodes.of(self.store, numbering, self._io)
+            self._kept[id(numbering)] = LaidEpisodes(self.store, numbering, self._io)
         return self._kept[id(numbering)]
 
-    def arranged(self, episode: int, numbering: Numbering) -> Arranged | Composed:
-        """An episode, by its place in `episodes`."""
+    def arranged(self, episodes: Sequence[int], numbering: Numbering) -> list[Sequenced | Composed]:
+        """Episodes, by their places in `episodes`."""
         numbering = numbering.of_codes(self.own)
-        key = (id(numbering), episode)
-        found = self._open.get(key)
-        if found is not None and self._bytes < _OPEN_BYTES // 2:
+        opened = self._open.setdefault(id(numbering), OrderedDict())
+        found = [one for episode in episodes if (one := opened.get(episode)) is not None]
+        if len(found) == len(episodes) and self._bytes < _OPEN_BYTES // 2:
             return found  # there is room: no need to know which was wanted last
         with self._lock:
-            found = self._open.get(key)
-            if found is not None:
-                self._open.move_to_end(key)
-                return found
-            found = self._open[key] = self._opened(episode, numbering)
-            self._bytes += found.nbytes
-            while len(self._open) > 1 and (self._bytes > _OPEN_BYTES or len(self._open) > _OPEN_EPISODES):
-                self._bytes -= self._open.popitem(last=False)[1].nbytes
-            return found
+            found = []
+            for episode in episodes:
+                one = opened.get(episode)
+                if one is not None:
+                    opened.move_to_end(episode)
+                else:
+                    one = opened[episode] = self._opened(episode, numbering)
+                    self._bytes += one.nbytes
+                    self._close_some(opened)
+                found.append(one)
+        return found
 
-    def _opened(self, episode: int, numbering: Numbering) -> Arranged | Composed:
+    def _close_some(self, wanted: OrderedDict[int, Sequenced | Composed]) -> None:
+        """Until there is room: first those of other layouts (a curriculum has left them), then what was wanted longest
+        ago. What a batch is made of stays alive until it is."""
+        while self._bytes > _OPEN_BYTES or sum(map(len, self._open.values())) > _OPEN_EPISODES:
+            full = next((opened for opened in self._open.values() if opened is not wanted and opened), wanted)
+            if full is wanted and len(wanted) == 1:
+                return
+            self._bytes -= full.popitem(last=False)[1].nbytes
+
+    def _opened(self, episode: int, numbering: Numbering) -> Sequenced | Composed:
         name = self.episodes[episode]
-        kept = self._composed(numbering)
-        ready = None if kept is None else kept.arranged(name)
-        if ready is not None:
-            return ready
+        laid = self._laid(numbering).episode(name)
+        if laid is not None:
+            return laid
         columns = episode_columns(self.store, name, numbering)
         info = self.store.episodes[name]
         place = info.segment, info.row

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pantok import layout_composed, layout_recomposed
+from pantok import layout_composed
 from pantok.evolve.compose import ComposeConfig, Corpus, learn
 from pantok.evolve.compositions import Compositions, with_compositions
 from pantok.evolve.objective import Passage
-from pantok.formats import store_composed
+from pantok.formats import store_laid
 from pantok.formats.sequences import read_sequences
 from pantok.formats.store import Store
 from pantok.formats.store_columns import episode_columns
 from pantok.formats.vocab import load_vocabulary, save_vocabulary
-from pantok.layout import COLUMNS, Arranged, Layout, arrange
+from pantok.layout import COLUMNS, Layout, arrange
 from pantok.layout_columns import Numbering
 from pantok.loader import StreamDataset
 from pantok.vocabulary import Vocabulary
@@ -59,27 +58,6 @@ def test_any_part_is_a_part_of_the_whole_and_expands_to_what_was_stored(
             }
 
 
-@pytest.mark.parametrize("layout", [Layout(), Layout(latents=True, marks="needed"), Layout(marks="none")])
-def test_columns_of_composed_ids_say_what_composing_the_sequence_does(
-    store: Path, composed: Vocabulary, monkeypatch: pytest.MonkeyPatch, layout: Layout
-) -> None:
-    monkeypatch.setattr(layout_recomposed, "_AT_ONCE", 100)
-    here, opened = Store.open(store, composed), Compositions.of(composed)
-    numbering = Numbering(layout, composed)
-    again = layout_recomposed.Recomposed(numbering)
-    for name in here.episodes:
-        plain = Arranged(episode_columns(here, name, numbering), layout, composed, numbering)
-        episode = Arranged(layout_recomposed.recompose(plain, again), layout, composed, again)
-        expected = opened.sequence(plain.cut())  # merge after merge
-        assert len(episode) == len(expected) < len(plain)
-        for start, stop in ((0, len(episode)), (7, len(episode) // 2)):
-            part, whole = episode.cut(start, stop), expected.cut(start, stop)
-            for field in ("ids", "kind", "level", "track", "time_ns", "role"):
-                np.testing.assert_array_equal(getattr(part, field), getattr(whole, field), field)
-            for track, values in whole.latents.items():
-                np.testing.assert_array_equal(part.latents.get(track, values[:0]), values)
-
-
 def test_many_ids_in_a_row_are_composed_as_merge_after_merge() -> None:
     rng = np.random.default_rng(3)
     for length in (1, 2, 40, 400, 4000):
@@ -90,47 +68,11 @@ def test_many_ids_in_a_row_are_composed_as_merge_after_merge() -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-def batches(store: Path, vocabulary: Vocabulary, **options: object) -> list[np.ndarray]:
-    data = StreamDataset(store, length=64, batch_size=3, epochs=1, vocabulary=vocabulary, **options)
-    return [batch[name].numpy() for batch in data for name in ("ids", "level", "time_ns", "role", "document")]
-
-
-def test_packs_in_the_cache_are_read_as_what_they_were_made_of(
-    store: Path, composed: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = tmp_path / "s.zarr"
-    shutil.copytree(store, here)
-    with monkeypatch.context() as without:
-        without.setattr(store_composed, "can_recompose", lambda numbering: False)
-        expected = batches(here, composed)
-    assert not list(here.glob(".cache/composed-*/*")), "nothing is written where nothing is kept"
-    monkeypatch.setattr(store_composed, "_WORTH_KEEPING", 1)
-    monkeypatch.setattr(store_composed, "_PACK", 1)  # a pack an episode
-    made = batches(here, composed)
-    packs = sorted(here.glob(".cache/composed-*/*"))
-    assert len(packs) == len(Store.open(here).episodes) and all(p.suffix == ".pack" for p in packs)
-    bytes_of = [p.read_bytes() for p in packs]
-    with monkeypatch.context() as later:
-        later.setattr(store_composed, "recompose", None)  # no episode is composed again
-        read = [batches(here, composed, io=io) for io in ("mmap", "pread")]
-    packs[0].write_bytes(bytes_of[0][:-20])  # a pack that is none is made again
-    packs[1].unlink()
-    again = batches(here, composed)
-    assert [p.read_bytes() for p in packs] == bytes_of
-    monkeypatch.setattr(store_composed._Stage, "close", lambda self: False)  # a disk that is full
-    for pack in packs:
-        pack.unlink()
-    unwritten = batches(here, composed)
-    for found in (made, *read, again, unwritten):
-        assert len(found) == len(expected)
-        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
 @pytest.mark.parametrize("latents", [False, True])
 def test_a_column_says_the_same_whatever_others_are_wanted(
     store: Path, composed: Vocabulary, monkeypatch: pytest.MonkeyPatch, latents: bool
 ) -> None:
-    monkeypatch.setattr(store_composed, "can_recompose", lambda numbering: False)
+    monkeypatch.setattr(store_laid.LaidEpisodes, "keeps", False)
     options = {"length": 64, "epochs": 1, "vocabulary": composed}
     whole = list(StreamDataset(store, Layout(latents=latents), **options))
     for names in (*([name] for name in COLUMNS), ["role", "document"]):

@@ -315,21 +315,14 @@ def compose(
 
 
 @njit(cache=True, nogil=True)
-def into_columns(
-    at: int, is_last: bool, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, track: np.ndarray,
-    time_ns: np.ndarray, keys: np.ndarray, ranks: np.ndarray, named: np.ndarray, base: int, bits: np.ndarray,
-    may: np.ndarray, digit: int, across: int, control: int, latent: int, units: np.ndarray, unit: int,
-    first: np.ndarray, low: np.ndarray, places: np.ndarray, depths: np.ndarray, counts: np.ndarray, out: np.ndarray,
-    bounds: np.ndarray,
+def compose_block(
+    is_last: bool, ids: np.ndarray, kind: np.ndarray, level: np.ndarray, track: np.ndarray, time_ns: np.ndarray,
+    keys: np.ndarray, ranks: np.ndarray, named: np.ndarray, base: int, bits: np.ndarray, may: np.ndarray, digit: int,
+    across: int, composed: np.ndarray, starts: np.ndarray,
 ) -> tuple[int, int]:  # fmt: skip
-    """A block of an episode's ids, from its place `at` on, composed and sorted into columns; see `layout_recomposed`.
-
-    units (U, 5): of the episode; unit: the one that the block begins in, or one before it. first (T + 1,): number of
-    each track's first column. low (C,): what is taken off the ids of a column. places (T + 1,), depths (T,): where the
-    counts of a track begin in `counts`, which go up, and how many a tick has. out (N,) is filled with the ids of the
-    first column, then those of the second; bounds (C + 1,): where each begins. Returns how many ids of the block were
-    taken, all of them if it is the last (else to the last place that nothing reaches over), and the unit there.
-    """
+    """A block of an episode's ids composed: `composed` and `starts`, int64 (N,), are filled with the ids and where each
+    began. Returns how many ids of the block were taken, all of them if it is the last (else to the last place that
+    nothing reaches over), and how many they came to be."""
     n = len(ids)
     joins = np.empty(n, np.bool_)
     _join(n, kind, level, track, time_ns, may, digit, across, joins)
@@ -337,62 +330,5 @@ def into_columns(
     taken = n
     while taken > 0 and joins[taken - 1]:
         taken -= 1
-    longest, run = 1, 0
-    for i in range(taken):
-        run = run + 1 if joins[i] else 1
-        longest = max(longest, run + 1)
-    some, begin = np.empty(longest, np.int64), np.empty(longest, np.int32)
-    rank, heap = np.empty(longest, np.int32), np.empty(3 * longest, np.int64)
-    after, before = np.empty(longest, np.int32), np.empty(longest, np.int32)
-    composed = np.empty(taken, np.int64)
-    pieces = np.empty((taken, 2), np.int32)  # first of some composed ids of one column, and the column
-    bounds[:] = 0
-    made = here = many = 0
-    shift = np.uint64(64 - 6 - _log2(len(bits)))
-    while here < taken:
-        stop = here + 1
-        while joins[stop - 1]:
-            stop += 1
-        while unit + 1 < len(units) and units[unit + 1, 3] <= at + here:
-            unit += 1
-        if kind[here] == control or kind[here] == latent:
-            here = stop
-            continue
-        p = units[unit, 0]
-        row = places[p] + units[unit, 1] * depths[p]
-        of, began = np.int64(-1), made
-        while here < stop:
-            # From here to where nothing reaches over.
-            end = here + 1
-            while end < stop and _may_meet(ids, end, base, bits, shift):
-                end += 1
-            size = end - here
-            if size == 1:
-                some[0], begin[0] = ids[here], 0
-            elif size <= _FEW:
-                size = _compose_few(ids, here, size, keys, ranks, named, base, some, begin, rank)
-            else:
-                size = _compose(ids, here, size, keys, ranks, named, base, some, begin, rank, heap, after, before)
-            for k in range(size):
-                if level[here + begin[k]] != of:
-                    if made > began:
-                        counts[row + of] += np.uint32(made - began)
-                        bounds[first[p] + of + 1] += made - began
-                    of, began = np.int64(level[here + begin[k]]), made
-                    pieces[many, 0], pieces[many, 1] = made, first[p] + of
-                    many += 1
-                composed[made] = some[k]
-                made += 1
-            here = end
-        counts[row + of] += np.uint32(made - began)
-        bounds[first[p] + of + 1] += made - began
-    for c in range(1, len(bounds)):
-        bounds[c] += bounds[c - 1]
-    to = bounds.copy()
-    for m in range(many):
-        begun, c = pieces[m]
-        size = (np.int64(pieces[m + 1, 0]) if m + 1 < many else made) - begun
-        for k in range(size):
-            out[to[c] + k] = composed[begun + k] - low[c]
-        to[c] += size
-    return taken, unit
+    made = starts_of(ids[:taken], joins[:taken], keys, ranks, named, base, bits, composed, starts)
+    return taken, made
