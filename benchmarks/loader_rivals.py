@@ -6,10 +6,10 @@ Rivals that are not installed are left out; they belong into an environment of t
 webdataset, mosaicml-streaming, litdata, datasets, zarrs. One process, one thread, files in the page cache. Two tables:
 
 - ids, kinds, levels and instants of each window, as numpy arrays or tensors; shuffled, but for `in order`. Rivals have
-  what `pantok export` writes (litdata its own writer), ids of four bytes, 14 bytes an id; the loader makes the same
-  four from codes, ids of eight bytes, 18 together. Below it the loader with all of its columns, 25 bytes an id. Rivals
-  give window after window, as views of their files where they can; the loader gives batches of 64, and so does
-  `litdata, batches of 64` (torch's default_collate).
+  what `pantok export` writes (litdata its own writer), ids of four bytes, 14 bytes an id; the loader gives the same
+  four, ids of eight bytes, 18 together: of a copy of the store after `pantok store arrange`, and `from codes` without.
+  Below it the loader with all of its columns, 25 bytes an id. Rivals give window after window, as views of their files
+  where they can; the loader gives batches of 64, and so does `litdata, batches of 64` (torch's default_collate).
 - ids alone, as random windows of a plain Zarr v3 array (uint32, uncompressed, in shards) read by zarr-python and by
   zarrs: in chunks of 1 MiB, and in chunks that are a window each and begin where it does, which is the best that a
   chunked array can be for this and fits no other length.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -156,6 +157,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        laid = folder / "laid.zarr"
+        shutil.copytree(args.store, laid, ignore=shutil.ignore_patterns(".cache"))
+        subprocess.run([sys.executable, "-m", "pantok", "store", "arrange", str(laid), "-q"], check=True)
 
         def exported(form: str) -> Path:
             out = folder / form
@@ -171,8 +175,10 @@ def main() -> None:
         table(
             "four columns",
             {
-                "pantok.loader": lambda: ours(args.store, args.length, COLUMNS),
-                "pantok.loader, all columns": lambda: ours(args.store, args.length, None),
+                "pantok.loader": lambda: ours(laid, args.length, COLUMNS),
+                "pantok.loader, all columns": lambda: ours(laid, args.length, None),
+                "pantok.loader, from codes": lambda: ours(args.store, args.length, COLUMNS),
+                "pantok.loader, from codes, all columns": lambda: ours(args.store, args.length, None),
                 "litdata": lambda: lit(folder / "lit", args.store, args.length, 1),
                 "litdata, batches of 64": lambda: lit(folder / "lit", args.store, args.length, 64),
                 "datasets (Arrow), in order": lambda: arrow(exported("parquet"), False),
@@ -185,7 +191,8 @@ def main() -> None:
         table(
             "ids alone",
             {
-                "pantok.loader": lambda: ours(args.store, args.length, ("ids",)),
+                "pantok.loader": lambda: ours(laid, args.length, ("ids",)),
+                "pantok.loader, from codes": lambda: ours(args.store, args.length, ("ids",)),
                 "zarrs, a chunk a window": of_zarr(args.length, rust),
                 "zarrs, chunks of 1 MiB": of_zarr(1 << 18, rust),
                 "zarr-python, a chunk a window": of_zarr(args.length, python),
