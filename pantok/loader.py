@@ -4,7 +4,8 @@ What is unusual: there is no state but a number. Which episodes follow which, wh
 order the windows come and which store each is drawn from is computed from seed and epoch; window i of an epoch is the
 same for any number of ranks and workers, so a job resumes from `state_dict()` (a few numbers) with other ones and sees
 every window exactly once. And ids are made where they are needed: compiled loops take codes from the mapped store
-through the table of ids straight into the rows of a batch.
+through the table of ids straight into the rows of a batch; or they were laid out before (`pantok store arrange`), and
+are copied.
 
     from pantok.loader import StreamDataset
     data = StreamDataset("home.zarr", layout="default", length=4096, batch_size=8)
