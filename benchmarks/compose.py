@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from pantok.evolve.compose import ComposeConfig, Corpus, compose, learn
-from pantok.evolve.compositions import Compositions, with_compositions, with_last
+from pantok.evolve.compositions import Compositions, with_compositions, with_more
+from pantok.evolve.makeup import Makeup
 from pantok.evolve.objective import Passage, cost
 from pantok.evolve.predictor import NGram
 from pantok.formats.sequences import read_sequences
@@ -68,15 +69,14 @@ def speed(count: int) -> None:
     merges.expand(composed.passage.ids)
     timed("expand", began)
     began = time.process_time()
-    classes = (np.arange(1024) // 64).astype(np.int32)
-    model = NGram(1024, classes).count(ids, group)
+    makeup = Makeup((np.arange(1024) // 64).astype(np.int32))
+    model = NGram(1024, makeup).count(ids, group)
     timed("count the n-gram", began)
     began = time.process_time()
     model.bits(ids, group)
     timed("bits under it", began)
     began = time.process_time()
-    size = 1024 + len(merges)
-    cost(composed.passage, composed.passage, size, classes=with_last(classes, merges))
+    cost(composed.passage, composed.passage, 1024 + len(merges), makeup=with_more(makeup, merges))
     timed("judge the composed ids", began)
 
 

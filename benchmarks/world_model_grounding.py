@@ -17,7 +17,7 @@ import time
 import numpy as np
 import torch
 
-from pantok.evolve.compositions import classes_of
+from pantok.evolve.compositions import makeup_of
 from pantok.evolve.predictor import NGram
 from pantok.formats.store import Store
 from pantok.layout import Layout, arrange
@@ -70,7 +70,7 @@ def main() -> None:
     print(f"space and ridge {time.process_time() - began:.0f} s of CPU; penalties {ridge.penalties}, ", end="")
     print(f"of motion {moving.gains}")
     seconds = xz = trigram = 0.0
-    known = NGram(vocabulary.size, classes_of(vocabulary))
+    known = NGram(vocabulary.size, makeup_of(vocabulary))
     for i in parts[0]:
         known.count(arrange(store.read(i), layout, vocabulary).ids)
     for i in parts[2]:

@@ -100,7 +100,7 @@ def _baselines(
     import numpy as np
 
     from pantok.errors import PantokError
-    from pantok.evolve.compositions import classes_of
+    from pantok.evolve.compositions import makeup_of
     from pantok.formats.store import Store
     from pantok.loader import StreamDataset
     from pantok.world_model.beside import counted, ngram_bits, xz_rate
@@ -121,7 +121,7 @@ def _baselines(
         return baselines
     total = len(train.windows)
     read = (train.batch(0, list(range(k, min(k + 32, total)))) for k in range(0, total, 32))
-    ngram = counted(read, vocabulary.size, classes_of(vocabulary))
+    ngram = counted(read, vocabulary.size, makeup_of(vocabulary))
     elements = np.array([e for e, _ in found.windows])
     spent = resampled(ngram_bits(ngram, batches), elements, rate)
     return {

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pantok.errors import OptionError, VocabularyError
 from pantok.evolve import compose_kernels, lineage
 from pantok.evolve.compose import ComposeConfig, Corpus, compose, learn
-from pantok.evolve.compositions import Compositions, joins_of, with_compositions, with_last
+from pantok.evolve.compositions import Compositions, joins_of, with_compositions, with_more
+from pantok.evolve.makeup import Makeup
 from pantok.evolve.merge import join, with_text
 from pantok.evolve.objective import Passage
 from pantok.layout import KINDS, TokenSequence
@@ -176,7 +177,7 @@ def test_the_bits_of_compositions_are_those_of_a_code() -> None:
         total = 0.0
         for pair in np.ndindex(6 + told, 6 + told):
             made = Compositions(named, np.concatenate([parts[:told], [pair]]))
-            bits = made.description_bits(with_last(classes, made))
+            bits = made.description_bits(with_more(Makeup(classes), made).classes)
             total += 2.0 ** (bits[told] - bits[told + 1])
         assert len(bits) == told + 2 and total == pytest.approx(1)
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pantok.commands.vocab_score import score as score_command
 from pantok.evolve import codebooks
 from pantok.evolve.compose import Corpus
-from pantok.evolve.compositions import Compositions, classes_of, with_compositions
+from pantok.evolve.compositions import Compositions, makeup_of, with_compositions
 from pantok.evolve.objective import held_out
 from pantok.evolve.predictor import NGram
 from pantok.evolve.score import description_bits, score
@@ -33,7 +33,7 @@ def test_a_score_is_the_ngrams_bits_on_what_is_held_out(store: Path) -> None:
     corpus = Corpus.of(given, "level")
     held = held_out(len(corpus.passage.seconds))[corpus.passage.group]
     ids, group = corpus.passage.ids, corpus.passage.group
-    bits = NGram(own.size, classes_of(own)).count(ids[~held], group[~held]).bits(ids[held], group[held])
+    bits = NGram(own.size, makeup_of(own)).count(ids[~held], group[~held]).bits(ids[held], group[held])
     seconds = found.cost.seconds.sum()
     assert found.cost.id_bits_per_second == pytest.approx(bits.sum() / seconds)
     assert found.cost.ids_per_second == pytest.approx(held.sum() / seconds)
@@ -55,7 +55,9 @@ def test_a_score_counts_compositions_as_the_ids_that_they_are(store: Path) -> No
     fewer = sum(len(s) - len(here.sequence(s)) for s, _ in given)
     found = score(new, given)
     assert found.uncomposed_ids - found.ids == fewer
-    assert description_bits(new) == pytest.approx(description_bits(own) + pair.description_bits(classes_of(new))[1])
+    assert description_bits(new) == pytest.approx(
+        description_bits(own) + pair.description_bits(makeup_of(new).classes)[1]
+    )
 
 
 def test_compose_and_score_on_the_command_line(store: Path, tmp_path: Path, pantok) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from pantok.errors import InputError, OptionError
-from pantok.evolve.compositions import ACROSS, Compositions, classes_of, joins_of, with_last
+from pantok.evolve.compositions import ACROSS, Compositions, joins_of, makeup_of, with_more
+from pantok.evolve.makeup import Makeup
 from pantok.evolve.objective import LEAST_GROUPS, Cost, Passage, cost, held_out
 from pantok.layout import TokenSequence
 from pantok.tokenizers.base import Report, silent
@@ -183,7 +184,7 @@ def compose(
     del corpus
     report("learning", 0.2)
     learned = learn(parts[0], vocabulary.size, config)
-    tried = _Tried(parts, learned, classes_of(vocabulary), config.serves)
+    tried = _Tried(parts, learned, makeup_of(vocabulary), config.serves)
     report("judging", 0.4)
     total, steps = len(learned), 0
 
@@ -228,12 +229,11 @@ class _Tried:
     """Costs by number of merges. Merges are applied on top of the largest smaller number that is known."""
 
     def __init__(
-        self, parts: Sequence[Corpus], learned: Compositions, classes: np.ndarray, serves: float | None
+        self, parts: Sequence[Corpus], learned: Compositions, makeup: Makeup, serves: float | None
     ) -> None:  # fmt: skip
-        """classes: int32 (ids of the vocabulary,), see `NGram`. serves: see `ComposeConfig`."""
-        self._learned, self._size, self._serves = learned, len(classes), serves
-        self._classes = with_last(classes, learned)
-        self._dictionary = learned.description_bits(self._classes)
+        """makeup: of the ids of the vocabulary. serves: see `ComposeConfig`."""
+        self._learned, self._makeup, self._serves = learned, makeup, serves
+        self._dictionary = learned.description_bits(with_more(makeup, learned).classes)
         self._parts = {0: list(parts)}
         self._costs: dict[int, Cost] = {}
 
@@ -245,8 +245,8 @@ class _Tried:
                 with ThreadPoolExecutor(2) as pool:
                     self._parts[merges] = list(pool.map(lambda c: c.composed(some, base), self._parts[base]))
             train, held = (c.passage for c in self._parts[merges])
-            size = self._size + merges
+            makeup = with_more(self._makeup, self._learned.first(merges))
             dictionary = float(self._dictionary[merges])
-            found = cost(train, held, size, classes=self._classes[:size], dictionary_bits=dictionary)
+            found = cost(train, held, len(makeup), makeup=makeup, dictionary_bits=dictionary)
             self._costs[merges] = found if self._serves is None else replace(found, served_seconds=self._serves)
         return self._costs[merges]

@@ -15,13 +15,13 @@ from numba import njit
 LEVEL, UNIT, TRACK = range(3)
 _LONG = 96
 _FEW = 12
-_NONE = 2**31 - 1
+NONE = 2**31 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _rank(keys: np.ndarray, ranks: np.ndarray, key: int) -> int:
-    """The merge of a pair, or _NONE."""
+def rank_of(keys: np.ndarray, ranks: np.ndarray, key: int) -> int:
+    """The merge of a pair, or NONE."""
     mask = len(keys) - 1
     word = np.uint64(key) * _GOLDEN
     at = int(np.int64((word ^ (word >> np.uint64(32))) & np.uint64(mask)))
@@ -29,7 +29,7 @@ def _rank(keys: np.ndarray, ranks: np.ndarray, key: int) -> int:
         if keys[at] == key:
             return int(ranks[at])
         at = (at + 1) & mask
-    return _NONE
+    return NONE
 
 
 @njit(cache=True, nogil=True)
@@ -99,15 +99,15 @@ def _compose(
     size = 0
     is_long = n > _LONG
     for i in range(n - 1):
-        rank[i] = _rank(keys, ranks, ids[first + i] * base + ids[first + i + 1])
-        if rank[i] != _NONE:
+        rank[i] = rank_of(keys, ranks, ids[first + i] * base + ids[first + i + 1])
+        if rank[i] != NONE:
             heap[size] = (np.int64(rank[i]) << 32) | i
             size += 1
     for i in range(n):
         out[i], begin[i] = ids[first + i], i
     if not size:
         return n
-    rank[n - 1] = _NONE
+    rank[n - 1] = NONE
     for i in range(n):
         after[i], before[i] = i + 1, i - 1
     if is_long:
@@ -130,17 +130,17 @@ def _compose(
         if rank[at] != best:
             continue
         other = np.int64(after[at])
-        out[at], rank[other], begin[other] = named[best], _NONE, -1
+        out[at], rank[other], begin[other] = named[best], NONE, -1
         after[at] = after[other]
-        rank[at] = _NONE
+        rank[at] = NONE
         if after[at] < n:
             before[after[at]] = at
-            rank[at] = _rank(keys, ranks, out[at] * base + out[after[at]])
+            rank[at] = rank_of(keys, ranks, out[at] * base + out[after[at]])
         left = np.int64(before[at])
         if left >= 0:
-            rank[left] = _rank(keys, ranks, out[left] * base + out[at])
+            rank[left] = rank_of(keys, ranks, out[left] * base + out[at])
         for place in (left, np.int64(at)):
-            if place >= 0 and rank[place] != _NONE:
+            if place >= 0 and rank[place] != NONE:
                 entry = (np.int64(rank[place]) << 32) | place
                 if is_long:
                     size = _push(heap, size, entry)
@@ -161,23 +161,23 @@ def _compose_few(
     out: np.ndarray, begin: np.ndarray, rank: np.ndarray,
 ) -> int:  # fmt: skip
     """As `_compose`, of a few ids: nothing is linked, what stands behind a merge moves up."""
-    least, at = _NONE, 0
+    least, at = NONE, 0
     for i in range(n - 1):
-        rank[i] = _rank(keys, ranks, ids[first + i] * base + ids[first + i + 1])
+        rank[i] = rank_of(keys, ranks, ids[first + i] * base + ids[first + i + 1])
         if rank[i] < least:
             least, at = rank[i], i
     for i in range(n):
         out[i], begin[i] = ids[first + i], i
-    rank[n - 1] = _NONE
-    while least != _NONE:
+    rank[n - 1] = NONE
+    while least != NONE:
         out[at] = named[least]
         n -= 1
         for i in range(at + 1, n):
             out[i], begin[i], rank[i] = out[i + 1], begin[i + 1], rank[i + 1]
-        rank[at] = _rank(keys, ranks, out[at] * base + out[at + 1]) if at + 1 < n else _NONE
+        rank[at] = rank_of(keys, ranks, out[at] * base + out[at + 1]) if at + 1 < n else NONE
         if at > 0:
-            rank[at - 1] = _rank(keys, ranks, out[at - 1] * base + out[at])
-        least = _NONE
+            rank[at - 1] = rank_of(keys, ranks, out[at - 1] * base + out[at])
+        least = NONE
         for i in range(n - 1):
             if rank[i] < least:
                 least, at = rank[i], i

@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from pantok.errors import TokenError
+from pantok.evolve.makeup import Makeup
 from pantok.layout import KINDS, TokenSequence
 from pantok.vocabulary import Level, TokenizerState, Vocabulary
 
@@ -140,7 +141,7 @@ class Compositions:
     def description_bits(self, classes: np.ndarray) -> np.ndarray:
         """float64 (M + 1,): bits that it takes to write the first 0 .. M of them down.
 
-        classes: int32 (ids,), see `classes_of`, these compositions among them. Of each pair are told the class of its
+        classes: int32 (ids,), see `makeup_of`, these compositions among them. Of each pair are told the class of its
         first part, by the first parts before it, that of its second, by those that followed the same class, and which
         id of its class each is, all that are there by then being alike.
         """
@@ -203,22 +204,26 @@ def joins_of(sequence: TokenSequence, across: str) -> np.ndarray:
     return joins
 
 
-def classes_of(vocabulary: Vocabulary) -> np.ndarray:
-    """int32 (size,): of each id a number for the level that it is of, of a composition for that of its last part."""
+def makeup_of(vocabulary: Vocabulary) -> Makeup:
+    """What a predictor knows of its ids: of each a number for the level that it is of, of a composition for that of its
+    last part; and what compositions are made of."""
     classes = np.zeros(vocabulary.size, np.int32)
     numbers: dict[tuple[str, str, int], int] = {}
     for e in vocabulary.extents:
         classes[e.start : e.stop] = numbers.setdefault((e.kind, e.modality, e.level), len(numbers))
-    made = Compositions.of(vocabulary)
-    return with_last(classes, made) if len(made) else classes
+    return with_more(Makeup(classes), Compositions.of(vocabulary))
 
 
-def with_last(classes: np.ndarray, more: Compositions) -> np.ndarray:
-    """`classes` with those of compositions, each that of its last part, in their places; longer where they are new."""
-    out = np.concatenate([classes, np.zeros(max(int(more.named.max(initial=-1)) + 1 - len(classes), 0), np.int32)])
+def with_more(makeup: Makeup, more: Compositions) -> Makeup:
+    """With more compositions, each of the class of its last part, in their places; longer where they are new."""
+    if not len(more):
+        return makeup
+    room = max(int(more.named.max()) + 1 - len(makeup), 0)
+    classes = np.concatenate([makeup.classes, np.zeros(room, np.int32)])
     for name, last in zip(more.named.tolist(), more.parts[:, 1].tolist(), strict=True):
-        out[name] = out[last]
-    return out
+        classes[name] = classes[last]
+    named = np.concatenate([makeup.named, more.named.astype(np.int64)])
+    return Makeup(classes, named, np.concatenate([makeup.parts, more.parts.astype(np.int64)]))
 
 
 def with_compositions(vocabulary: Vocabulary, more: Compositions) -> Vocabulary:

@@ -16,6 +16,7 @@ import numpy as np
 from pantok import tokenizers
 from pantok.errors import InputError
 from pantok.evolve import codebooks
+from pantok.evolve.makeup import Makeup
 from pantok.evolve.objective import Cost, Passage, codebook_bits, cost, digit_bits, held_out
 from pantok.experience import NS, Clock, Track
 from pantok.vocabulary import BASIS, LIFE, TokenizerState
@@ -141,7 +142,7 @@ def _judged(state: TokenizerState, told: Told, dictionary: float, serves: float)
     passage = Passage(told.ids, told.group, told.seconds)
     size = sum(lv.cardinality for lv in state.levels)
     levels = np.repeat(np.arange(len(state.levels)), [lv.cardinality for lv in state.levels])
-    ids = cost(passage.taken(~held), passage.taken(held), size, classes=levels)
+    ids = cost(passage.taken(~held), passage.taken(held), size, makeup=Makeup(levels))
     digits = told.digits[held]
     whole = replace(ids, bits=ids.bits + digits, dictionary_bits=dictionary, served_seconds=serves)
     return Judged(

@@ -21,6 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from pantok.errors import InputError
+from pantok.evolve.makeup import Makeup
 from pantok.evolve.predictor import NGram
 
 EVERY = 4
@@ -119,25 +120,25 @@ def _scatter(amounts: np.ndarray, seconds: np.ndarray) -> float:
 
 
 def cost(
-    train: Passage, held: Passage, size: int, *, classes: np.ndarray | None = None, dictionary_bits: float = 0.0,
+    train: Passage, held: Passage, size: int, *, makeup: Makeup | None = None, dictionary_bits: float = 0.0,
     more_bits: np.ndarray | None = None,
 ) -> Cost:  # fmt: skip
     """J of ids below `size`: the predictor counts `train` and is asked about `held`.
 
-    classes: int32 (size,), see `NGram`. more_bits: float64 (G,), what else the held-out groups cost, such as
+    makeup: of the ids, see `NGram`. more_bits: float64 (G,), what else the held-out groups cost, such as
     `digit_bits`.
     """
     return cost_and_bits(
-        train, held, size, classes=classes, dictionary_bits=dictionary_bits, more_bits=more_bits
+        train, held, size, makeup=makeup, dictionary_bits=dictionary_bits, more_bits=more_bits
     )[0]  # fmt: skip
 
 
 def cost_and_bits(
-    train: Passage, held: Passage, size: int, *, classes: np.ndarray | None = None, dictionary_bits: float = 0.0,
+    train: Passage, held: Passage, size: int, *, makeup: Makeup | None = None, dictionary_bits: float = 0.0,
     more_bits: np.ndarray | None = None,
 ) -> tuple[Cost, np.ndarray]:  # fmt: skip
     """As `cost`, and float64 (N,) the bits of each held-out id."""
-    each = NGram(size, classes).count(train.ids, train.group).bits(held.ids, held.group)
+    each = NGram(size, makeup).count(train.ids, train.group).bits(held.ids, held.group)
     groups = len(held.seconds)
     bits = np.bincount(held.group, each, groups)
     found = Cost(

@@ -16,6 +16,10 @@ of. After a context that was never met, what is left to say is then which code o
 of all ids. That is 10 to 18% of all bits on real stores, and it is what judges compositions rightly: a pair of codes
 that say nothing of each other costs what both do, where without classes it loses its context and pays for that.
 
+Between the class and the id before stands what the compositions say, if they are given: what the id before would have
+been joined with cannot follow it (`makeup`), and what it would have had of probability goes to all others alike. An
+id of a vocabulary without compositions costs what it costs without that.
+
     >>> bits = NGram(4).count(np.array([0, 1, 0, 1, 0, 1])).bits(np.array([0, 1, 0, 3]))
     >>> [round(float(b), 2) for b in bits]
     [0.35, 0.03, 0.02, 10.3]
@@ -32,17 +36,19 @@ from __future__ import annotations
 import numpy as np
 
 from pantok.errors import OptionError
+from pantok.evolve.makeup import Makeup
 
 _START = 1 << 12
 
 
 class NGram:
     """Counts of ids 0 .. size - 1 and of what follows one and two of them. A context never reaches over the begin of a
-    document. Memory: 32 to 96 bytes for each different bigram and trigram, and 24 for each id of the vocabulary.
+    document. Memory: 32 to 96 bytes for each different bigram and trigram, and 24 for each id of the vocabulary, 110
+    where it has compositions.
     """
 
-    def __init__(self, size: int, classes: np.ndarray | None = None) -> None:
-        """classes: integers (size,), the class of each id, 0 and up; None for no context of that kind.
+    def __init__(self, size: int, makeup: Makeup | None = None) -> None:
+        """makeup: of what classes the ids are and what they are composed of; None where nothing is known of them.
 
         Raises OptionError for a vocabulary of no ids, or of more than 2^31.
         """
@@ -50,10 +56,14 @@ class NGram:
             raise OptionError("predictor", f"cannot predict {size} ids", "1 to 2^31 - 1")
         from pantok.evolve import predictor_kernels as kernels  # numba takes a third of a second to import
 
+        assert makeup is None or len(makeup) == size, (len(makeup), size)
         self.size = size
-        self._classes = np.zeros(0, np.int32) if classes is None else np.ascontiguousarray(classes, np.int32)
-        assert classes is None or self._classes.shape == (size,), (self._classes.shape, size)
-        self._openings = np.zeros((2 + int(self._classes.max(initial=-1)), 2), np.int64)
+        makeup = makeup or Makeup(np.zeros(0, np.int32))
+        self._classes, self._tree = np.ascontiguousarray(makeup.classes, np.int32), makeup.tree
+        kinds = 1 + int(self._classes.max(initial=-1))
+        self._openings = np.zeros((kinds + 1, 2), np.int64)
+        self._mass, self._seams = np.zeros(len(self._tree.left)), np.zeros(kinds)
+        self._room, self._settled = np.full((3, len(self._tree.left)), -1, np.int64), -1
         self._kernels = kernels
         self._counts = np.zeros(size, np.int64)
         self._contexts = np.zeros((size + 1, 2), np.int64)
@@ -61,6 +71,7 @@ class NGram:
         self._nodes = np.zeros((_START, 3), np.int64)
         self._trigrams = np.zeros((2 * _START, 2), np.int64)
         self._facts = np.zeros(kernels.FACTS, np.int64)
+        self._facts[kernels.SETTLE] = np.iinfo(np.int64).max
 
     @property
     def distinct(self) -> tuple[int, int, int]:
@@ -96,21 +107,57 @@ class NGram:
         assert documents.shape == ids.shape, (documents.shape, ids.shape)
         bits = np.empty(len(ids) if score else 0, np.float64)
         kernels, at = self._kernels, 0
+        if score and len(self._mass):
+            self._settle()
         if len(ids):
             # Each call begins a document: what was walked before is no context.
             self._facts[kernels.DOCUMENT] = documents[0] - 1
         while True:
             at = kernels.walk(
-                ids, documents, at, self._classes, self._counts, self._contexts, self._openings, self._bigrams,
-                self._nodes, self._trigrams, self._facts, bits, score, learn,
+                ids, documents, at, self._classes, self._tree, self._mass, self._seams, self._room, self._counts,
+                self._contexts, self._openings, self._bigrams, self._nodes, self._trigrams, self._facts, bits, score,
+                learn,
             )  # fmt: skip
             if at == len(ids):
                 return bits
-            if 2 * int(self._facts[kernels.TRIPLES]) >= len(self._trigrams):
+            if int(self._facts[kernels.TOTAL]) >= int(self._facts[kernels.SETTLE]):
+                self._settle()
+            elif 2 * int(self._facts[kernels.TRIPLES]) >= len(self._trigrams):
                 self._trigrams = self._doubled(self._trigrams)
             else:
                 self._nodes = np.concatenate([self._nodes, np.zeros_like(self._nodes)])
                 self._bigrams = self._doubled(self._bigrams)
+
+    def _settle(self) -> None:
+        """What compositions say by what was counted: how probable all is that cannot follow an id, behind its class,
+        and which share of that is met nevertheless, over seams."""
+        from pantok.evolve import makeup_kernels
+
+        k, size, total = self._kernels, self.size, int(self._facts[self._kernels.TOTAL])
+        self._facts[k.SETTLE] = 2 * total + _START
+        if total == self._settled:
+            return
+        self._settled = total
+        alone = np.full(size, 1.0 / size)
+        if total:
+            d = k.less(self._facts, 0)
+            alone = (np.maximum(self._counts - d, 0.0) + d * int(self._facts[k.DISTINCT]) / size) / total
+        # Openings stand below zero, see `predictor_kernels`.
+        there = self._trigrams[self._trigrams[:, 0] < 0]
+        kinds, words = np.divmod(-there[:, 0], size + 1)
+        d, branch, late = k.less(self._facts, 1), np.empty(size), np.empty(len(self._tree.named))
+        for kind in range(len(self._seams)):
+            seen, different = self._openings[kind].tolist()
+            p, mine = alone, kinds == kind
+            if seen:
+                p = d * different / seen * alone
+                p[size - words[mine]] += np.maximum(there[mine, 1] - d, 0.0) / seen
+            ids = np.flatnonzero(self._classes == kind)
+            makeup_kernels.masses(self._tree, ids, p, self._room[0], self._room[1], branch, late, self._mass)
+        met = np.zeros(len(self._seams))
+        makeup_kernels.met(self._tree, self._bigrams, self._nodes, self._classes, met)
+        would = np.bincount(self._classes, self._contexts[:-1, 0] * self._mass, len(met))
+        self._seams = np.minimum((met + 1) / (would + 2), 1.0)
 
     def _doubled(self, table: np.ndarray) -> np.ndarray:
         larger = np.zeros((2 * len(table), 2), np.int64)

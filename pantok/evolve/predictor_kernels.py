@@ -7,6 +7,10 @@ bigrams int64 (cap, 2): key + 1 (0: free), node. nodes int64 (room, 3): how ofte
 followed it, how many different ids did. trigrams int64 (cap, 2): key + 1, count; below zero stand the *openings*, an id
 behind one of a class. contexts int64 (V + 1, 2): followers and different followers of an id; row V is the begin of a
 document. openings int64 (classes + 1, 2): the same of a class. counts int64 (V,). facts int64 (FACTS,).
+
+Where there are compositions, what cannot follow an id loses its probability to what can, see `makeup`. `seams` float64
+(classes,) is what it keeps. How probable all of it was is in `mass`, float64 (V,), while nothing is counted; while ids
+are counted and asked about at once it is summed anew for each.
 """
 
 from __future__ import annotations
@@ -14,7 +18,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-TOTAL, DISTINCT, BIGRAMS, TRIPLES, LAST, NODE, DOCUMENT, ONCE, TWICE, FACTS = 0, 1, 2, 3, 4, 5, 6, 7, 11, 15
+from pantok.evolve.makeup import Tree
+from pantok.evolve.makeup_kernels import forbidden, forbids
+
+TOTAL, DISTINCT, BIGRAMS, TRIPLES, LAST, NODE, DOCUMENT, ONCE, TWICE, SETTLE, FACTS = 0, 1, 2, 3, 4, 5, 6, 7, 11, 15, 16
+NEARLY_ALL = 1 - 1e-9
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -50,28 +58,51 @@ def rehash(old: np.ndarray, new: np.ndarray) -> None:
             new[at, 0], new[at, 1] = old[row, 0], old[row, 1]
 
 
-@njit(
-    "int64(int64[::1], int64[::1], int64, int32[::1], int64[::1], int64[:,::1], int64[:,::1], int64[:,::1],"
-    " int64[:,::1], int64[:,::1], int64[::1], float64[::1], boolean, boolean)",
-    cache=True, nogil=True,
-)  # fmt: skip
+@njit(cache=True, nogil=True)
+def less(facts: np.ndarray, order: int) -> float:
+    """D of an order: none, class, one id, two."""
+    once, twice = facts[ONCE + order], facts[TWICE + order]
+    return float((once + 1.0) / (once + 2.0 * twice + 2.0))
+
+
+@njit(cache=True, nogil=True)
+def _by_class(
+    word: int, kind: int, counts: np.ndarray, openings: np.ndarray, trigrams: np.ndarray, facts: np.ndarray
+) -> float:  # fmt: skip
+    """p of an id behind one of a class."""
+    p, size = 1.0 / len(counts), len(counts)
+    if facts[TOTAL] > 0:
+        d = less(facts, 0)
+        p = (max(counts[word] - d, 0.0) + d * facts[DISTINCT] * p) / facts[TOTAL]
+    if openings[kind, 0] > 0:
+        at = _slot(trigrams, word - size - kind * (size + 1))
+        times, d = trigrams[at, 1] if trigrams[at, 0] != 0 else 0, less(facts, 1)
+        p = (max(times - d, 0.0) + d * openings[kind, 1] * p) / openings[kind, 0]
+    return p
+
+
+@njit(cache=True, nogil=True)
 def walk(
-    ids: np.ndarray, documents: np.ndarray, first: int, classes: np.ndarray, counts: np.ndarray, contexts: np.ndarray,
-    openings: np.ndarray, bigrams: np.ndarray, nodes: np.ndarray, trigrams: np.ndarray, facts: np.ndarray,
-    bits: np.ndarray, score: bool, learn: bool,
+    ids: np.ndarray, documents: np.ndarray, first: int, classes: np.ndarray, tree: Tree, mass: np.ndarray,
+    seams: np.ndarray, room: np.ndarray, counts: np.ndarray, contexts: np.ndarray, openings: np.ndarray,
+    bigrams: np.ndarray, nodes: np.ndarray, trigrams: np.ndarray, facts: np.ndarray, bits: np.ndarray, score: bool,
+    learn: bool,
 ) -> int:  # fmt: skip
     """Ids from `first` on: what each costs by what was counted so far (score), and then counts it (learn).
 
-    classes (V,), or none at all. Returns where it stopped: behind the last id, or where a table has to grow.
+    classes (V,), or none at all. tree: of the compositions, of no ids where there are none. room: int64 (3, V), the
+    first of it -1. Returns where it stopped: behind the last id, where a table has to grow, or where so many ids have
+    been counted that `seams` are to be counted anew.
     """
     size = len(counts)
     base = np.int64(size + 1)
     last, node, document = facts[LAST], facts[NODE], facts[DOCUMENT]
     total, distinct, made, triples = facts[TOTAL], facts[DISTINCT], facts[BIGRAMS], facts[TRIPLES]
-    room = min(len(nodes), len(bigrams) // 2)
+    most = min(len(nodes), len(bigrams) // 2)
+    composed = len(tree.left) > 0
     at = first
     while at < len(ids):
-        if learn and (made >= room or 2 * triples >= len(trigrams)):
+        if learn and (made >= most or 2 * triples >= len(trigrams) or (score and total >= facts[SETTLE])):
             break
         word = ids[at]
         if documents[at] != document:
@@ -104,9 +135,21 @@ def walk(
                 else:
                     seen = 0
                 if seen > 0:
-                    one, two = facts[ONCE + order], facts[TWICE + order]
-                    less = (one + 1.0) / (one + 2.0 * two + 2.0)
-                    p = (max(times - less, 0.0) + less * kinds * p) / seen
+                    d = less(facts, order)
+                    p = (max(times - d, 0.0) + d * kinds * p) / seen
+                if order == 1 and composed and last < size:
+                    if learn:
+                        facts[TOTAL], facts[DISTINCT] = total, distinct
+                        out = 0.0
+                        for k in range(forbidden(tree, last, room[0], room[1], room[2])):
+                            out += _by_class(room[2, k], kind, counts, openings, trigrams, facts)
+                    else:
+                        out = mass[last]
+                    if 0.0 < out < NEARLY_ALL:
+                        if forbids(tree, last, word):
+                            p *= seams[kind]
+                        else:
+                            p *= (1.0 - seams[kind] * out) / (1.0 - out)
             bits[at] = -np.log2(min(p, 1.0))
         if learn:
             total += 1

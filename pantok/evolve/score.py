@@ -13,7 +13,7 @@ import numpy as np
 
 from pantok.evolve.compose import Corpus
 from pantok.evolve.compositions import MODALITY as COMPOSITION
-from pantok.evolve.compositions import Compositions, classes_of
+from pantok.evolve.compositions import Compositions, makeup_of
 from pantok.evolve.objective import Cost, cost_and_bits, held_out
 from pantok.layout import TokenSequence
 from pantok.vocabulary import BASIS, BEYOND, LIFE, Vocabulary, canonical_json
@@ -48,7 +48,7 @@ def description_bits(vocabulary: Vocabulary) -> float:
     bits = 0.0
     for modality, state in vocabulary.states.items():
         if modality == COMPOSITION:
-            bits += float(Compositions.of(vocabulary).description_bits(classes_of(vocabulary))[-1])
+            bits += float(Compositions.of(vocabulary).description_bits(makeup_of(vocabulary).classes)[-1])
             continue
         said = (f".{BASIS}", f".{BEYOND}")
         tensors = [t for name, t in state.tensors.items() if not name.startswith(LIFE) or name.endswith(said)]
@@ -78,7 +78,7 @@ def score(
     held = np.arange(groups) >= whole.passage.group[counted] if last and counted else held_out(groups)
     train, judged = corpus.passage.taken(~held), corpus.passage.taken(held)
     weight = description_bits(vocabulary)
-    found, bits = cost_and_bits(train, judged, vocabulary.size, classes=classes_of(vocabulary), dictionary_bits=weight)
+    found, bits = cost_and_bits(train, judged, vocabulary.size, makeup=makeup_of(vocabulary), dictionary_bits=weight)
     owner, names = _owners(vocabulary)
     seconds = float(judged.seconds.sum())
     count = np.bincount(owner[judged.ids], minlength=len(names))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pantok.evolve.makeup import Makeup
 from pantok.evolve.predictor import NGram
 from pantok.world_model.baselines import predicted_tracks, xz_bits
 from pantok.world_model.grounded import GroundedHead
@@ -28,9 +29,9 @@ GROUPS = 8
 """Of windows, for the spread of xz."""
 
 
-def counted(batches: Iterable[Mapping[str, Any]], size: int, classes: np.ndarray | None = None) -> NGram:
-    """A trigram of all windows of a loader's batches. size: ids of the vocabulary. classes: see `NGram`."""
-    found = NGram(size, classes)
+def counted(batches: Iterable[Mapping[str, Any]], size: int, makeup: Makeup | None = None) -> NGram:
+    """A trigram of all windows of a loader's batches. size: ids of the vocabulary. makeup: see `NGram`."""
+    found = NGram(size, makeup)
     for batch in batches:
         ids, documents = batch["ids"].numpy(), _documents(batch["document"].numpy())
         there = batch["document"].numpy() >= 0
