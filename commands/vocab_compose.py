@@ -16,7 +16,7 @@ from pantok.commands.cli import CHECK_FAILED
 @click.argument("vocabulary", type=click.Path(path_type=Path))
 @click.option("--on", "store", required=True, type=common.STORE, help="The store to learn from.")
 @common.output("The vocabulary to write.")
-@click.option("--merges", type=int, help="The most that are learned.  [default: 32768]")
+@click.option("--merges", type=int, help="The most that are learned.  [default: 131072]")
 @click.option(
     "--objective", help="bits: predicted best. length: shortest that is predicted no worse. rd: see --price.",
     metavar="bits|length|rd",

@@ -41,12 +41,12 @@ class ComposeConfig:
     how often a pair must be met.
     """
 
-    merges: int = 32_768
+    merges: int = 131_072
     objective: str = "bits"
     price: float = 1.0
     across: str = "level"
     longest: int = 16
-    least: int = 4
+    least: int = 2
     serves: float | None = None
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class Tree(NamedTuple):
 
     left, right: int64 (V,), the parts, -1 of an id of a layout. made: int64 (V,), the number of the merge that
     made it, NEVER of an id of a layout. start: int64 (V + 1,), behind: int64 (M,), the merges that an id is the left
-    part of, in their order. named: int64 (M,), their ids. keys, ranks: the merge of a pair, `compose_read_kernels.table`.
+    part of, in their order. named: int64 (M,), their ids. keys, ranks: see `compose_read_kernels.table`.
     """
 
     left: np.ndarray

@@ -37,7 +37,7 @@ def forbids(tree: Tree, one: int, other: int) -> bool:
 @njit(cache=True, nogil=True)
 def conflicts(tree: Tree, one: int, best: np.ndarray, found: np.ndarray) -> tuple[int, int]:
     """Ids x that an end of `one` is joined with, into found (V,), and into best (V,), all -1 before, the first merge
-    that does so. Returns how many there are, and how many of them, which come first, are not told by another already."""
+    that does so. Returns how many there are, and how many of them, which come first, no other tells."""
     y, joined, many = one, NEVER, 0
     while True:
         for at in range(tree.start[y], tree.start[y + 1]):
