@@ -32,6 +32,7 @@ from pantok.tokenizers.counts import More
 from pantok.tokenizers.video_choose import GREY, Chooser, Ends, residual
 from pantok.tokenizers.video_control import Control, VideoOptions, lambda_of
 from pantok.tokenizers.video_counts import due
+from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
@@ -40,7 +41,8 @@ from pantok.tokenizers.video_refine import refined
 from pantok.tokenizers.video_tick import BLOCK, LEVELS, TICK, Books, Plan, draw, levels_of, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
-FORMAT = 2
+FORMAT, FORMATS = 3, (2, 3)
+"""What is written, and what is read: 2 has no courses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +107,11 @@ class VideoTokenizer(Tokenizer):
         held, learned = (runs[-1:], runs[:-1]) if len(runs) >= 5 else (runs, runs)
         dims = dict.fromkeys(Books.NAMES, config.dims)
         most = {n: max(config.vectors // k, 64) for n, k in zip(Books.NAMES, (8, 2, 2, 1, 1), strict=True)}
+        courses = max(config.vectors // 8, 64)
         lam = lambda_of(VideoOptions().quality)
-        books = learn(learned, round(config.size * SPARE), dims, lam, config.rounds, most, seed, report)
+        books = learn(
+            learned, round(config.size * SPARE), dims, lam, config.rounds, most | {"course": courses}, seed, report
+        )
         facts = None
         if config.refine_seconds or config.refine_steps:
             seconds, steps = config.refine_seconds, config.refine_steps
@@ -163,15 +168,17 @@ class VideoTokenizer(Tokenizer):
         for name, book in self.books.by_name.items():
             tensors |= living.tensors_of_book(name, book)
         tensors |= tensors_of(living.by_level(self.books.by_name))
-        config = {"format": FORMAT, **to_mapping(self.config)}
+        if self.books.courses is not None:
+            tensors["courses"] = self.books.courses.table.astype(np.int8)
+        config = {"format": FORMAT if self.books.courses is not None else 2, **to_mapping(self.config)}
         return TokenizerState("video", config, self._levels, tensors, metrics=self.metrics)
 
     @classmethod
     def from_state(cls, state: TokenizerState) -> VideoTokenizer:
-        if state.modality != "video" or state.config.get("format") != FORMAT:
+        if state.modality != "video" or state.config.get("format") not in FORMATS:
             raise VocabularyError(
                 "video tokenizer",
-                f"is {state.modality} of format {state.config.get('format')}; this version reads video of {FORMAT}",
+                f"is {state.modality} of format {state.config.get('format')}; this version reads video of {FORMATS}",
                 "fit it anew, or use the version of pantok that wrote it",
             )
         made: dict[str, Any] = {}
@@ -182,6 +189,8 @@ class VideoTokenizer(Tokenizer):
                 made[name] = Book(basis, codes, starts, living.of_book(lives_of(state), name), first_dims)
             for name in ("patterns", "inner_patterns"):
                 made[name] = np.asarray(state.tensors[name], np.int64)
+            if state.config["format"] >= 3:
+                made["courses"] = Courses(np.asarray(state.tensors["courses"], np.int64))
         except KeyError as missing:
             raise VocabularyError("video tokenizer", f"lacks the tensor {missing}", "fit it anew") from None
         config = from_mapping(VideoConfig, {k: v for k, v in state.config.items() if k != "format"}, "video tokenizer")
@@ -197,7 +206,7 @@ class VideoEncoder(Encoder):
         self._chooser = Chooser(self._grid, tokenizer.books)
         self._sizes = tokenizer.books.cardinalities()
         self._dtypes = [smallest_dtype(size) for size in self._sizes]
-        self._coarse = tokenizer.books.coarse
+        self._coarse, self._levels = tokenizer.books.coarse, tokenizer.books.levels
         rate = float(track.rate or 25)
         self._key_every = max(1, round(options.key_seconds * rate / TICK))
         self._held = np.zeros((0, pixels.frame_bytes(self._grid.height, self._grid.width)), np.uint8)
@@ -249,7 +258,7 @@ class VideoEncoder(Encoder):
             raise InputError(self._track.name, f"has {self._count} frames, its clock has {clock.count}")
         levels = tuple(
             LevelCodes.of_counts(np.concatenate([np.zeros(0, dtype), *codes]), np.array(counts, np.int64))
-            for codes, counts, dtype in zip(self._codes, self._counts, self._dtypes, strict=True)
+            for codes, counts, dtype in ((self._codes[k], self._counts[k], self._dtypes[k]) for k in self._levels)
         )
         latents = None
         if self._options.latents:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pantok.tokenizers import video_choose_kernels as kernels
+from pantok.tokenizers import video_course_kernels as ways
 from pantok.tokenizers import video_kernels as pictures
+from pantok.tokenizers.video_course import CANDIDATES
 from pantok.tokenizers.video_grid import SITE, WEIGHTS, Grid, Reference
 from pantok.tokenizers.video_motion import find_palette
 from pantok.tokenizers.video_search_kernels import HOPE as STAGE_HOPE
@@ -24,11 +26,13 @@ from pantok.tokenizers.video_tick import (
     BETWEEN,
     BETWEEN_PATTERN,
     COARSE,
+    COURSE,
     FINE,
     FRESH,
     INNER,
     MOVED,
     PATTERN,
+    TICK,
     Books,
     Plan,
     draw_between,
@@ -36,7 +40,8 @@ from pantok.tokenizers.video_tick import (
 )
 
 Tap = Callable[[str, np.ndarray], None]
-"""Receives the residuals that a Book was asked to describe (its name; float32 (n, V)); used to learn from them."""
+"""Receives the residuals that a Book was asked to describe (its name; float32 (n, V)), and "course" with what
+`learned_courses` learns from; used to learn from them."""
 
 GREY = np.full(1, 128, np.uint8)
 KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
@@ -44,6 +49,9 @@ KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
 HOPE, WIDE_HOPE, SITE_HOPE = 3.0, 2.5, 3.5
 """Squared error, in the bits of a code, that a quad, the first coefficients of a quad, and a site, have to have for a
 code to be looked for."""
+_COURSE_HOPE, _COURSE_APART = 4.0, 4.0
+"""Likewise the frames between of a quad, in the bits of a course, and how far what both ends predict has to differ:
+where they agree motion is known, and what is left over is not of its doing."""
 _WORTH = 40.0
 """Bits that the detail of a 16x16 quad costs at the error where a further bit pays about lambda; shapes `_worth`."""
 
@@ -111,13 +119,45 @@ class Chooser:
             past.sites, *past.shifted[:2], ends.end.sites, *ends.end.shifted, plan.vectors, plan.kind, plan.key,
             frames, _WORTH * lam, 7 * lam, plan.source, base, left,
         )  # fmt: skip
+        if not plan.key and len(frames) == TICK:
+            self._turn(plan, frames, past, ends.end, base, left, lam)
         gain, chosen = self._deepen("inner", INNER, frames[:-1], base, left, plan.inner, lam, None)
         cost, price = self.bits[BETWEEN_PATTERN] * lam, self.bits[BETWEEN] * lam
+        stated = plan.source + plan.course.any(1)
         kernels.settle_between(
-            gain, chosen, cost, price, plan.source, self.books.inner_numbered[0], plan.inner_detail, plan.inner_pattern,
+            gain, chosen, cost, price, stated, self.books.inner_numbered[0], plan.inner_detail, plan.inner_pattern,
             plan.inner_depth,
         )  # fmt: skip
         return base
+
+    def _turn(
+        self,
+        plan: Plan,
+        frames: np.ndarray,
+        past: Reference,
+        end: Reference,
+        base: np.ndarray,
+        left: np.ndarray,
+        lam: float,
+    ) -> None:
+        """Courses of quads that the straight line between both ends serves badly. base, left: as of `fill`, changed."""
+        inside, courses = self.grid.inside[::4], self.books.courses
+        phases, end_phases = past.shifted[0], end.shifted[0]
+        if courses is None:
+            if self.tap:
+                quads = np.flatnonzero((left.reshape(-1, 4).sum(1) >= 30 * lam) & inside)
+                errors = np.empty((len(quads), len(frames) - 1, len(CANDIDATES)), np.int32)
+                ways.measure_steps(
+                    phases, end_phases, self.grid.corners, plan.vectors, plan.kind, frames, quads, CANDIDATES, errors
+                )
+                self.tap("course", errors.reshape(len(quads), -1))
+            return
+        bits = float(np.rint(self.bits[COURSE] * lam))
+        ways.choose_courses(
+            *past.shifted[:2], *end.shifted, plan.vectors, plan.kind, frames, inside, *courses.steps, _WORTH * lam,
+            bits, self.bits[BETWEEN] * lam, _COURSE_HOPE * bits, _COURSE_APART * bits, plan.source, plan.course,
+            base, left,
+        )  # fmt: skip
 
     def _still(self, frames: np.ndarray, lam: float) -> bool:
         return bool(squared(frames[0], frames[-1]).sum() < lam * 1000)

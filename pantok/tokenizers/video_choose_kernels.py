@@ -374,7 +374,7 @@ def settle_between(
     """Which quads of the frames between get a pattern: as of `settle_detail`.
 
     gain, chosen, cost: as of `settle_detail`. price: squared error that a block's word has to be worth, unless it says
-    another `source` int64 (B,) anyway.
+    another `source` int64 (B,), or courses, anyway.
     """
     for b in range(len(gain)):
         total = 0.0

@@ -15,14 +15,15 @@ from pantok.tokenizers.video_tick import (
     BETWEEN_PATTERN,
     BLOCK,
     COARSE,
+    COURSE,
     FINE,
     FRESH,
     INNER,
-    LEVELS,
     MOTION,
     MOVED,
     PATTERN,
     QUAD,
+    SOURCES,
     SPLIT,
     Books,
 )
@@ -30,18 +31,21 @@ from pantok.tokenizers.video_tick import (
 
 def due(before: Sequence[np.ndarray], books: Books, grid: Grid, key: bool) -> More:
     """Of level len(before), given whole levels before it. key: whether the tick needs no other."""
-    level = len(before)
+    level = books.levels[len(before)]
     if level == MOTION:
         return _motion
     if level == BLOCK:
         return among(0, grid.blocks)
-    given = [np.asarray(codes, np.int64) for codes in before] + [np.zeros(0, np.int64)] * (LEVELS - level)
+    given = books.placed(before)
     block = given[BLOCK] if len(given[BLOCK]) else np.zeros(grid.blocks, np.int64)
     split = block // 4 == SPLIT
     if level == QUAD:
         return among(4 * int(split.sum()))
     if level == BETWEEN:
         return among(int((block % 2).sum()))
+    if level == COURSE:
+        flags = np.maximum(given[BETWEEN] // 16 - len(SOURCES) + 1, 0)
+        return among(int((flags[:, None] // 2 ** np.arange(4) % 2).sum()))
     if level >= BETWEEN_PATTERN:
         detailed = (given[BETWEEN][:, None] // 2 ** np.arange(4) % 2).sum()
         if level == BETWEEN_PATTERN:

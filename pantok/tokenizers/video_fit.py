@@ -19,6 +19,7 @@ from pantok.experience import Track
 from pantok.quantizers.kmeans import kmeans, nearest
 from pantok.tokenizers.base import Report
 from pantok.tokenizers.video_choose import END_TRADE, GREY, HOPE, INNER_TRADE, KEY_TRADE, Chooser, residual
+from pantok.tokenizers.video_course import CANDIDATES, Courses, learned_courses
 from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import SITE, Grid, Reference
 from pantok.tokenizers.video_tick import DEPTH, INNER_DEPTH, TICK, Books
@@ -99,8 +100,10 @@ class Pool:
         self._seen: dict[str, int] = {}
 
     def tap(self, name: str, rows: np.ndarray) -> None:
+        if name not in self._limits:
+            return
         every, seen = self._every.get(name, 1), self._seen.get(name, 0)
-        picked = rows[-seen % every :: every].astype(np.int16)
+        picked = rows[-seen % every :: every].astype(np.int32 if name == "course" else np.int16)
         parts = self._parts.setdefault(name, [])
         parts.append(picked)
         self._seen[name] = seen + len(rows)
@@ -109,7 +112,7 @@ class Pool:
             self._every[name] = every * 2
 
     def rows(self, name: str, width: int) -> np.ndarray:
-        """int16 (n, V)"""
+        """int16 (n, V); int32 of what courses are learned from"""
         parts = self._parts.get(name, [])
         return np.concatenate(parts) if parts else np.zeros((0, width), np.int16)
 
@@ -215,6 +218,8 @@ def learn(
             report(f"round {k + 1}: coding", (n + 1) / len(runs))
         name = f"round {k + 1}: books"
         books = _books(pool, books, size, dims, lam, seed, partial(report, name))
+        if books.courses is None:
+            books = replace(books, courses=learned_courses(pool.rows("course", 3 * len(CANDIDATES)), size, seed))
         if k == rounds - 1:
             patterns = table_of(np.concatenate(seen), PATTERNS, DEPTH, True)
             books = replace(
@@ -222,7 +227,7 @@ def learn(
                 patterns=patterns,
                 inner_patterns=table_of(np.concatenate(inner_seen), INNER_PATTERNS, INNER_DEPTH, False),
             )
-    return books
+    return books if books.courses else replace(books, courses=Courses.plain())
 
 
 def trades(lam: float) -> Iterator[float]:
@@ -291,7 +296,7 @@ def _books(
         if before is None
         else (before.patterns, before.inner_patterns)
     )
-    return Books(**made, patterns=tables[0], inner_patterns=tables[1])
+    return Books(**made, patterns=tables[0], inner_patterns=tables[1], courses=before.courses if before else None)
 
 
 def _after_coarse(pool: Pool, coarse: Book) -> np.ndarray:

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from pantok.tokenizers.video_choose import residual
+from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import Run, code_run, trades
 from pantok.tokenizers.video_tick import (
     COARSE,
+    COURSE,
     FINE,
     FRESH,
     INNER,
@@ -60,6 +62,11 @@ def pruned(books: Books, counts: Sequence[np.ndarray], size: int) -> tuple[Books
             starts.append(np.unique(np.searchsorted(kept, begins)))
             counts[level] = counts[level][kept]
         made[name] = Book(book.basis, tuple(codes), tuple(starts))
+    if books.courses is not None:
+        most = np.argsort(-counts[COURSE], kind="stable")[:size]
+        kept = np.sort(most[counts[COURSE][most] > 0])
+        kept = kept if len(kept) else np.zeros(1, np.int64)
+        made["courses"], counts[COURSE] = Courses(books.courses.table[kept]), counts[COURSE][kept]
     return replace(books, **made), counts
 
 
@@ -68,7 +75,7 @@ def measured(
 ) -> dict[str, Any]:
     """Quality and bits of the runs `held` at `lam`, and the share of each level's codes that is used there or, by
     `counts`, where the books were learned. apart: whether nothing was learned from `held`."""
-    sizes, levels = books.cardinalities(), levels_of(books)
+    sizes, named = books.cardinalities(), dict(zip(books.levels, levels_of(books), strict=True))
     used = [count > 0 for count in counts] or [np.zeros(size, bool) for size in sizes]
     bits, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0, 0
     for run in held:
@@ -83,8 +90,8 @@ def measured(
     return {
         "held_out": apart,
         "psnr_db": round(psnr_of(error / max(area, 1)), 3),
-        "bits_per_pixel": {lv.name: round(float(b) / max(area, 1), 5) for lv, b in zip(levels, bits, strict=True)},
-        "used": {lv.name: round(float(u.mean()), 4) for lv, u in zip(levels, used, strict=True)},
+        "bits_per_pixel": {lv.name: round(float(bits[k]) / max(area, 1), 5) for k, lv in named.items()},
+        "used": {lv.name: round(float(used[k].mean()), 4) for k, lv in named.items()},
         "frames": frames_seen,
     }
 

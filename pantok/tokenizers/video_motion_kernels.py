@@ -15,7 +15,7 @@ from pantok.tokenizers.video_words import put_word, word_at
 
 
 @njit(inline="always")
-def _squares(a: np.ndarray, b: np.ndarray) -> int:
+def squares(a: np.ndarray, b: np.ndarray) -> int:
     total = int32(0)
     for j in range(len(a)):
         gap = int32(int32(a[j]) - int32(b[j]))
@@ -32,7 +32,7 @@ def _differences(a: np.ndarray, b: np.ndarray) -> int:
 
 
 @njit(inline="always")
-def _lines_of(frames: np.ndarray, frame: int, quad: int, step: int, out: np.ndarray) -> None:
+def lines_of(frames: np.ndarray, frame: int, quad: int, step: int, out: np.ndarray) -> None:
     """Every `step`-th line of luma of a quad of sites `frames` (f, N, 96), 16 samples each, into `out`."""
     base, at = (frame * frames.shape[1] + 4 * quad) * 96, 0
     for r in range(0, 16, step):
@@ -43,10 +43,8 @@ def _lines_of(frames: np.ndarray, frame: int, quad: int, step: int, out: np.ndar
 
 
 @njit(inline="always")
-def _lines_there(
-    phases: np.ndarray, corners: np.ndarray, quad: int, y: int, x: int, step: int, out: np.ndarray
-) -> None:
-    """As `_lines_of`, of the reference displaced by (y, x) half samples."""
+def lines_there(phases: np.ndarray, corners: np.ndarray, quad: int, y: int, x: int, step: int, out: np.ndarray) -> None:
+    """As `lines_of`, of the reference displaced by (y, x) half samples."""
     _, height, width = phases.shape
     top, left = corners[quad, 0] + (y >> 1), corners[quad, 1] + (x >> 1)
     line = (((y & 1) * 2 + (x & 1)) * height + top) * width + left
@@ -82,7 +80,7 @@ def choose_moves(
     for b in range(len(owner)):
         for q in range(4):
             for f in range(count):
-                _lines_of(frames, f, 4 * b + q, 2, here[q, f])
+                lines_of(frames, f, 4 * b + q, 2, here[q, f])
         best, whole = np.inf, 0
         for number in range(5):
             choice = owner[b, number] if number < 4 else 0
@@ -95,8 +93,8 @@ def choose_moves(
             for q in range(4):
                 error[q] = 0
                 for f in range(count):
-                    _lines_there(phases, corners, 4 * b + q, moves[f, choice, 0], moves[f, choice, 1], 2, there)
-                    error[q] += scale * _squares(here[q, f], there)
+                    lines_there(phases, corners, 4 * b + q, moves[f, choice, 0], moves[f, choice, 1], 2, there)
+                    error[q] += scale * squares(here[q, f], there)
                 if owner[b, q] == choice:
                     own[q] = error[q]
                 total += worth(float(error[q]), knee)
@@ -111,8 +109,8 @@ def choose_moves(
                         continue
                     found = 0
                     for f in range(count):
-                        _lines_there(phases, corners, 4 * b + q, moves[f, v, 0], moves[f, v, 1], 2, there)
-                        found += scale * _squares(here[q, f], there)
+                        lines_there(phases, corners, 4 * b + q, moves[f, v, 0], moves[f, v, 1], 2, there)
+                        found += scale * squares(here[q, f], there)
                         if found > least:
                             break
                     if found < least or (found == least and v < pick[q]):
@@ -141,12 +139,12 @@ def refine_moves(
         errors = np.zeros((len(around), len(vectors)), np.int64)
         for i in range(len(which)):
             mine = owner[i]
-            _lines_of(sites, 0, which[i], 4, here)
+            lines_of(sites, 0, which[i], 4, here)
             for k in range(len(around)):
                 y = min(max(vectors[mine, 0] + step * around[k, 0], -limit), limit)
                 x = min(max(vectors[mine, 1] + step * around[k, 1], -limit), limit)
-                _lines_there(phases, corners, which[i], y, x, 4, there)
-                errors[k, mine] += _squares(here, there)
+                lines_there(phases, corners, which[i], y, x, 4, there)
+                errors[k, mine] += squares(here, there)
         for v in range(1, len(vectors)):
             pick = 0
             for k in range(1, len(around)):
@@ -240,7 +238,7 @@ def plane_gaps(now: np.ndarray, padded: np.ndarray, pad: int, vectors: np.ndarra
         _square_of(now, top, left, 8, here)
         for i in range(len(vectors)):
             _square_of(padded, pad + top + vectors[i, 0], pad + left + vectors[i, 1], 8, there)
-            out[i, block] = _squares(here, there)
+            out[i, block] = squares(here, there)
 
 
 @njit(cache=True, nogil=True)

@@ -1,9 +1,10 @@
 """One tick of video as codes: what each code means, and how a tick is drawn from them.
 
 What is unusual: a tick of n frames is its last frame, predicted from the last frame of the tick before, and then the
-frames between, predicted from both ends along the same displacements. Drawing is look-ups in tables of pixels and
-integer additions. Whatever codes are given, in whatever number, something is drawn: a missing choice is zero, a
-missing entry of a codebook adds nothing, what is too much is ignored.
+frames between, predicted from both ends along the same displacements, or along courses that were learned
+(`video_course`). Drawing is look-ups in tables of pixels and integer additions. Whatever codes are given, in whatever
+number, something is drawn: a missing choice is zero, a missing entry of a codebook adds nothing, what is too much is
+ignored.
 
 Levels, coarse first (`B` blocks of 32x32, quads of 16x16, sites of 8x8):
 
@@ -11,7 +12,10 @@ Levels, coarse first (`B` blocks of 32x32, quads of 16x16, sites of 8x8):
     block           per block: 4 kind + 2 detail + between; kind < 30 names a displacement (0 is none), 30 means that
                     the quads differ, 31 that the block is drawn afresh. No block codes at all: nothing has changed
     quad            per quad of a kind-30 block: 2 kind + detail
-    between         per block with that bit: 16 source + which quads have detail; see SOURCES
+    between         per block with that bit: 16 source + which quads have detail; see SOURCES. A source of 5 or more
+                    is 4 + which quads have a course
+    course          per quad that has one: an entry of a learned table of ways from one end to the other. Vocabularies
+                    of format 2 lack this level
     coarse          per block that is afresh or holds a quad that is
     pattern         per quad with detail: an entry of a learned table of (wide, depth of each site), where wide says
                     that the quad has a code of its own and depth how many fine codes a site has
@@ -35,13 +39,14 @@ import numpy as np
 
 from pantok.tokenizers import video_kernels as kernels
 from pantok.tokenizers import video_living as living
+from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import FRACTION, Book
 from pantok.tokenizers.video_grid import REACH, SITE, Grid, Reference
 from pantok.tokenizers.video_motion import PALETTE
 from pantok.vocabulary import Level
 
 DEPTH, INNER_DEPTH = 4, 3
-MOTION, BLOCK, QUAD, BETWEEN, COARSE, PATTERN, FRESH, MOVED, FINE = range(9)
+MOTION, BLOCK, QUAD, BETWEEN, COURSE, COARSE, PATTERN, FRESH, MOVED, FINE = range(10)
 BETWEEN_PATTERN = FINE + DEPTH
 INNER = BETWEEN_PATTERN + 1
 LEVELS = INNER + INNER_DEPTH
@@ -49,8 +54,9 @@ SPLIT, AFRESH = 30, 31
 TICK = 4
 """Frames of a tick."""
 CENTRE = 64
-CARDINALITY = {MOTION: 128, BLOCK: 128, QUAD: 64, BETWEEN: 80}
+CARDINALITY = {MOTION: 128, BLOCK: 128, QUAD: 64}
 SOURCES = ("both ends", "past", "end", "one from the past", "two from the past")
+_FLAGS = 2 ** np.arange(4)
 
 
 @dataclass(eq=False)
@@ -69,6 +75,7 @@ class Plan:
     quad: np.ndarray  # (B, 4): code of `fresh` or `moved`
     fine: np.ndarray  # (DEPTH, N)
     source: np.ndarray  # (B,)
+    course: np.ndarray  # (B, 4): 1 + the course of a quad, 0 for none
     inner_detail: np.ndarray  # bool (B, 4)
     inner_pattern: np.ndarray  # (B, 4)
     inner_depth: np.ndarray  # (B, 4, 4)
@@ -97,6 +104,7 @@ class Plan:
             zeros(b, 4),
             zeros(DEPTH, 16 * b),
             zeros(b),
+            zeros(b, 4),
             no(b, 4),
             zeros(b, 4),
             zeros(b, 4, 4),
@@ -116,23 +124,26 @@ class Plan:
     @property
     def between(self) -> np.ndarray:
         """bool (B,): blocks that say more about the frames between than the default."""
-        return (self.source > 0) | self.inner_detail.any(1)
+        return (self.source > 0) | self.course.any(1) | self.inner_detail.any(1)
 
 
 def pack(plan: Plan) -> list[np.ndarray]:
-    """The codes of a tick, for each level int64 (count,). Nothing at all where nothing has changed."""
+    """The codes of a tick, for each level int64 (count,), also of one that the vocabulary lacks. Nothing at all where
+    nothing has changed."""
     whole = plan.kind[:, 0]
     kind = np.where(plan.split, SPLIT, whole)
     detail = plan.detail.any(1) & ~plan.split
     block = 4 * kind + 2 * detail + plan.between
     if not block.any():
         block = block[:0]
-    between = plan.between
+    between, turned = plan.between, plan.course > 0
+    source = np.where(turned.any(1), len(SOURCES) - 1 + turned @ _FLAGS, plan.source)
     return [
         (plan.vectors[1:] + CENTRE).ravel(),
         block,
         (2 * plan.kind + plan.detail)[plan.split].ravel(),
-        (16 * plan.source + (plan.inner_detail * 2 ** np.arange(4)).sum(1))[between],
+        (16 * source + plan.inner_detail @ _FLAGS)[between],
+        plan.course[turned] - 1,
         plan.coarse[plan.afresh.any(1)],
         plan.pattern[plan.detail],
         plan.quad[plan.wide & plan.afresh],
@@ -151,9 +162,10 @@ def _as_deep(codes: np.ndarray, depth: np.ndarray) -> list[np.ndarray]:
 
 
 def unpack(codes: Sequence[np.ndarray], books: Books, grid: Grid, key: bool, levels: int) -> Plan:
-    """The plan that the first `levels` levels of `codes` state. Total: see the module's docstring."""
+    """The plan that the first `levels` levels of `codes`, which the vocabulary has, state. Total: see the module's
+    docstring."""
     plan = Plan.blank(grid, key)
-    given = [np.asarray(c, np.int64) if k < levels else np.zeros(0, np.int64) for k, c in enumerate(codes)]
+    given = books.placed(codes[:levels])
     pairs = given[MOTION][: len(given[MOTION]) // 2 * 2][: 2 * PALETTE].reshape(-1, 2)
     plan.vectors = np.concatenate([plan.vectors, np.clip(pairs - CENTRE, -REACH, REACH)])
     block = _placed(given[BLOCK], np.ones(grid.blocks, bool))
@@ -175,8 +187,10 @@ def unpack(codes: Sequence[np.ndarray], books: Books, grid: Grid, key: bool, lev
     plan.wide = np.maximum(fresh, moved) >= 0
     plan.depth = _as_deep_as_given(plan.depth, plan.fine, given[FINE : FINE + DEPTH])
     between = _placed(given[BETWEEN], np.asarray(block % 2 == 1))
-    plan.source = between // 16
-    plan.inner_detail = (between[:, None] // 2 ** np.arange(4) % 2) == 1
+    flags = np.maximum(between // 16 - len(SOURCES) + 1, 0)
+    plan.source = np.where(flags > 0, 0, between // 16)
+    plan.course = 1 + _placed(given[COURSE], flags[:, None] // _FLAGS % 2 == 1, -1)
+    plan.inner_detail = between[:, None] // _FLAGS % 2 == 1
     plan.inner_pattern = _placed(given[BETWEEN_PATTERN], plan.inner_detail)
     said = books.inner_patterns[plan.inner_pattern] * plan.inner_detail[..., None]
     plan.inner_depth = _as_deep_as_given(said, plan.inner, given[INNER : INNER + INNER_DEPTH])
@@ -209,6 +223,7 @@ class Books:
     coarse: 32x32, afresh. fresh: 16x16 after coarse. moved: 16x16 after displacement. fine: 8x8, DEPTH stages.
     inner: three frames of 8x8 between, INNER_DEPTH stages.
     patterns: int64 (P, 5), wide and the depths of four sites; inner_patterns: int64 (Q, 4). Their first is all zero.
+    courses: None in vocabularies of format 2, which have no such level.
     """
 
     coarse: Book
@@ -218,6 +233,7 @@ class Books:
     inner: Book
     patterns: np.ndarray
     inner_patterns: np.ndarray
+    courses: Courses | None = None
     by_name: Mapping[str, Book] = field(init=False, repr=False)
 
     NAMES = ("coarse", "fresh", "moved", "fine", "inner")
@@ -240,7 +256,20 @@ class Books:
         narrow = np.pad(self.inner_patterns, ((0, 0), (1, 0)))
         return narrow, _places(narrow, INNER_DEPTH)
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Which levels the vocabulary has, in order."""
+        return tuple(k for k in range(LEVELS) if k != COURSE or self.courses is not None)
+
+    def placed(self, codes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The codes of the first of its levels as int64 for each level that there is, none for all others."""
+        out = [np.zeros(0, np.int64)] * LEVELS
+        for level, given in zip(self.levels, codes, strict=False):
+            out[level] = np.asarray(given, np.int64)
+        return out
+
     def cardinalities(self) -> tuple[int, ...]:
+        """Of each level; 1 of one that the vocabulary lacks."""
         return self._sizes({name: tuple(map(len, book.codes)) for name, book in self.by_name.items()})
 
     def born(self) -> tuple[int, ...]:
@@ -249,6 +278,8 @@ class Books:
 
     def _sizes(self, of: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
         sizes = dict(CARDINALITY)
+        sizes[COURSE] = 1 if self.courses is None else len(self.courses)
+        sizes[BETWEEN] = 16 * (len(SOURCES) if self.courses is None else len(SOURCES) + 15)
         sizes[COARSE], sizes[FRESH], sizes[MOVED] = of["coarse"][0], of["fresh"][0], of["moved"][0]
         sizes[PATTERN], sizes[BETWEEN_PATTERN] = len(self.patterns), len(self.inner_patterns)
         sizes |= {FINE + k: n for k, n in enumerate(of["fine"])} | {INNER + k: n for k, n in enumerate(of["inner"])}
@@ -263,7 +294,7 @@ def _places(patterns: np.ndarray, depth: int) -> np.ndarray:
 
 
 def levels_of(books: Books) -> tuple[Level, ...]:
-    """Names, cardinalities, kinds and strides (frames, rows, columns) of the levels."""
+    """Names, cardinalities, kinds and strides (frames, rows, columns) of the levels that the vocabulary has."""
     names: dict[int, tuple[str, str, tuple[int, ...]]] = {
         MOTION: ("motion", "mode", (TICK, 0, 0)),
         BLOCK: ("block", "mode", (TICK, 32, 32)),
@@ -273,11 +304,13 @@ def levels_of(books: Books) -> tuple[Level, ...]:
         FRESH: ("fresh", "code", (TICK, 16, 16)),
         MOVED: ("moved", "code", (TICK, 16, 16)),
         BETWEEN: ("between", "mode", (TICK, 32, 32)),
+        COURSE: ("course", "mode", (TICK, 16, 16)),
         BETWEEN_PATTERN: ("between_pattern", "mode", (TICK, 16, 16)),
     }
     names |= {FINE + k: (f"fine{k + 1}", "code", (TICK, 8, 8)) for k in range(DEPTH)}
     names |= {INNER + k: (f"between{k + 1}", "code", (TICK, 8, 8)) for k in range(INNER_DEPTH)}
-    return tuple(Level(names[k][0], size, names[k][1], names[k][2]) for k, size in enumerate(books.cardinalities()))
+    sizes = books.cardinalities()
+    return tuple(Level(names[k][0], sizes[k], names[k][1], names[k][2]) for k in books.levels)
 
 
 def base_of(plan: Plan, books: Books, past: Reference | None, grid: Grid) -> np.ndarray:
@@ -372,5 +405,8 @@ def draw(plan: Plan, books: Books, past: Reference | None, grid: Grid, count: in
     out = np.empty((count, grid.sites, SITE), np.uint8)
     out[-1] = end.sites
     if count > 1:
-        out[:-1] = draw_between(plan, mixed(plan, *ends_of(plan, past, end, count)), books)
+        base = mixed(plan, *ends_of(plan, past, end, count))
+        if books.courses is not None:
+            base = books.courses.followed(plan.course, plan.moves, None if plan.key else past, end, base)
+        out[:-1] = draw_between(plan, base, books)
     return out, end
