@@ -103,7 +103,7 @@ def _apart(
     move_x: int,
     there: np.ndarray,
     other: np.ndarray,
-) -> int:
+) -> np.int64:
     """Squared difference of luma between what both ends predict along the straight line, summed over the `inner` frames
     between. there, other: (128,), spoiled."""
     total = np.int64(0)
