@@ -49,7 +49,7 @@ KEY_TRADE, END_TRADE, INNER_TRADE = 0.25, 0.375, 1.5
 HOPE, WIDE_HOPE, SITE_HOPE = 3.0, 2.5, 3.5
 """Squared error, in the bits of a code, that a quad, the first coefficients of a quad, and a site, have to have for a
 code to be looked for."""
-_COURSE_HOPE, _COURSE_APART = 4.0, 4.0
+_COURSE_HOPE, _COURSE_APART = 4.0, 8.0
 """Likewise the frames between of a quad, in the bits of a course, and how far what both ends predict has to differ:
 where they agree motion is known, and what is left over is not of its doing."""
 _WORTH = 40.0
