@@ -183,11 +183,8 @@ class LaidEpisodes:
         return Laid(ids, runs, marks, tracks, self._numbering.vocabulary.control("latent"), read, held)
 
     def _can_write(self) -> bool:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return False
-        return os.access(self._folder, os.W_OK)
+        there = next(p for p in (self._folder, *self._folder.parents) if p.exists())
+        return os.access(there, os.W_OK)
 
 
 @dataclass(frozen=True)
@@ -275,6 +272,7 @@ class _Stage:
         for part in self._parts:
             crc = crc32c(part, crc)
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             handle, staged = tempfile.mkstemp(dir=self._folder, prefix="stage-")
             try:
                 with os.fdopen(handle, "wb") as file:
