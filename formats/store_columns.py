@@ -99,11 +99,13 @@ def lengths(
 
     if kept is not None:
         found = kept.lengths(episodes)
-        if kept.keeps and (found < 0).any():
-            kept.keep([episodes[k] for k in np.flatnonzero(found < 0).tolist()])
+        lacking = [episodes[k] for k in np.flatnonzero(found < 0).tolist()]
+        if lacking and kept.keeps:
+            kept.keep(lacking)
             found = kept.lengths(episodes)
-        if (found < 0).any():  # there was no room, or nobody asked for it
-            found[found < 0] = lengths(store, [episodes[k] for k in np.flatnonzero(found < 0).tolist()], numbering)
+            lacking = [episodes[k] for k in np.flatnonzero(found < 0).tolist()]
+        if lacking:  # there was no room, or nobody asked for it
+            found[found < 0] = lengths(store, lacking, numbering)
         return found
 
     composes = numbering.compositions is not None  # then the codes themselves say how many ids there are

@@ -170,17 +170,12 @@ class LaidEpisodes:
 
     def _laid(self, episode: str, pack: _Pack, at: int) -> Laid:
         ids, runs, marks, tracks = pack.parts(at)
-        read = None
+        vectors = {}
         if self._numbering.layout.latents:
             columns = episode_columns(self._store, episode, self._numbering, codes=False)
-            vectors = {track.name: track.latents for track in columns.tracks if track.latents is not None}
-            if any(name in vectors for name in tracks):
-
-                def read(track: int, rows: np.ndarray) -> np.ndarray:
-                    return vectors[tracks[track]](int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
-
-        held = None if self._io == "pread" else 0
-        return Laid(ids, runs, marks, tracks, self._numbering.vocabulary.control("latent"), read, held)
+            vectors = {track.name: track.latents for track in columns.tracks}
+        latent, held = self._numbering.vocabulary.control("latent"), None if self._io == "pread" else 0
+        return Laid(ids, runs, marks, tracks, tuple(vectors.get(name) for name in tracks), latent, held)
 
     def _can_write(self) -> bool:
         there = next(p for p in (self._folder, *self._folder.parents) if p.exists())

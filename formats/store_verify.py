@@ -124,6 +124,9 @@ def _verify(path: Path, report: Callable[[int, int], None] | None) -> Iterator[P
         if report is not None:
             report(done + 1, len(live))
     yield from _strays(path, manifest)
+    for pack in damaged_packs(path):
+        what = "is damaged: remove it, `pantok store arrange` and jobs that need it make it again"
+        yield Problem(kind="damaged", path=str(pack.relative_to(path)), what=what)
 
 
 def _problem(store: Path, error: PantokError, **where: Any) -> Problem:
@@ -234,9 +237,6 @@ def _leftover(store: Path, path: Path, what: str, kind: str = "leftover") -> Ite
 
 
 def _strays(path: Path, manifest: Manifest) -> Iterator[Problem]:
-    for pack in damaged_packs(path):
-        what = "is damaged: remove it, `pantok store arrange` and jobs that need it make it again"
-        yield Problem(kind="damaged", path=str(pack.relative_to(path)), what=what)
     for name in sorted(os.listdir(path)):
         if name not in ("zarr.json", FIRST, VOCABULARIES, "segments", FOLDER, CACHE):
             yield Problem(kind="stray", path=name, what="does not belong to the store")

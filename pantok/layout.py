@@ -18,8 +18,10 @@ The grammar is in `layout_grammar`, the loops are in `layout_kernels`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -116,25 +118,33 @@ class Columns:
 
 
 _OF_A_SEQUENCE = ("ids", "kind", "level", "track", "role", "time_ns")
-_AS_THEY_ARE = np.arange(256, dtype=np.uint8)[None]
+AS_THEY_ARE = np.arange(256, dtype=np.uint8)[None]
+"""`numbers` of `write`, for one episode alone."""
+ReadRows = Callable[[int, int], np.ndarray]
+"""The vectors [first, last) of a track, float16 (last - first, D)."""
 
 
-class Sequenced:
-    """An episode as a sequence of ids of which compiled loops write any part. tracks: names. has_latents: whether
-    vectors stand in it. loops: the module whose `write` finds it by its address, as long as it lives."""
+class Sequenced(ABC):
+    """An episode as a sequence of ids of which compiled loops write any part. tracks: names. vectors: of each, what
+    reads rows of its latents, None where none stand in it. loops: the module whose `write` finds it by its address, as
+    long as it lives."""
 
     tracks: tuple[str, ...]
-    has_latents: bool
+    vectors: tuple[ReadRows | None, ...]
     loops: ModuleType
     address: int
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @property
+    @abstractmethod
     def nbytes(self) -> int:
         """Bytes that it holds besides what lies in mapped files."""
-        raise NotImplementedError
+
+    @cached_property
+    def has_latents(self) -> bool:
+        return any(read is not None for read in self.vectors)
 
     def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:
         """The ids [start, stop). Raises TokenError for a code that its level does not have."""
@@ -142,7 +152,7 @@ class Sequenced:
         stop = total if stop is None else min(stop, total)
         start = min(max(start, 0), stop)
         columns = Columns.empty(stop - start, _OF_A_SEQUENCE)
-        found = write([self], np.array([[self.address, start, stop, 0, 0, 0]]), _AS_THEY_ARE, columns)
+        found = write([self], np.array([[self.address, start, stop, 0, 0, 0]]), AS_THEY_ARE, columns)
         return TokenSequence(
             columns.ids.astype(np.uint32), columns.kind, columns.level, columns.track, columns.time_ns, self.tracks,
             {self.tracks[track]: values for _, track, values in found}, columns.role,
@@ -150,11 +160,13 @@ class Sequenced:
 
     def latents(self, track: int, rows: np.ndarray) -> np.ndarray:
         """float16 (len(rows), D), vectors of a track; rows ascend."""
-        raise NotImplementedError
+        read = self.vectors[track]
+        assert read is not None
+        return read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
 
     def complain(self, level: int, at: int) -> NoReturn:
         """Says which code of a level (counted over all tracks), from `at` on, it is that the level does not have."""
-        raise NotImplementedError
+        raise AssertionError((level, at))  # only where codes are read can one be missing
 
 
 class Arranged(Sequenced):
@@ -181,7 +193,7 @@ class Arranged(Sequenced):
         codes = sum(column.rows for track in packed.columns for column in track.levels)
         self._sheet = packed.sheet(max(_SPACING, codes // _CHECKPOINTS))
         self.tracks = tuple(track.name for track in packed.columns)
-        self.has_latents = any(track.latents is not None for track in packed.columns)
+        self.vectors = tuple(track.latents for track in packed.columns)
         self.address = layout_columns.address_of(self._sheet)
 
     def __len__(self) -> int:
@@ -196,11 +208,6 @@ class Arranged(Sequenced):
         packed = self._packed
         out = np.empty((sum(track.ticks for track in packed.columns), 5), np.int64)
         return out[: self.loops.list_units(packed.tracks, packed.levels, packed.facts, out)]
-
-    def latents(self, track: int, rows: np.ndarray) -> np.ndarray:
-        read = self._packed.columns[track].latents
-        assert read is not None
-        return read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
 
     def complain(self, level: int, at: int) -> NoReturn:
         for track in self._packed.columns:

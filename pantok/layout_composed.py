@@ -142,7 +142,6 @@ def write(
 def _write_composed(parts: Sequence[Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns) -> None:
     """Ids of the layout of all parts into a scratch in one compiled call, and from there composed in another."""
     from pantok.evolve import compose_read_kernels as kernels
-    from pantok.evolve.compositions import ACROSS, COMPOSABLE
 
     bounds, before = np.empty((len(parts), 6), np.int64), np.empty((len(parts), 6), np.int64)
     at = 0
@@ -156,11 +155,9 @@ def _write_composed(parts: Sequence[Composed], places: np.ndarray, numbers: np.n
     s = scratch(at, (*JOINED_BY, *also))
     write_plain([part.plain for part in parts], bounds, numbers, s)
     compositions = parts[0]._compositions
-    keys, ranks, named, base = compositions.reading
     kernels.compose(
-        before, s.ids, s.kind, s.level, s.track, s.role, s.time_ns, s.loss_mask, keys, ranks, named, base,
-        compositions.bridges, COMPOSABLE, KINDS.index("digit"), ACROSS.index(compositions.across), c.ids, c.kind,
-        c.level, c.track, c.role, c.time_ns, c.loss_mask, c.document,
+        before, s.ids, s.kind, s.level, s.track, s.role, s.time_ns, s.loss_mask, *compositions.reading,
+        *compositions.rule, c.ids, c.kind, c.level, c.track, c.role, c.time_ns, c.loss_mask, c.document,
     )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ SHEET, FIRST, STOP, AT, NUMBERING, DOCUMENT, PART_FIELDS = range(7)
 the episode's tracks are called, and the number of its document."""
 LATENT_KIND = 5
 _SURVEY = "int64(int64[:,::1], int64[:,::1], int64[::1], int64, int64[:,::1], int64[::1])"
-_WRITE = (
+WRITE = (
     "UniTuple(int64, 4)(int64[:,::1], uint8[:,::1], int64, int64[::1], uint8[::1], uint8[::1], uint8[::1], "
     "uint8[::1], int64[::1], boolean[::1], int32[::1], int64[:,::1])"
 )
@@ -55,7 +55,9 @@ _END = 2**62
 
 
 @intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
+def pointer(typingctx: Any, address: Any) -> Any:
+    """An address, int64, as what `carray` takes."""
+
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
@@ -65,12 +67,12 @@ def _pointer(typingctx: Any, address: Any) -> Any:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _load(address: int, size: int) -> int:
     if size == 1:
-        return int(carray(_pointer(address), (1,), np.uint8)[0])
+        return int(carray(pointer(address), (1,), np.uint8)[0])
     if size == 2:
-        return int(carray(_pointer(address), (1,), np.uint16)[0])
+        return int(carray(pointer(address), (1,), np.uint16)[0])
     if size == 4:
-        return int(carray(_pointer(address), (1,), np.uint32)[0])
-    return int(carray(_pointer(address), (1,), np.int64)[0])
+        return int(carray(pointer(address), (1,), np.uint32)[0])
+    return int(carray(pointer(address), (1,), np.int64)[0])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -285,22 +287,22 @@ def _copy(address: int, n: int, size: int, level: np.ndarray, out: np.ndarray) -
     most, linear = level[CARDINALITY] - 1, level[LINEAR]
     top = np.int64(0)
     if size == 1:
-        a = carray(_pointer(address), (n,), np.uint8)
+        a = carray(pointer(address), (n,), np.uint8)
         for j in range(n):
             top = max(top, np.int64(a[j]))
             out[j] = linear + np.int64(a[j])
     elif size == 2:
-        b = carray(_pointer(address), (n,), np.uint16)
+        b = carray(pointer(address), (n,), np.uint16)
         for j in range(n):
             top = max(top, np.int64(b[j]))
             out[j] = linear + np.int64(b[j])
     else:
-        c = carray(_pointer(address), (n,), np.uint32)
+        c = carray(pointer(address), (n,), np.uint32)
         for j in range(n):
             top = max(top, np.int64(c[j]))
             out[j] = linear + np.int64(c[j])
     if linear < 0 and top <= most:  # -1: what stands there is the code less one
-        table = carray(_pointer(level[TABLE]), (most + 1,), np.int64)
+        table = carray(pointer(level[TABLE]), (most + 1,), np.int64)
         for j in range(n):
             out[j] = table[out[j] + 1]
     return top > most
@@ -439,7 +441,7 @@ def _write(
     return found, bad, bad_at
 
 
-@njit(_WRITE, cache=True, nogil=True, error_model="numpy")
+@njit(WRITE, cache=True, nogil=True, error_model="numpy")
 def write(
     parts: np.ndarray, numbers: np.ndarray, size: int, ids: np.ndarray, kind: np.ndarray, level: np.ndarray,
     owner: np.ndarray, role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, document: np.ndarray,
@@ -458,16 +460,16 @@ def write(
         if part[FIRST] >= part[STOP]:
             continue
         at = part[SHEET]
-        facts = carray(_pointer(at), (FACTS,), np.int64)
+        facts = carray(pointer(at), (FACTS,), np.int64)
         at += 8 * FACTS
-        tracks = carray(_pointer(at), (facts[SIZE_TRACKS], TRACK_FIELDS), np.int64)
+        tracks = carray(pointer(at), (facts[SIZE_TRACKS], TRACK_FIELDS), np.int64)
         at += 8 * tracks.size
-        levels = carray(_pointer(at), (facts[SIZE_LEVELS], LEVEL_FIELDS), np.int64)
+        levels = carray(pointer(at), (facts[SIZE_LEVELS], LEVEL_FIELDS), np.int64)
         at += 8 * levels.size
-        chunks = carray(_pointer(at), (facts[SIZE_CHUNKS],), np.int64)
+        chunks = carray(pointer(at), (facts[SIZE_CHUNKS],), np.int64)
         at += 8 * chunks.size
         width = HEAD + 3 * facts[SIZE_TRACKS] + facts[SIZE_LEVELS]
-        points = carray(_pointer(at), (facts[SIZE_POINTS], width), np.int64)
+        points = carray(pointer(at), (facts[SIZE_POINTS], width), np.int64)
         low, high = 0, len(points) - 1
         while low < high:
             middle = (low + high + 1) // 2

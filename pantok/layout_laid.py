@@ -8,13 +8,12 @@ run: about what the codes take that it was made of. Ids may be composed as they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pantok import layout_laid_kernels as kernels
-from pantok.layout import KINDS, Arranged, Columns, Sequenced, rows_of
+from pantok.layout import AS_THEY_ARE, KINDS, Arranged, Columns, ReadRows, Sequenced, rows_of
 from pantok.layout_columns import Numbering, address_of
 from pantok.layout_composed import scratch
 
@@ -26,14 +25,12 @@ _AT_ONCE = 1 << 16
 _LATENT = KINDS.index("latent")
 _MOST = 1 << 32
 """Ids of a sequence, so that a place in it takes four bytes."""
-_AS_THEY_ARE = np.arange(256, dtype=np.uint8)[None]
 _SAID = ("ids", "kind", "level", "track", "role", "time_ns", "loss_mask")
-ReadLatents = Callable[[int, np.ndarray], np.ndarray]
 
 
 class Laid(Sequenced):
     """ids: uint16 or uint32 (N,), a latent's row in the place of its id. runs: int64 (R, 2). marks: int32, see the
-    loops. latents: reads (track, rows) as `Sequenced.latents` does; None where no vectors stand in it.
+    loops. vectors: see `Sequenced`.
 
     Raises ValueError if they do not fit together.
     """
@@ -41,14 +38,13 @@ class Laid(Sequenced):
     loops = kernels
 
     def __init__(
-        self, ids: np.ndarray, runs: np.ndarray, marks: np.ndarray, tracks: tuple[str, ...], latent_id: int,
-        latents: ReadLatents | None = None, held: int | None = None,
+        self, ids: np.ndarray, runs: np.ndarray, marks: np.ndarray, tracks: tuple[str, ...],
+        vectors: tuple[ReadRows | None, ...], latent_id: int, held: int | None = None,
     ) -> None:  # fmt: skip
         """held: bytes that it holds besides mapped files; all of it if None."""
         if not len(runs) or len(marks) != len(ids) // kernels.EVERY + 1 or ids.itemsize not in (2, 4):
             raise ValueError(f"{len(ids)} ids of {ids.itemsize} bytes, {len(runs)} runs, {len(marks)} marks")
-        self.ids, self.runs, self.marks, self.tracks, self._latents = ids, runs, marks, tracks, latents
-        self.has_latents = latents is not None
+        self.ids, self.runs, self.marks, self.tracks, self.vectors = ids, runs, marks, tracks, vectors
         self._sheet = np.zeros(kernels.FIELDS, np.int64)
         self._sheet[kernels.IDS], self._sheet[kernels.WIDTH] = address_of(ids), ids.itemsize
         self._sheet[kernels.RUNS], self._sheet[kernels.COUNT] = address_of(runs), len(runs)
@@ -63,13 +59,6 @@ class Laid(Sequenced):
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def latents(self, track: int, rows: np.ndarray) -> np.ndarray:
-        assert self._latents is not None
-        return self._latents(track, rows)
-
-    def complain(self, level: int, at: int) -> NoReturn:
-        raise AssertionError((level, at))  # it was made of codes that all are there
 
 
 def lay_out(plain: Arranged, numbering: Numbering) -> Laid | None:
@@ -87,7 +76,7 @@ def lay_out(plain: Arranged, numbering: Numbering) -> Laid | None:
     while at < total:
         stop = min(at + size, total)
         c = scratch(stop - at, _SAID)
-        rows = rows_of([plain], plain.loops, np.array([[plain.address, at, stop, 0, 0, 0]]), _AS_THEY_ARE, c)
+        rows = rows_of([plain], plain.loops, np.array([[plain.address, at, stop, 0, 0, 0]]), AS_THEY_ARE, c)
         ids, starts, taken = c.ids[: stop - at], np.arange(stop - at), stop - at
         if len(rows):
             ids[c.kind[: stop - at] == _LATENT] = rows[:, 2]
@@ -106,20 +95,17 @@ def lay_out(plain: Arranged, numbering: Numbering) -> Laid | None:
     marks = np.empty(made // kernels.EVERY + 1, np.int32)
     kernels.mark(runs[:count], marks)
     return Laid(
-        np.concatenate(pieces).astype(width), runs[:count].copy(), marks, plain.tracks,
-        numbering.vocabulary.control("latent"), plain.latents if plain.has_latents else None,
+        np.concatenate(pieces).astype(width), runs[:count].copy(), marks, plain.tracks, plain.vectors,
+        numbering.vocabulary.control("latent"),
     )  # fmt: skip
 
 
 def _composed(pairs: Compositions, is_last: bool, n: int, c: Columns) -> tuple[np.ndarray, np.ndarray, int]:
     """The n ids of a scratch composed: ids, where each began, and how many of the n were taken."""
     from pantok.evolve import compose_read_kernels
-    from pantok.evolve.compositions import ACROSS, COMPOSABLE
 
-    keys, ranks, named, base = pairs.reading
     composed, starts = np.empty(n, np.int64), np.empty(n, np.int64)
     taken, made = compose_read_kernels.compose_block(
-        is_last, c.ids[:n], c.kind, c.level, c.track, c.time_ns, keys, ranks, named, base, pairs.bridges, COMPOSABLE,
-        KINDS.index("digit"), ACROSS.index(pairs.across), composed, starts,
-    )  # fmt: skip
+        is_last, c.ids[:n], c.kind, c.level, c.track, c.time_ns, *pairs.reading, *pairs.rule, composed, starts
+    )
     return composed[:made], starts[:made], taken

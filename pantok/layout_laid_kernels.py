@@ -11,30 +11,15 @@ What lies in a file may be damaged: nothing here is written outside the part tha
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import carray, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray, njit
 
+from pantok.layout_kernels import AT, DOCUMENT, FIRST, LATENT_KIND, NUMBERING, SHEET, STOP, WRITE, pointer
+
+# Numbers of another file are compiled into this one: touch it when they change, see `layout_kernels`.
 IDS, WIDTH, RUNS, COUNT, MARKS, TOTAL, LATENT_ID, FIELDS = range(8)
 """Of a sheet, int64: addresses of the ids (WIDTH bytes each), of the runs (COUNT of them) and of the marks."""
 EVERY = 1024
-LATENT_KIND = 5
-_SHEET, _FIRST, _STOP, _AT, _NUMBERING, _DOCUMENT = range(6)  # of a part, see `layout_kernels`
-_WRITE = (
-    "UniTuple(int64, 4)(int64[:,::1], uint8[:,::1], int64, int64[::1], uint8[::1], uint8[::1], uint8[::1], "
-    "uint8[::1], int64[::1], boolean[::1], int32[::1], int64[:,::1])"
-)
-
-
-@intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), codegen
 
 
 @njit(
@@ -86,18 +71,18 @@ def _write(
     n, found, total = stop - first, 0, sheet[TOTAL]
     if len(ids):
         if sheet[WIDTH] == 2:
-            narrow = carray(_pointer(sheet[IDS]), (total,), np.uint16)[first:stop]
+            narrow = carray(pointer(sheet[IDS]), (total,), np.uint16)[first:stop]
             for j in range(n):
                 ids[j] = narrow[j]
         else:
-            wide = carray(_pointer(sheet[IDS]), (total,), np.uint32)[first:stop]
+            wide = carray(pointer(sheet[IDS]), (total,), np.uint32)[first:stop]
             for j in range(n):
                 ids[j] = wide[j]
     if not (len(kind) or len(level) or len(owner) or len(role) or len(time_ns) or len(mask) or len(latents)):
         return found
     count = sheet[COUNT]
-    runs = carray(_pointer(sheet[RUNS]), (count, 2), np.int64)
-    marks = carray(_pointer(sheet[MARKS]), (total // EVERY + 1,), np.int32)
+    runs = carray(pointer(sheet[RUNS]), (count, 2), np.int64)
+    marks = carray(pointer(sheet[MARKS]), (total // EVERY + 1,), np.int32)
     run = min(max(np.int64(marks[first // EVERY]), 0), count - 1)
     while run + 1 < count and (runs[run + 1, 0] & 0xFFFFFFFF) <= first:
         run += 1
@@ -120,16 +105,16 @@ def _write(
                     row = first + j
                     latents[found, 1] = (said >> 16) & 255
                     if sheet[WIDTH] == 2:
-                        latents[found, 2] = carray(_pointer(sheet[IDS]), (total,), np.uint16)[row]
+                        latents[found, 2] = carray(pointer(sheet[IDS]), (total,), np.uint16)[row]
                     else:
-                        latents[found, 2] = carray(_pointer(sheet[IDS]), (total,), np.uint32)[row]
+                        latents[found, 2] = carray(pointer(sheet[IDS]), (total,), np.uint32)[row]
                     found += 1
             _fill(ids, at, end, sheet[LATENT_ID])
         at, run = end, run + 1  # the last one goes on to the end, so that `run` stays below `count`
     return found
 
 
-@njit(_WRITE, cache=True, nogil=True, error_model="numpy")
+@njit(WRITE, cache=True, nogil=True, error_model="numpy")
 def write(
     parts: np.ndarray, numbers: np.ndarray, size: int, ids: np.ndarray, kind: np.ndarray, level: np.ndarray,
     owner: np.ndarray, role: np.ndarray, time_ns: np.ndarray, mask: np.ndarray, document: np.ndarray,
@@ -139,15 +124,15 @@ def write(
     found = 0
     for number in range(len(parts)):
         part = parts[number]
-        if part[_FIRST] >= part[_STOP]:
+        if part[FIRST] >= part[STOP]:
             continue
-        sheet = carray(_pointer(part[_SHEET]), (FIELDS,), np.int64)
-        a, b = part[_AT], part[_AT] + part[_STOP] - part[_FIRST]
-        if part[_FIRST] < 0 or part[_STOP] > sheet[TOTAL] or a < 0 or b > size:
+        sheet = carray(pointer(part[SHEET]), (FIELDS,), np.int64)
+        a, b = part[AT], part[AT] + part[STOP] - part[FIRST]
+        if part[FIRST] < 0 or part[STOP] > sheet[TOTAL] or a < 0 or b > size:
             return found, number, -1, 0
-        _fill(document, a, b, part[_DOCUMENT])
+        _fill(document, a, b, part[DOCUMENT])
         made = _write(
-            sheet, part[_FIRST], part[_STOP], numbers[part[_NUMBERING]], ids[a:b], kind[a:b], level[a:b], owner[a:b],
+            sheet, part[FIRST], part[STOP], numbers[part[NUMBERING]], ids[a:b], kind[a:b], level[a:b], owner[a:b],
             role[a:b], time_ns[a:b], mask[a:b], latents[found:],
         )  # fmt: skip
         latents[found : found + made, 0] = number

@@ -190,7 +190,7 @@ def test_runs_that_say_anything_write_nothing_beyond_their_part(junk: bytes, fir
     runs = np.frombuffer(junk[: len(junk) // 16 * 16], "<i8").reshape(-1, 2).copy()
     ids = np.arange(first + n, dtype=np.uint16)
     marks = np.full(len(ids) // kernels.EVERY + 1, mark, np.int32)
-    laid = Laid(ids, runs, marks, ("a",), 3, lambda track, rows: np.zeros((len(rows), 1), np.float16))
+    laid = Laid(ids, runs, marks, ("a",), (lambda lo, hi: np.zeros((hi - lo, 1), np.float16),), 3)
     columns = Columns.empty(n + 200)
     for column in vars(columns).values():
         column[:] = 1

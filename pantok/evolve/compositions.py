@@ -80,30 +80,26 @@ class Compositions:
         return out[:left].astype(np.int64), starts[:left]
 
     @cached_property
-    def reading(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """(keys, ranks, named, base): what the loops of reading look merges up in."""
-        from pantok.evolve import compose_read_kernels
+    def reading(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]:
+        """(keys, ranks, named, base, bits): what the loops of reading look merges up in, and uint64 (W,), which
+        neighbours may come to be one; see `compose_read_kernels.table` and `bridges`."""
+        from pantok.evolve import compose_read_kernels as kernels
 
-        keys, ranks = compose_read_kernels.table(np.ascontiguousarray(self.parts, np.int64), _ABOVE)
-        return keys, ranks, np.ascontiguousarray(self.named, np.int64), _ABOVE
+        parts, named = np.ascontiguousarray(self.parts, np.int64), np.ascontiguousarray(self.named, np.int64)
+        return *kernels.table(parts, _ABOVE), named, _ABOVE, kernels.bridges(parts, named, _ABOVE)
 
-    @cached_property
-    def bridges(self) -> np.ndarray:
-        """uint64 (W,): which neighbours may come to be one, see `compose_read_kernels.bridges`."""
-        from pantok.evolve import compose_read_kernels
-
-        return compose_read_kernels.bridges(
-            np.ascontiguousarray(self.parts, np.int64), np.ascontiguousarray(self.named, np.int64), _ABOVE
-        )
+    @property
+    def rule(self) -> tuple[np.ndarray, int, int]:
+        """(may, digit, across): what the loops of reading ask whether ids may be joined, see `joins_of`."""
+        return COMPOSABLE, _DIGIT, ACROSS.index(self.across)
 
     def read(self, ids: np.ndarray, joins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `apply` of all merges, for ids of a layout: quicker where what may be joined comes in short runs."""
         from pantok.evolve import compose_read_kernels
 
         given = np.ascontiguousarray(ids, np.int64)
-        keys, ranks, named, base = self.reading
         composed, starts = np.empty(len(given), np.int64), np.empty(len(given), np.int64)
-        made = compose_read_kernels.starts_of(given, joins, keys, ranks, named, base, self.bridges, composed, starts)
+        made = compose_read_kernels.starts_of(given, joins, *self.reading, composed, starts)
         return composed[:made], starts[:made]
 
     def sequence(self, sequence: TokenSequence) -> TokenSequence:
