@@ -226,14 +226,15 @@ def write(
 
     places: int64 (P, 6), of each part the address of its episode, first and last + 1 of its ids, where they go in the
     columns, row of `numbers`, number of its document. numbers: uint8 (Q, 256), what `columns.track` says of each of an
-    episode's tracks. Returns (part, track, its latents there) for parts that hold some.
+    episode's tracks. Returns (part, track, its latents there) for parts that hold some, in the order of parts.
     Raises TokenError for a code that its level does not have, where ids are wanted; without, no code is read.
     """
     found = []
-    for loops in dict.fromkeys([part.loops for part in parts]):
-        mine = [k for k, part in enumerate(parts) if part.loops is loops]
-        some = places if len(mine) == len(parts) else places[mine]
-        rows = rows_of(parts if some is places else [parts[k] for k in mine], loops, some, numbers, columns)
+    kinds = list(dict.fromkeys([part.loops for part in parts]))
+    for loops in kinds:
+        mine = [k for k, part in enumerate(parts) if part.loops is loops] if len(kinds) > 1 else range(len(parts))
+        some = places[mine] if len(kinds) > 1 else places
+        rows = rows_of([parts[k] for k in mine], loops, some, numbers, columns)
         if len(rows):
             # Those of a part and track lie apart where tracks take turns: bring them together, keeping their order.
             rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
@@ -241,7 +242,7 @@ def write(
             for r in np.split(rows, edges):
                 part, track = mine[int(r[0, 0])], int(r[0, 1])
                 found.append((part, track, parts[part].latents(track, r[:, 2])))
-    return found
+    return sorted(found, key=lambda one: one[0])
 
 
 def rows_of(

@@ -116,27 +116,22 @@ def write(
     parts: Sequence[Sequenced | Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns
 ) -> list[tuple[int, int, np.ndarray]]:
     """As `layout.write`, of episodes that may be composed as they are read, all of them by one vocabulary."""
-    addressed = [part for part in parts if isinstance(part, Sequenced)]
-    if len(addressed) == len(parts):
+    composed = {k: part for k, part in enumerate(parts) if isinstance(part, Composed)}
+    addressed = [part for part in parts if not isinstance(part, Composed)]
+    if not composed:
         return write_plain(addressed, places, numbers, columns)
-    plain = [k for k, part in enumerate(parts) if isinstance(part, Sequenced)]
+    plain = [k for k in range(len(parts)) if k not in composed]
     written = write_plain(addressed, places[plain], numbers, columns) if plain else []
     found = [(plain[k], track, values) for k, track, values in written]
-    quick: list[int] = []
-    for k, part in enumerate(parts):
-        if not isinstance(part, Composed):
-            continue
-        if not part.has_latents:
-            quick.append(k)
-        else:
+    quick = [k for k, part in composed.items() if not part.has_latents]
+    for k, part in composed.items():
+        if part.has_latents:
             first, stop, at, row, document = places[k, 1:].tolist()
             put = part.put(first, stop, at, numbers[row], document, columns)
             found += [(k, part.tracks.index(name), values) for name, values in put.latents.items() if len(values)]
     if quick:
-        _write_composed(
-            [p for p in (parts[k] for k in quick) if isinstance(p, Composed)], places[quick], numbers, columns
-        )
-    return found
+        _write_composed([composed[k] for k in quick], places[quick], numbers, columns)
+    return sorted(found, key=lambda one: one[0])
 
 
 def _write_composed(parts: Sequence[Composed], places: np.ndarray, numbers: np.ndarray, columns: Columns) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from pantok.layout_columns import Numbering
 from pantok.layout_laid import Laid, lay_out
 from pantok.loader import StreamDataset
 from pantok.vocabulary import Vocabulary
+from tests.store_streams import a_stream, a_vocabulary
 
 FIELDS = ("ids", "kind", "level", "track", "time_ns", "role")
 LAYOUTS = [
@@ -43,6 +45,15 @@ def composed(request: pytest.FixtureRequest, store: Path) -> Vocabulary:
     return with_compositions(own, learn(corpus, own.size, config))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two stores of what numpy drew, with vectors, in a vocabulary of more than 65,536 ids."""
+    paths = [tmp_path_factory.mktemp("laid") / f"{name}.zarr" for name in "ab"]
+    for n, path in enumerate(paths):
+        Store.create(path, a_vocabulary()).write(a_stream(10 * n + k, a_vocabulary(), 12 + k) for k in range(5))
+    return paths
+
+
 def check_parts(laid: Laid, expected: TokenSequence) -> None:
     assert len(laid) == len(expected)
     rng = np.random.default_rng(0)
@@ -57,15 +68,17 @@ def check_parts(laid: Laid, expected: TokenSequence) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_laid_out_says_what_arranging_says(
-    store: Path, monkeypatch: pytest.MonkeyPatch, layout: Layout
+    store: Path, made: list[Path], monkeypatch: pytest.MonkeyPatch, layout: Layout
 ) -> None:
     monkeypatch.setattr(layout_laid, "_AT_ONCE", 100)
-    here = Store.open(store)
-    numbering = Numbering(layout, here.vocabulary)
-    for name in here.episodes:
+    opened, held = [Store.open(store), Store.open(made[0])], set()
+    for here, name in [(one, name) for one in opened for name in one.episodes]:
+        numbering = Numbering(layout, here.vocabulary)
         plain = Arranged(episode_columns(here, name, numbering), layout, here.vocabulary, numbering)
         laid = lay_out(plain, numbering)
         assert laid is not None and len(laid.runs) < len(laid)
+        assert laid.has_latents == plain.has_latents
+        held.add(laid.has_latents)
         check_parts(laid, plain.cut())
         masks = []
         for episode in (plain, laid):
@@ -75,6 +88,7 @@ def test_what_is_laid_out_says_what_arranging_says(
             masks.append(columns.loss_mask)
             assert (columns.document == 7).all()
         np.testing.assert_array_equal(*masks)
+    assert (True in held) == layout.latents
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:3])
@@ -89,6 +103,23 @@ def test_composed_ids_are_laid_out_as_composing_the_sequence_gives_them(
         laid, expected = lay_out(plain, numbering), opened.sequence(plain.cut())  # merge after merge
         assert laid is not None and len(expected) < len(plain)
         check_parts(laid, expected)
+
+
+def test_composed_ids_keep_their_vectors(made: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout_laid, "_AT_ONCE", 100)
+    layout, own = Layout(latents=True), a_vocabulary()
+    config = ComposeConfig(merges=50, least=2)
+    later = with_compositions(
+        own, learn(Corpus.of(list(read_sequences(made[0], layout, own)), "level"), own.size, config)
+    )
+    here, opened, numbering, held = Store.open(made[0], later), Compositions.of(later), Numbering(layout, later), 0
+    for name in here.episodes:
+        plain = Arranged(episode_columns(here, name, numbering), layout, later, numbering)
+        laid, expected = lay_out(plain, numbering), opened.sequence(plain.cut())
+        assert laid is not None and len(expected) < len(plain)
+        check_parts(laid, expected)
+        held += sum(map(len, expected.latents.values()))
+    assert held
 
 
 def test_ids_take_two_bytes_where_they_can(store: Path) -> None:
@@ -168,6 +199,21 @@ def test_jobs_read_what_the_command_laid_out(
     pack.write_bytes(pack.read_bytes()[:-1000] + b"?" + pack.read_bytes()[-999:])
     found = pantok("verify", here)
     assert found.code == 3 and str(pack.relative_to(here)) in found.out
+
+
+def test_vectors_stand_in_the_order_of_their_placeholders_whatever_is_laid_out(
+    made: list[Path], tmp_path: Path
+) -> None:
+    layout, here = Layout(latents=True), tmp_path / "a.zarr"
+    shutil.copytree(made[0], here)
+    arrange(Store.open(here), layout)
+    found, expected = (
+        list(StreamDataset([one, made[1]], layout, length=64, batch_size=12, epochs=1)) for one in (here, made[0])
+    )
+    assert any(b["latents"] and len(set(b["source"].tolist())) > 1 for b in expected)
+    for batch, whole in zip(found, expected, strict=True):
+        assert batch["latents"].keys() == whole["latents"].keys() and torch.equal(batch["ids"], whole["ids"])
+        assert all(torch.equal(batch["latents"][track], values) for track, values in whole["latents"].items())
 
 
 def test_only_what_is_new_is_laid_out_and_what_is_gone_is_removed(store: Path, tmp_path: Path) -> None:
