@@ -18,9 +18,10 @@ from pantok.errors import InputError, OptionError, PantokError, TokenError, Voca
 from pantok.experience import Block, Clock, Track
 from pantok.stream import LevelCodes, TrackTokens
 from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, _Fill, lambda_of
+from pantok.tokenizers.video_books import LEVELS
 from pantok.tokenizers.video_choose import Chooser
 from pantok.tokenizers.video_grid import SITE, Grid
-from pantok.tokenizers.video_tick import LEVELS, pack, unpack
+from pantok.tokenizers.video_tick import pack, unpack
 
 RATE = Fraction(25)
 

@@ -24,10 +24,10 @@ from pantok.quantizers.threads import one_thread_of_blas
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Report
 from pantok.tokenizers.video import VideoTokenizer
+from pantok.tokenizers.video_books import Books
 from pantok.tokenizers.video_control import VideoOptions, lambda_of
 from pantok.tokenizers.video_exact import EXACT, Book
 from pantok.tokenizers.video_fit import Pool, Run, code_run, directions, sample_runs, trades
-from pantok.tokenizers.video_tick import Books
 from pantok.vocabulary import BASIS, LIFE, TokenizerState
 
 _FOLDS = 4  # every fourth run is held out

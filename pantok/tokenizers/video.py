@@ -4,7 +4,7 @@ What is unusual: everything is integers, from the pixels of YUV 4:2:0 to the cod
 codes on every machine, and the encoder's picture of the past is the decoder's to the last bit; nothing was learned by
 gradient; and bits go where they pay, place by place, down to none at all for a picture that has not changed.
 
-A tick is 4 frames. `video_tick` says what the codes mean, `video_choose` how they are chosen, `video_fit` how the
+A tick is 4 frames. `video_books` says what the codes mean, `video_choose` how they are chosen, `video_fit` how the
 books are learned, `video_exact` why the arithmetic is exact.
 """
 
@@ -29,6 +29,7 @@ from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.tokenizers.counts import More
+from pantok.tokenizers.video_books import BLOCK, LEVELS, TICK, Books, levels_of
 from pantok.tokenizers.video_choose import GREY, Chooser, Ends, residual
 from pantok.tokenizers.video_control import Control, VideoOptions, lambda_of
 from pantok.tokenizers.video_counts import due
@@ -38,7 +39,7 @@ from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
 from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
-from pantok.tokenizers.video_tick import BLOCK, LEVELS, TICK, Books, Plan, draw, levels_of, pack, unpack
+from pantok.tokenizers.video_tick import Plan, draw, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT, FORMATS = 3, (2, 3)
@@ -83,7 +84,7 @@ class VideoConfig:
 
 
 class VideoTokenizer(Tokenizer):
-    """Books and what they mean. Levels: see `video_tick`."""
+    """Books and what they mean. Levels: see `video_books`."""
 
     modality: ClassVar[str] = "video"
     told_from: ClassVar[int | None] = BLOCK

@@ -18,11 +18,7 @@ import numpy as np
 from pantok.tokenizers import video_choose_kernels as kernels
 from pantok.tokenizers import video_course_kernels as ways
 from pantok.tokenizers import video_kernels as pictures
-from pantok.tokenizers.video_course import CANDIDATES
-from pantok.tokenizers.video_grid import SITE, WEIGHTS, Grid, Reference
-from pantok.tokenizers.video_motion import find_palette
-from pantok.tokenizers.video_search_kernels import HOPE as STAGE_HOPE
-from pantok.tokenizers.video_tick import (
+from pantok.tokenizers.video_books import (
     BETWEEN,
     BETWEEN_PATTERN,
     COARSE,
@@ -34,10 +30,12 @@ from pantok.tokenizers.video_tick import (
     PATTERN,
     TICK,
     Books,
-    Plan,
-    draw_between,
-    draw_end,
 )
+from pantok.tokenizers.video_course import CANDIDATES
+from pantok.tokenizers.video_grid import SITE, WEIGHTS, Grid, Reference
+from pantok.tokenizers.video_motion import find_palette
+from pantok.tokenizers.video_search_kernels import HOPE as STAGE_HOPE
+from pantok.tokenizers.video_tick import Plan, draw_between, draw_end
 
 Tap = Callable[[str, np.ndarray], None]
 """Receives the residuals that a Book was asked to describe (its name; float32 (n, V)), and "course" with what

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from pantok.tokenizers.video_kernels import SITE, blend, copy_quad, energy, fetch_quad, plus, worth
+from pantok.tokenizers.video_kernels import SITE, blend, copy_quad, energy, fetch_quad, on_line, plus, worth
 
-_AFRESH = 31  # as in `video_tick`
+_AFRESH = 31  # as in `video_books`
 _OWN = 0.7
 """A block may be drawn afresh where a quad is predicted with more than this of its own energy about its means."""
 
@@ -301,7 +301,7 @@ def between(
             usual[q] = 2 if key or kind[b, q] == _AFRESH else 0
             move_y, move_x = (vectors[kind[b, q], 0], vectors[kind[b, q], 1]) if known else (0, 0)
             for k in range(inner):
-                y, x = (2 * move_y * (k + 1) + count) // (2 * count), (2 * move_x * (k + 1) + count) // (2 * count)
+                y, x = on_line(move_y, k, count), on_line(move_x, k, count)
                 at = (k * 16 + 4 * q) * SITE
                 if not key:
                     if y == 0 and x == 0:

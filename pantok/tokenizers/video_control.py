@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pantok.errors import OptionError
+from pantok.tokenizers.video_books import TICK
 from pantok.tokenizers.video_choose import Drawn, residual
 from pantok.tokenizers.video_grid import Grid
 from pantok.tokenizers.video_measure import psnr_of
-from pantok.tokenizers.video_tick import TICK
 
 
 @dataclass(frozen=True, kw_only=True)

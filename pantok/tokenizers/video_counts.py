@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pantok.tokenizers.counts import More, among
-from pantok.tokenizers.video_grid import Grid
-from pantok.tokenizers.video_motion import PALETTE
-from pantok.tokenizers.video_tick import (
+from pantok.tokenizers.video_books import (
     AFRESH,
     BETWEEN,
     BETWEEN_PATTERN,
@@ -23,10 +21,12 @@ from pantok.tokenizers.video_tick import (
     MOVED,
     PATTERN,
     QUAD,
-    SOURCES,
     SPLIT,
     Books,
+    said_between,
 )
+from pantok.tokenizers.video_grid import Grid
+from pantok.tokenizers.video_motion import PALETTE
 
 
 def due(before: Sequence[np.ndarray], books: Books, grid: Grid, key: bool) -> More:
@@ -44,12 +44,10 @@ def due(before: Sequence[np.ndarray], books: Books, grid: Grid, key: bool) -> Mo
     if level == BETWEEN:
         return among(int((block % 2).sum()))
     if level == COURSE:
-        flags = np.maximum(given[BETWEEN] // 16 - len(SOURCES) + 1, 0)
-        return among(int((flags[:, None] // 2 ** np.arange(4) % 2).sum()))
+        return among(int(said_between(given[BETWEEN])[1].sum()))
     if level >= BETWEEN_PATTERN:
-        detailed = (given[BETWEEN][:, None] // 2 ** np.arange(4) % 2).sum()
         if level == BETWEEN_PATTERN:
-            return among(int(detailed))
+            return among(int(said_between(given[BETWEEN])[2].sum()))
         return among(int((books.inner_patterns[given[BETWEEN_PATTERN]] > level - INNER).sum()))
     kind, detail = (np.repeat(v[:, None], 4, 1) for v in (block // 4, block // 2 % 2))
     kind[split], detail[split] = np.divmod(given[QUAD].reshape(-1, 4), 2)

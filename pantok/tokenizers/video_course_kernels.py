@@ -11,19 +11,13 @@ from __future__ import annotations
 import numpy as np
 from numba import int32, njit
 
-from pantok.tokenizers.video_kernels import SITE, energy, fetch_quad, worth
+from pantok.tokenizers.video_kernels import SITE, energy, fetch_quad, on_line, worth
 from pantok.tokenizers.video_motion_kernels import lines_of, lines_there, squares
 from pantok.tokenizers.video_words import mean_of_words, put_word, word_at
 
 _BOTH, _PAST, _END = 0, 1, 2  # as in `video_course`
-_AFRESH = 31  # as in `video_tick`
+_AFRESH = 31  # as in `video_books`
 _REACH = 63  # as in `video_grid`
-
-
-@njit(inline="always")
-def _on_line(move: int, number: int, count: int) -> int:
-    """How far a displacement is along the axis at frame `number` of a tick of `count`, in half samples, rounded."""
-    return (2 * move * (number + 1) + count) // (2 * count)
 
 
 @njit(inline="always")
@@ -84,8 +78,8 @@ def follow(
             continue
         for k in range(len(out)):
             step = table[course[quad] - 1, k]
-            y = _within(_on_line(moves[quad, 0], k, count) + step[1])
-            x = _within(_on_line(moves[quad, 1], k, count) + step[2])
+            y = _within(on_line(moves[quad, 0], k, count) + step[1])
+            x = _within(on_line(moves[quad, 1], k, count) + step[2])
             _step(
                 phases, cphases, end_phases, end_cphases, corners, quad, _END if key else step[0], y, x,
                 moves[quad, 0], moves[quad, 1], other, out, (k * out.shape[1] + 4 * quad) * SITE,
@@ -108,7 +102,7 @@ def _apart(
     between. there, other: (128,), spoiled."""
     total = np.int64(0)
     for k in range(inner):
-        y, x = _on_line(move_y, k, inner + 1), _on_line(move_x, k, inner + 1)
+        y, x = on_line(move_y, k, inner + 1), on_line(move_x, k, inner + 1)
         lines_there(phases, corners, quad, y, x, 2, there)
         lines_there(end_phases, corners, quad, y - move_y, x - move_x, 2, other)
         total += 2 * squares(there, other)
@@ -135,7 +129,7 @@ def _measure(
     count = len(frames)
     for k in range(count - 1):
         lines_of(frames, k, quad, 2, here)
-        line_y, line_x = _on_line(move_y, k, count), _on_line(move_x, k, count)
+        line_y, line_x = on_line(move_y, k, count), on_line(move_x, k, count)
         for s in range(len(steps)):
             mode, y, x = steps[s, 0], _within(line_y + steps[s, 1]), _within(line_x + steps[s, 2])
             if mode != _END:
@@ -244,8 +238,8 @@ def choose_courses(
                 for k in range(inner):
                     _step(
                         phases, cphases, end_phases, end_cphases, corners, quad,
-                        _END if kind[b, q] == _AFRESH else _BOTH, _on_line(move_y, k, count),
-                        _on_line(move_x, k, count), move_y, move_x, second, plain, (k * 16 + 4 * q) * SITE,
+                        _END if kind[b, q] == _AFRESH else _BOTH, on_line(move_y, k, count),
+                        on_line(move_x, k, count), move_y, move_x, second, plain, (k * 16 + 4 * q) * SITE,
                     )  # fmt: skip
             for s in range(4 * q, 4 * q + 4):
                 rest[s] = left[16 * b + s]
@@ -263,7 +257,7 @@ def choose_courses(
                     step = steps[numbers[k, pick[q] - 1]]
                     _step(
                         phases, cphases, end_phases, end_cphases, corners, quad, step[0],
-                        _within(_on_line(move_y, k, count) + step[1]), _within(_on_line(move_x, k, count) + step[2]),
+                        _within(on_line(move_y, k, count) + step[1]), _within(on_line(move_x, k, count) + step[2]),
                         move_y, move_x, second, drawn, (k * 16 + 4 * q) * SITE,
                     )  # fmt: skip
                 for s in range(4 * q, 4 * q + 4):

@@ -18,11 +18,11 @@ from pantok.errors import InputError
 from pantok.experience import Track
 from pantok.quantizers.kmeans import kmeans, nearest
 from pantok.tokenizers.base import Report
+from pantok.tokenizers.video_books import DEPTH, INNER_DEPTH, TICK, Books
 from pantok.tokenizers.video_choose import END_TRADE, GREY, HOPE, INNER_TRADE, KEY_TRADE, Chooser, residual
 from pantok.tokenizers.video_course import CANDIDATES, Courses, learned_courses
 from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import SITE, Grid, Reference
-from pantok.tokenizers.video_tick import DEPTH, INNER_DEPTH, TICK, Books
 
 PATTERNS, INNER_PATTERNS = 256, 32
 ROWS_PER_CODE = 4

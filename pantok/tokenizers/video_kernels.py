@@ -24,6 +24,12 @@ def plus(pixel: int, eighths: int) -> int:
 
 
 @njit(inline="always")
+def on_line(move: int, number: int, count: int) -> int:
+    """How far a displacement is along the axis at frame `number` of a tick of `count`, in half samples, rounded."""
+    return (2 * move * (number + 1) + count) // (2 * count)
+
+
+@njit(inline="always")
 def fetch_quad(
     phases: np.ndarray, cphases: np.ndarray, corners: np.ndarray, quad: int, y: int, x: int, out: np.ndarray, goal: int
 ) -> None:

@@ -12,22 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from pantok.tokenizers.video_books import COARSE, COURSE, FINE, FRESH, INNER, LEVELS, MOVED, Books, levels_of
 from pantok.tokenizers.video_choose import residual
 from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import Run, code_run, trades
-from pantok.tokenizers.video_tick import (
-    COARSE,
-    COURSE,
-    FINE,
-    FRESH,
-    INNER,
-    LEVELS,
-    MOVED,
-    Books,
-    levels_of,
-    pack,
-)
+from pantok.tokenizers.video_tick import pack
 
 SPARE = 1.2
 """Codes that are learned for each that is kept."""

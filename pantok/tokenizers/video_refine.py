@@ -15,10 +15,10 @@ import numpy as np
 
 from pantok.quantizers.learned import refine
 from pantok.tokenizers.base import Report
+from pantok.tokenizers.video_books import Books
 from pantok.tokenizers.video_exact import make_book
 from pantok.tokenizers.video_fit import Pool, Run, code_run, trades
 from pantok.tokenizers.video_measure import measured
-from pantok.tokenizers.video_tick import Books
 
 DECIBELS_PER_DOUBLING = 2.5
 """What twice the bits are worth on film, to compare books that spend unequal bits."""
