@@ -1,4 +1,5 @@
-"""Growth: music after speech, robots after film, beside the vocabulary as it was and one fitted on both.
+"""Growth: music after speech, robots after film, beside the vocabulary as it was, one fitted on both, and what merging
+it with one fitted on the new kind alone gives.
 
     apt-get download asterisk-core-sounds-en-g722 sonic-pi-samples
     for deb in *.deb; do dpkg -x $deb sounds; done
@@ -32,6 +33,7 @@ import torch
 from benchmarks.audio import split
 from benchmarks.audio import track as sound_track
 from pantok.evolve.grow import GrowConfig, grow
+from pantok.evolve.merge import join
 from pantok.experience import Track
 from pantok.formats.container import read_container
 from pantok.tokenizers import load
@@ -39,7 +41,7 @@ from pantok.tokenizers.audio import AudioConfig, AudioOptions, AudioTokenizer
 from pantok.tokenizers.base import Tokenizer
 from pantok.tokenizers.video import VideoConfig, VideoTokenizer
 from pantok.tokenizers.video_control import VideoOptions
-from pantok.vocabulary import TokenizerState
+from pantok.vocabulary import TokenizerState, Vocabulary
 
 Curve = np.ndarray
 """float64 (qualities, 3): tokens, bits, decibels"""
@@ -99,6 +101,12 @@ def compare(
         began = time.process_time()
         grown, _ = grow(state, new, config)
         made[f"grown, far {config.far:g}"] = load(grown), time.process_time() - began
+    began = time.process_time()
+    alone = fit(new)
+    made["fitted on the new kind alone"] = alone, time.process_time() - began
+    began = time.process_time()
+    joined, _ = join(*(Vocabulary.build({state.modality: t.state()}) for t in (first, alone)))
+    made["those two merged"] = load(joined.states[state.modality]), time.process_time() - began
     print(f"\n{title}: fitted on the old kind in {seconds[0]:.0f} s of CPU time, {codes(first)} codes.\n")
     print("| vocabulary | codes | s | on | dB at equal tokens | dB at equal bits | as before |")
     print("|---|---|---|---|---|---|---|")

@@ -94,9 +94,9 @@ def merge(
     """Make one vocabulary of several, and of a text model.
 
     PARTS are vocabularies and at most one text model (SentencePiece or tokenizer.json), which replaces the text models
-    of the others. Where two of them describe a modality in the same transform (sound, numbers, or what grew out of one
-    vocabulary), codes that say nearly the same become one and the rest is appended; ids of the first do not move
-    unless text is put before them, and everything written under any of them can still be read.
+    of the others. Where two of them describe the same modality, codes that say nearly the same become one and the rest
+    is appended, for video in a space that holds both; ids of the first do not move unless text is put before them, and
+    everything written under any of them can still be read.
 
     \b
     Example:

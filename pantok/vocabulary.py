@@ -124,7 +124,8 @@ class TokenizerState:
         """Whether every code of `other` means the same here: this is `other`, or grew out of it.
 
         Compared by content: modality, configuration, names and roles of levels, and tensors, of which those of a
-        level that grew may have rows more, after the old ones. What was retired stays retired.
+        level that grew may have rows more, after the old ones, and no old code a part in directions that came since.
+        What was retired stays retired.
         """
         if self.digest == other.digest:
             return True
@@ -140,7 +141,7 @@ class TokenizerState:
         grown = {0} | {
             n
             for (mine, _), n in zip(pairs, [a.cardinality - b.cardinality for a, b in pairs], strict=True)
-            if mine.role == "code"
+            if mine.role in ("code", "mode")
         }
         if growths - grown or dict(self.blobs) != dict(other.blobs):
             return False
@@ -149,12 +150,20 @@ class TokenizerState:
             plain == theirs_plain
             and all(_begins(self.tensors[n], other.tensors[n], grown) for n in plain)
             and all(
-                _begins(self.tensors.get(n, t[:0]), t, None)
+                _begins(_within(self.tensors.get(n, t[:0]), t, n), t, None)
                 for n, t in other.tensors.items()
                 if n.startswith(LIFE) and not n.endswith(".retired")
             )
             and all(np.isin(other.retired(k)[:, 0], self.retired(k)[:, 0]).all() for k in range(len(other.levels)))
         )
+
+
+def _within(mine: np.ndarray, theirs: np.ndarray, name: str) -> np.ndarray:
+    """Of coefficients beyond the first directions those in directions that `theirs` has, if its codes lie in no others.
+    A tensor of another name is itself."""
+    if not name.endswith(f".{BEYOND}") or mine.ndim != 2 or mine[: len(theirs), theirs.shape[1] :].any():
+        return mine
+    return mine[:, : theirs.shape[1]]
 
 
 def _begins(mine: np.ndarray, theirs: np.ndarray, growths: set[int] | None) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from pantok.tokenizers.base import Report
 from pantok.tokenizers.video import VideoTokenizer
 from pantok.tokenizers.video_books import Books
 from pantok.tokenizers.video_control import VideoOptions, lambda_of
-from pantok.tokenizers.video_exact import EXACT, Book
+from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import Pool, Run, code_run, directions, sample_runs, trades
 from pantok.vocabulary import BASIS, LIFE, TokenizerState
 
@@ -92,7 +91,7 @@ def _grown(
             growth = grown_book(
                 level, left[0].astype(np.float32), left[1].astype(np.float32), codes, life,
                 price=None, most=most_of(config, len(codes), growths), far=config.far_of("video"),
-                seed=seed + 10 * number + stage, spread=partial(_legal, book),
+                seed=seed + 10 * number + stage, spread=book.bearable,
             )  # fmt: skip
             growths.append(growth)
             if growth.added:
@@ -137,10 +136,3 @@ def _left_over(book: Book, stage: int, left: np.ndarray) -> np.ndarray:
     out = left.copy()
     out[found] -= book.codes[stage][codes[found]]
     return out
-
-
-def _legal(book: Book, rows: np.ndarray) -> np.ndarray:
-    """Whole numbers, no longer than the search can bear (`video_exact.make_book`)."""
-    longest = np.sqrt(book.clip**2 + 2.0 * (EXACT - 64)) - book.clip
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.rint(rows * np.minimum(1.0, (longest - np.sqrt(rows.shape[1])) / np.maximum(norms, 1e-9)))

@@ -2,10 +2,10 @@
 
 What is unusual: what is compared is what codes decode to, in the units of the recording, and what is merged keeps its
 ids. Of two near-duplicates one is retired and the other stands for it; the vectors of both stay, so that old streams
-decode as they did. Two vocabularies become one where their transforms are the same: a code of the second that decodes
-to nearly what a code of the first does is that code, the others are appended, and a table tells the codes of the second
-as codes of the merged one. Pieces of numbers are sequences of symbols: they are the same or they are not, without a
-threshold.
+decode as they did. Two vocabularies become one where their transforms are the same, and video also where they are not
+(`merge_video`): a code of the second that decodes to nearly what a code of the first does is that code, the others are
+appended, and a table tells the codes of the second as codes of the merged one. Pieces of numbers are sequences of
+symbols: they are the same or they are not, without a threshold.
 
 Near means: closer than a share `within` of how far codes of the level usually are from their nearest neighbours.
 
@@ -23,6 +23,7 @@ import numpy as np
 from pantok.errors import VocabularyError
 from pantok.evolve import codebooks
 from pantok.evolve.lineage import forebears, ids
+from pantok.evolve.merge_video import in_terms_of, narrowed
 from pantok.quantizers.kmeans import nearest
 from pantok.vocabulary import BASIS, LIFE, NOTHING, TokenizerState, Vocabulary, canonical_json, merge
 
@@ -129,8 +130,9 @@ def join(
     """`home` with what `other` describes and it does not; no id of `home` moves.
 
     lineage: the lines of `other`, so that what was written under its ancestors can be read too. A modality that only
-    one of them has is taken as it is. Raises VocabularyError where the two describe a modality in transforms that
-    differ (then codes mean different things, and no table makes them the same), or have different text models.
+    one of them has is taken as it is. Raises VocabularyError where the two describe a modality in ways or transforms
+    that differ (then codes mean different things, and no table makes them the same; transforms of video may differ), or
+    have different text models.
     """
     if other.reads(home):  # it grew out of home: with its compositions, which name its ids
         return replace(other, remaps={**other.remaps, **home.remaps}), []
@@ -150,20 +152,10 @@ def join(
             continue
         if mine.descends(theirs):
             continue
-        _check(mine, theirs)
-        tables: dict[str, np.ndarray] = {}
-        state = mine
-        if modality == "numeric":
-            state, tables["pieces"], facts = _pieces(mine, theirs)
-            report.append(facts)
-        else:
-            for level, spec in enumerate(theirs.levels):
-                if spec.role == "code" and codebooks.tensor_of(theirs, level) is not None:
-                    state, tables[spec.name], facts = _level(state, theirs, level, within)
-                    report.append(facts)
+        state, tables, facts = _one(mine, theirs, within)
+        report += facts
         for spec in theirs.levels:
-            if spec.name not in tables:
-                tables[spec.name] = np.arange(spec.cardinality, dtype=np.uint32)
+            tables.setdefault(spec.name, np.arange(spec.cardinality, dtype=np.uint32))
         merged = merged.with_state(state)
         known = {theirs.digest: [lv.cardinality for lv in theirs.levels], **forebears(lines, theirs)}
         for digest, sizes in known.items():
@@ -202,6 +194,39 @@ def with_text(vocabulary: Vocabulary, text: TokenizerState) -> Vocabulary:
     moved = new.with_state(replace(composed, tensors={**composed.tensors, **parts}))
     same = {composed.levels[0].name: np.arange(len(named), dtype=np.uint32)}
     return replace(moved, remaps={**moved.remaps, composed.digest: same})
+
+
+def _one(
+    mine: TokenizerState, theirs: TokenizerState, within: float
+) -> tuple[TokenizerState, dict[str, np.ndarray], list[Merged]]:
+    """Two tokenizers of one modality as one that descends from the first, and for each level that has a table or
+    vectors the code there of each code of `theirs`. Raises VocabularyError, see `join`."""
+    _made_alike(mine, theirs)
+    if mine.modality == "numeric":
+        _one_transform(mine, theirs)
+        state, pieces, facts = _pieces(mine, theirs)
+        return state, {"pieces": pieces}, [facts]
+    report, state, said, tables = list[Merged](), mine, theirs, dict[str, np.ndarray]()
+    if mine.modality == "video":
+        state, said, tables = in_terms_of(mine, theirs)
+    _one_transform(state, said)
+    for level, spec in enumerate(theirs.levels):
+        if spec.name in tables:
+            report.append(_chosen(mine, level, tables[spec.name]))
+        elif spec.role == "code" and codebooks.tensor_of(said, level) is not None:
+            state, tables[spec.name], facts = _level(state, said, level, within)
+            report.append(facts)
+    return narrowed(state, mine) if mine.modality == "video" else state, tables, report
+
+
+def _chosen(mine: TokenizerState, level: int, table: np.ndarray) -> Merged:
+    """What merging did to a level of choices, which are the same or are not."""
+    spec = mine.levels[level]
+    shared = int((table < spec.cardinality).sum())
+    return Merged(
+        modality=mine.modality, level=spec.name, codes=len(table), shared=shared, appended=len(table) - shared,
+        difference=0.0, usual=0.0,
+    )  # fmt: skip
 
 
 def _level(
@@ -269,31 +294,34 @@ def _says(tensor: str) -> bool:
     return not tensor.startswith(LIFE) or tensor.endswith(f".{BASIS}")
 
 
-def _check(mine: TokenizerState, theirs: TokenizerState) -> None:
-    """Raises VocabularyError unless codes of both are vectors of one transform."""
-    modality = mine.modality
-    books = {codebooks.tensor_of(s, k) for s in (mine, theirs) for k in range(len(s.levels))}
-    beside = {n for s in (mine, theirs) for k in range(len(s.levels)) for n in codebooks.beside(s, k)}
-    free = {*books, *beside, *_OWN.get(modality, ()), "merges"}
-    problem = ""
+def _made_alike(mine: TokenizerState, theirs: TokenizerState) -> None:
+    """Raises VocabularyError unless both have the same levels, made in the same way."""
     config = (
-        ("format", "reach", "base", "digits", "tick", "key_ticks", "longest") if modality == "numeric" else ("format",)
-    )
+        ("format", "reach", "base", "digits", "tick", "key_ticks", "longest") if mine.modality == "numeric"
+        else ("format",)
+    )  # fmt: skip
     a, b = ({k: s.config.get(k) for k in config} for s in (mine, theirs))
     if canonical_json(a) != canonical_json(b) or [lv.name for lv in mine.levels] != [lv.name for lv in theirs.levels]:
-        problem = "they are made in different ways"
-    else:
-        for name in sorted({n for s in (mine, theirs) for n in s.tensors if n not in free and _says(n)}):
-            if name.endswith(".starts"):
-                continue  # how a book is searched, not what it says
-            if name not in mine.tensors or name not in theirs.tensors or not np.array_equal(
-                mine.tensors[name], theirs.tensors[name]
-            ):  # fmt: skip
-                problem = f"their {name} differ, so that equal codes mean different things"
-                break
-    if problem:
-        raise VocabularyError(
-            f"merge of {modality} {mine.digest[:12]} and {theirs.digest[:12]}",
-            problem,
-            f"grow the first with the other's recordings: pantok vocab grow FIRST --with RECORDINGS --only {modality}",
-        )
+        raise _not_one(mine, theirs, "they are made in different ways")
+
+
+def _one_transform(mine: TokenizerState, theirs: TokenizerState) -> None:
+    """Raises VocabularyError unless codes of both are vectors of one transform."""
+    books = {codebooks.tensor_of(s, k) for s in (mine, theirs) for k in range(len(s.levels))}
+    beside = {n for s in (mine, theirs) for k in range(len(s.levels)) for n in codebooks.beside(s, k)}
+    free = {*books, *beside, *_OWN.get(mine.modality, ()), "merges"}
+    for name in sorted({n for s in (mine, theirs) for n in s.tensors if n not in free and _says(n)}):
+        if name.endswith(".starts"):
+            continue  # how a book is searched, not what it says
+        if name not in mine.tensors or name not in theirs.tensors or not np.array_equal(
+            mine.tensors[name], theirs.tensors[name]
+        ):  # fmt: skip
+            raise _not_one(mine, theirs, f"their {name} differ, so that equal codes mean different things")
+
+
+def _not_one(mine: TokenizerState, theirs: TokenizerState, problem: str) -> VocabularyError:
+    return VocabularyError(
+        f"merge of {mine.modality} {mine.digest[:12]} and {theirs.digest[:12]}",
+        problem,
+        f"grow the first with the other's recordings: pantok vocab grow FIRST --with RECORDINGS --only {mine.modality}",
+    )

@@ -263,7 +263,7 @@ class VideoEncoder(Encoder):
         )
         latents = None
         if self._options.latents:
-            values = np.concatenate([np.zeros((0, len(self._coarse.basis)), np.float16), *self._latents])
+            values = np.concatenate([np.zeros((0, self._coarse.born_dims), np.float16), *self._latents])
             latents = Latents(values, np.arange(self._ticks + 1, dtype=np.int64) * self._grid.blocks)
         header = {"height": self._grid.height, "width": self._grid.width, "key_every": self._key_every}
         track = self._track
@@ -310,7 +310,7 @@ class VideoEncoder(Encoder):
     def _embed(self, sites: np.ndarray) -> None:
         if self._options.latents:
             wanted = residual(sites[-1], GREY).reshape(self._grid.blocks, -1)
-            values = self._coarse.project(wanted)[:, :-1] * self._coarse.unit
+            values = self._coarse.project(wanted)[:, : self._coarse.born_dims] * self._coarse.unit
             self._latents.append(values.astype(np.float16))
 
     def _keep(self, codes: Sequence[np.ndarray]) -> None:

@@ -62,6 +62,10 @@ class Book:
     def width(self) -> int:
         return self.basis.shape[1]
 
+    @property
+    def born_dims(self) -> int:
+        return self.first_dims or len(self.basis)
+
     @cached_property
     def reach(self) -> float:
         """Norm of the largest residual."""
@@ -143,6 +147,12 @@ class Book:
             .reshape(len(book), -1, SITE)
             for book in self.codes
         )
+
+    def bearable(self, rows: np.ndarray) -> np.ndarray:
+        """Rows float (n, D) of coefficients as whole numbers, shortened to what the search can bear."""
+        longest = _longest(self.clip) - np.sqrt(rows.shape[1])
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.rint(rows * np.minimum(1.0, longest / np.maximum(norms, 1e-9)))
 
     def project(self, residual: np.ndarray) -> np.ndarray:
         """float32 (n, D + 1) integers: the coefficients of `residual` float32 (n, V), and a last column of ones."""
@@ -233,12 +243,17 @@ def unit_of(width: int) -> int:
     return 1 << max(0, int(np.ceil(np.log2(reach_of(width) * 1.02 / 3700))))
 
 
+def _longest(clip: float) -> float:
+    """The longest code that can be searched for: solves clip n + n^2 / 2 = 2^24."""
+    return float(np.sqrt(clip * clip + 2.0 * (EXACT - 64)) - clip)
+
+
 def make_book(directions: np.ndarray, codes: list[np.ndarray]) -> Book:
     """A Book of orthonormal float `directions` (D, V) and float codebooks in grey levels, rounded and bounded."""
     width = directions.shape[1]
     basis = np.rint(directions * scale_of(width)).astype(np.int16)
     clip, rounded, starts = reach_of(width) / unit_of(width) * 1.02, [], []
-    longest = np.sqrt(clip * clip + 2.0 * (EXACT - 64)) - clip  # solves clip n + n^2 / 2 = 2^24
+    longest = _longest(clip)
     for book in codes:
         c = book / unit_of(width)
         norms = np.linalg.norm(c, axis=1, keepdims=True)

@@ -56,7 +56,7 @@ def parts_of_book(state: TokenizerState, name: str, stages: int) -> tuple[np.nda
 
 def tensors_of_book(name: str, book: Book) -> dict[str, np.ndarray]:
     """The reverse of `parts_of_book`, and the clusters of its search."""
-    dims = book.first_dims or len(book.basis)
+    dims = book.born_dims
     tensors: dict[str, np.ndarray] = {f"{name}.basis": book.basis[:dims]}
     if book.first_dims:
         tensors[f"{LIFE}{name}.{BASIS}"] = book.basis[dims:]
@@ -104,7 +104,7 @@ def deepen(
     (S,). Returns codes int64 (S, n), -1 where not tried, and the squared error that each takes away, float64 (S, n).
     """
     dims, unit2 = len(book.basis), float(book.unit**2)
-    born_dims = book.first_dims or dims
+    born_dims = book.born_dims
     found = np.full((len(stages), len(coefficients)), -1, np.int64)
     saved = np.zeros(found.shape)
     x, active, gained = coefficients.copy(), np.arange(len(coefficients)), np.zeros(len(coefficients))
