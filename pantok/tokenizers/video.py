@@ -5,7 +5,8 @@ codes on every machine, and the encoder's picture of the past is the decoder's t
 gradient; and bits go where they pay, place by place, down to none at all for a picture that has not changed.
 
 A tick is 4 frames. `video_books` says what the codes mean, `video_choose` how they are chosen, `video_fit` how the
-books are learned, `video_exact` why the arithmetic is exact.
+books are learned, `video_exact` why the arithmetic is exact, `video_smooth` what becomes of pictures when they are
+shown, and only then.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
 from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
+from pantok.tokenizers.video_smooth import Smoothing, Tally
+from pantok.tokenizers.video_smooth_fit import Gathered, learned_smoothing
 from pantok.tokenizers.video_tick import Plan, draw, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
@@ -89,8 +92,14 @@ class VideoTokenizer(Tokenizer):
     modality: ClassVar[str] = "video"
     told_from: ClassVar[int | None] = BLOCK
 
-    def __init__(self, books: Books, config: VideoConfig, metrics: dict[str, Any] | None = None) -> None:
-        self.books, self.config, self.metrics = books, config, metrics or {}
+    def __init__(
+        self,
+        books: Books,
+        config: VideoConfig,
+        metrics: dict[str, Any] | None = None,
+        smoothing: Smoothing | None = None,
+    ) -> None:
+        self.books, self.config, self.metrics, self.smoothing = books, config, metrics or {}, smoothing
         self._levels = levels_of(books)
 
     @property
@@ -120,11 +129,15 @@ class VideoTokenizer(Tokenizer):
                 books, learned, held, lam, most, seconds=seconds, steps=steps, seed=seed, report=report
             )
         report("counting use", 0.0)
-        counts = usage(learned, books, lam)
+        gathered = Gathered()
+        counts = usage(learned, books, lam, gathered.add)
         books, counts = pruned(books, counts, config.size)
+        smoothing = learned_smoothing(gathered)
         report("measuring", 0.0)
-        metrics = measured(books, counts, held, lam, held is not runs)
-        return cls(books, config, metrics if facts is None else {**metrics, "refined": facts})
+        metrics = measured(books, counts, held, lam, held is not runs, smoothing)
+        if smoothing is not None and metrics["smoothing_db"] < 0:
+            smoothing, metrics = None, measured(books, counts, held, lam, held is not runs)
+        return cls(books, config, metrics if facts is None else {**metrics, "refined": facts}, smoothing)
 
     def encoder(self, track: Track, options: Any = None) -> VideoEncoder:
         return VideoEncoder(self, track, options or VideoOptions())
@@ -140,6 +153,9 @@ class VideoTokenizer(Tokenizer):
             grid = Grid(int(tokens.header["height"]), int(tokens.header["width"]))
         except KeyError as missing:
             raise TokenError(tokens.name, f"its header lacks {missing}") from None
+        smooth = int(tokens.header.get("smooth", 0))
+        if not 0 <= smooth <= (0 if self.smoothing is None else len(self.smoothing)):
+            raise TokenError(tokens.name, f"is smoothed by set {smooth}, which the vocabulary lacks")
         if start >= stop:
             yield Block(np.zeros((0, pixels.frame_bytes(grid.height, grid.width)), np.uint8), np.zeros(0, np.int64))
             return
@@ -155,7 +171,10 @@ class VideoTokenizer(Tokenizer):
             lo, hi = max(start - first, 0), min(stop - first, TICK)
             if lo < hi:
                 times = tokens.clock.at(np.arange(first + lo, first + hi))
-                yield Block(grid.to_frames(sites[lo:hi]), times)
+                frames = grid.to_frames(sites[lo:hi])
+                if self.smoothing is not None:
+                    self.smoothing.smooth(frames, grid.height, grid.width, smooth)
+                yield Block(frames, times)
 
     def due(self, tokens: TrackTokens, tick: int, before: Sequence[np.ndarray]) -> More:
         grid = Grid(int(tokens.header["height"]), int(tokens.header["width"]))
@@ -171,6 +190,8 @@ class VideoTokenizer(Tokenizer):
         tensors |= tensors_of(living.by_level(self.books.by_name))
         if self.books.courses is not None:
             tensors["courses"] = self.books.courses.table.astype(np.int8)
+        if self.smoothing is not None:
+            tensors |= self.smoothing.tensors()
         config = {"format": FORMAT if self.books.courses is not None else 2, **to_mapping(self.config)}
         return TokenizerState("video", config, self._levels, tensors, metrics=self.metrics)
 
@@ -195,7 +216,7 @@ class VideoTokenizer(Tokenizer):
         except KeyError as missing:
             raise VocabularyError("video tokenizer", f"lacks the tensor {missing}", "fit it anew") from None
         config = from_mapping(VideoConfig, {k: v for k, v in state.config.items() if k != "format"}, "video tokenizer")
-        return cls(Books(**made), config, dict(state.metrics))
+        return cls(Books(**made), config, dict(state.metrics), Smoothing.of_tensors(state.tensors))
 
 
 class VideoEncoder(Encoder):
@@ -219,6 +240,7 @@ class VideoEncoder(Encoder):
         self._past: Reference | None = None
         self._before = np.zeros((0, 2), np.int64)
         self._control = Control(options, rate, self._grid, np.log2(self._sizes))
+        self._tally = None if tokenizer.smoothing is None else Tally(tokenizer.smoothing)
 
     @one_thread_of_blas()
     def push(self, block: Block) -> None:
@@ -266,6 +288,8 @@ class VideoEncoder(Encoder):
             values = np.concatenate([np.zeros((0, self._coarse.born_dims), np.float16), *self._latents])
             latents = Latents(values, np.arange(self._ticks + 1, dtype=np.int64) * self._grid.blocks)
         header = {"height": self._grid.height, "width": self._grid.width, "key_every": self._key_every}
+        if self._tally is not None and self._tally.best:
+            header["smooth"] = self._tally.best
         track = self._track
         return TrackTokens(
             track.name, "video", clock, TICK, levels, header, dict(track.info), track.channels, track.units, latents
@@ -280,7 +304,7 @@ class VideoEncoder(Encoder):
                 ends = self._chooser.ends(sites, self._past, self._before, self._control.lam)
                 self._past, self._before = ends.end, ends.plan.vectors[1:]
                 waiting.append(_Fill(self._chooser, ends, beside))
-                self._embed(sites)
+                self._seen(frames, sites, ends.end)
                 if len(waiting) > 2:
                     waiting[-1].help()
                     self._keep(pack(waiting.popleft().plan()))
@@ -297,7 +321,7 @@ class VideoEncoder(Encoder):
             if self._control.accepts(codes, sites, drawn):
                 break
         self._past, self._before = drawn.end, drawn.plan.vectors[1:]
-        self._embed(sites)
+        self._seen(frames, sites, drawn.end)
         self._keep(codes)
 
     def _begun(self, frames: np.ndarray) -> np.ndarray:
@@ -307,7 +331,10 @@ class VideoEncoder(Encoder):
         self._ticks += 1
         return self._grid.to_sites(frames)
 
-    def _embed(self, sites: np.ndarray) -> None:
+    def _seen(self, frames: np.ndarray, sites: np.ndarray, end: Reference) -> None:
+        """A tick whose last frame is coded: what is asked for beside its codes."""
+        if self._tally is not None:
+            self._tally.add(frames[-1], end)
         if self._options.latents:
             wanted = residual(sites[-1], GREY).reshape(self._grid.blocks, -1)
             values = self._coarse.project(wanted)[:, : self._coarse.born_dims] * self._coarse.unit

@@ -132,6 +132,11 @@ class Reference:
         return self._phases[0, _PAD:-_PAD, _PAD:-_PAD]
 
     @property
+    def framed(self) -> tuple[np.ndarray, int]:
+        """The luma with repeated pixels around it, uint8, contiguous, and how many of them."""
+        return self._phases[0], _PAD
+
+    @property
     def shifted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What compiled loops fetch displaced quads from: phases of luma and of chroma, and `Grid.corners`."""
         return self._phases, self._cphases, self.grid.corners

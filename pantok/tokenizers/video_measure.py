@@ -6,29 +6,35 @@ so that the ids of a vocabulary stand for something that its recordings hold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pantok.tokenizers.video_books import COARSE, COURSE, FINE, FRESH, INNER, LEVELS, MOVED, Books, levels_of
-from pantok.tokenizers.video_choose import residual
+from pantok.tokenizers.video_choose import Drawn, residual
 from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import Run, code_run, trades
+from pantok.tokenizers.video_grid import Grid
+from pantok.tokenizers.video_smooth import Smoothing, Tally
 from pantok.tokenizers.video_tick import pack
+
+Watch = Callable[[Run, np.ndarray, Drawn], None]
+"""Receives a tick of a run: its sites, and what they were coded as."""
 
 SPARE = 1.2
 """Codes that are learned for each that is kept."""
 _FIRST_LEVEL = {"coarse": COARSE, "fresh": FRESH, "moved": MOVED, "fine": FINE, "inner": INNER}
 
 
-def usage(runs: Sequence[Run], books: Books, lam: float) -> list[np.ndarray]:
+def usage(runs: Sequence[Run], books: Books, lam: float, watch: Watch) -> list[np.ndarray]:
     """How often each code of each level is chosen, int64 (cardinality,), at the trades that the books serve."""
     counts = [np.zeros(size, np.int64) for size in books.cardinalities()]
     for run, trade in zip(runs, trades(lam), strict=False):
-        for drawn in code_run(run, books, trade):
+        for frames, drawn in zip(run.ticks, code_run(run, books, trade), strict=True):
+            watch(run, frames, drawn)
             for count, codes in zip(counts, pack(drawn.plan), strict=True):
                 count += np.bincount(codes, minlength=len(count))
     return counts
@@ -61,29 +67,52 @@ def pruned(books: Books, counts: Sequence[np.ndarray], size: int) -> tuple[Books
 
 
 def measured(
-    books: Books, counts: Sequence[np.ndarray], held: Sequence[Run], lam: float, apart: bool
+    books: Books,
+    counts: Sequence[np.ndarray],
+    held: Sequence[Run],
+    lam: float,
+    apart: bool,
+    smoothing: Smoothing | None = None,
 ) -> dict[str, Any]:
     """Quality and bits of the runs `held` at `lam`, and the share of each level's codes that is used there or, by
-    `counts`, where the books were learned. apart: whether nothing was learned from `held`."""
+    `counts`, where the books were learned. apart: whether nothing was learned from `held`. With a smoothing, quality is
+    with it, and `smoothing_db` what it adds."""
     sizes, named = books.cardinalities(), dict(zip(books.levels, levels_of(books), strict=True))
     used = [count > 0 for count in counts] or [np.zeros(size, bool) for size in sizes]
-    bits, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0, 0
+    bits, plain, error, area, frames_seen = np.zeros(LEVELS), 0.0, 0.0, 0, 0
     for run in held:
-        for frames, drawn in zip(run.ticks, code_run(run, books, lam), strict=True):
+        tally = None if smoothing is None else Tally(smoothing)
+        ticks = list(zip(run.ticks, code_run(run, books, lam), strict=True))
+        for frames, drawn in ticks:
             for level, codes in enumerate(pack(drawn.plan)):
                 used[level][codes] = True
                 bits[level] += len(codes) * np.log2(sizes[level])
-            gap = residual(frames, drawn.sites)[:, run.grid.inside]
-            error += float(np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum())
-            area += gap.shape[0] * gap.shape[1] * 64
+            if tally:
+                tally.add(run.grid.to_frames(frames[-1:])[0], drawn.end)
+            area += len(frames) * int(run.grid.inside.sum()) * 64
             frames_seen += len(frames)
+        for frames, drawn in ticks:
+            left = _error(run.grid, frames, drawn.sites)
+            plain += left
+            if smoothing and tally and tally.best:
+                made = run.grid.to_frames(drawn.sites)
+                smoothing.smooth(made, run.grid.height, run.grid.width, tally.best)
+                left = _error(run.grid, frames, run.grid.to_sites(made))
+            error += left
+    quality = [psnr_of(e / max(area, 1)) for e in (plain, error)]
     return {
         "held_out": apart,
-        "psnr_db": round(psnr_of(error / max(area, 1)), 3),
+        "psnr_db": round(quality[1], 3),
+        **({} if smoothing is None else {"smoothing_db": round(quality[1] - quality[0], 3)}),
         "bits_per_pixel": {lv.name: round(float(bits[k]) / max(area, 1), 5) for k, lv in named.items()},
         "used": {lv.name: round(float(used[k].mean()), 4) for k, lv in named.items()},
         "frames": frames_seen,
     }
+
+
+def _error(grid: Grid, frames: np.ndarray, made: np.ndarray) -> float:
+    gap = residual(frames, made)[:, grid.inside]
+    return float(np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum())
 
 
 def psnr_of(weighted_mse: float) -> float:

@@ -1,0 +1,110 @@
+"""Smoothing of decoded pictures: each pixel moved towards its neighbours, by weights that were learned.
+
+What is unusual: codes leave noise behind, and no code says where. How much of the difference to a neighbour is noise is
+told by its size: a neighbour pulls as far as it is away, but no further than a limit, so that edges stay. Neighbours
+stand in fours about the pixel; each four has its limit and, in each of a few sets, its weight. All of this is learned
+in closed form from what fitting has decoded (`video_smooth_fit`). The encoder says once for a track which set takes
+away most error, or none; that costs no codes. Nothing that is predicted from is smoothed, so codes are what they would
+be without it; and what a picture becomes depends on that picture alone, so one that does not change stays as it is,
+wherever decoding begins.
+
+Sources: least squares for a filter after decoding, and differences cut off at a limit, as in the adaptive loop filter
+of H.266 (ITU-T H.266, 8.8.5); what holds edges, Tomasi and Manduchi, ICCV 1998.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pantok.errors import VocabularyError
+from pantok.tokenizers import video_smooth_kernels as kernels
+from pantok.tokenizers.video_grid import Reference
+
+FOURS = (
+    ((-1, 0), (1, 0), (0, -1), (0, 1)),
+    ((-1, -1), (-1, 1), (1, -1), (1, 1)),
+    ((-2, 0), (2, 0), (0, -2), (0, 2)),
+    ((-1, -2), (-1, 2), (1, -2), (1, 2)),
+    ((-2, -1), (-2, 1), (2, -1), (2, 1)),
+    ((-2, -2), (-2, 2), (2, -2), (2, 2)),
+    ((-3, 0), (3, 0), (0, -3), (0, 3)),
+)
+"""Neighbours (y, x) that share a limit and a weight."""
+MOST = 31
+"""The largest limit: see `video_smooth_kernels`."""
+REACH = 2**15 - 2 ** (kernels.SHIFT - 1) - 1
+"""What weights times limits of all neighbours may come to, so that sixteen bits hold it."""
+_LINES = 8
+"""Of so many lines of the last frame of a tick one is looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothing:
+    """limits: uint8 (2, 7), grey levels, of luma and chroma for each of FOURS. weights: int16 (F, 2, 7) of each set, in
+    parts of 1 << SHIFT."""
+
+    limits: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def smooth(self, frames: np.ndarray, height: int, width: int, number: int) -> None:
+        """Smooths frames uint8 (n, frame_bytes), planar YUV 4:2:0 and contiguous, in place, by set `number`, from 1; 0
+        leaves them as they are."""
+        if number:
+            kernels.smooth(frames, height, width, self.limits, self.weights[number - 1])
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {"smooth.limits": self.limits, "smooth.weights": self.weights}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, np.ndarray]) -> Smoothing | None:
+        """None where there is none. Raises VocabularyError if it is not what this version can compute."""
+        if "smooth.weights" not in tensors:
+            return None
+        weights = np.ascontiguousarray(tensors["smooth.weights"])
+        limits = np.ascontiguousarray(tensors.get("smooth.limits", np.zeros(0, np.uint8)))
+        right = limits.shape == (2, len(FOURS)) and weights.shape[1:] == limits.shape and limits.dtype == np.uint8
+        if not right or weights.dtype != np.int16 or limits.max() > MOST or reach(limits, weights).max() > REACH:
+            raise VocabularyError("video tokenizer", "has a smoothing of other shape or range", "fit it anew")
+        return cls(limits, weights)
+
+
+def reach(limits: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """int64 (F, 2): the most that each set can come to, in parts of 1 << SHIFT."""
+    return 4 * (np.abs(weights.astype(np.int64)) * limits.astype(np.int64)).sum(2)
+
+
+class Tally:
+    """Which set suits a track: sums of whole numbers over the last frames of ticks as they were decoded, so the same in
+    whatever parts the frames came. Luma alone: chroma comes out the same way nearly always."""
+
+    def __init__(self, smoothing: Smoothing) -> None:
+        self._smoothing = smoothing
+        self._products = np.zeros((len(FOURS) + 1, len(FOURS) + 1), np.int64)
+        self._ticks = 0
+
+    def add(self, frame: np.ndarray, decoded: Reference) -> None:
+        """frame: uint8 (frame_bytes,), the original of the last frame of a tick. One line in a few is looked at, others
+        in the next tick."""
+        height, width = decoded.grid.height, decoded.grid.width
+        first, self._ticks = 5 * self._ticks % _LINES, self._ticks + 1
+        target = frame[: height * width].reshape(height, width)
+        kernels.tally(*decoded.framed, target, first, _LINES, self._smoothing.limits[0], self._products)
+
+    @property
+    def best(self) -> int:
+        """The number of the set that leaves least error, 0 if none of them takes any away."""
+        count, one = len(FOURS), 1 << kernels.SHIFT
+        sums = self._products.tolist()
+        gains = [0]
+        for weights in self._smoothing.weights[:, 0].tolist():
+            along = 2 * one * sum(w * sums[i][count] for i, w in enumerate(weights))
+            products = (2 * weights[i] * weights[j] * sums[i][j] for i in range(count) for j in range(i + 1, count))
+            squares = sum(w * w * sums[i][i] for i, w in enumerate(weights))
+            gains.append(along - squares - sum(products))
+        return gains.index(max(gains))
