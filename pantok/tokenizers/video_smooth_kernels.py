@@ -185,8 +185,8 @@ def _dot(a: np.ndarray, b: np.ndarray) -> int:
     """The sum of products; parts of it in 32 bits, which hold those of 2^15 pixels."""
     whole = 0
     for at in range(0, len(a), 32768):
-        part = np.int32(0)
-        for x in range(at, min(at + 32768, len(a))):
-            part = np.int32(part + np.int32(np.int32(a[x]) * np.int32(b[x])))
+        mine, other, part = a[at : at + 32768], b[at : at + 32768], np.int32(0)
+        for x in range(len(mine)):
+            part = np.int32(part + np.int32(np.int32(mine[x]) * np.int32(other[x])))
         whole += part
     return whole
