@@ -6,6 +6,8 @@ by at most 124. So they are right in eight bits although the sum itself overflow
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -185,7 +187,8 @@ def _dot(a: np.ndarray, b: np.ndarray) -> int:
     """The sum of products; parts of it in 32 bits, which hold those of 2^15 pixels."""
     whole = 0
     for at in range(0, len(a), 32768):
-        mine, other, part = a[at : at + 32768], b[at : at + 32768], np.int32(0)
+        mine, other = a[at : at + 32768], b[at : at + 32768]
+        part: Any = np.int32(0)
         for x in range(len(mine)):
             part = np.int32(part + np.int32(np.int32(mine[x]) * np.int32(other[x])))
         whole += part
