@@ -23,7 +23,7 @@ class VideoOptions:
     """How a track is encoded.
 
     quality: at each step up a bit has to take away half as much error. 5 gives film about 0.07 bits a pixel.
-    target_psnr: decibels of RGB that every tick should reach.
+    target_psnr: decibels of RGB that every tick should reach before it is smoothed.
     bits_per_second: rate that is not exceeded over any two seconds.
     key_seconds: a tick that needs no other comes at least this often.
     latents: also give the coefficients of each 32x32 block, before quantisation.
