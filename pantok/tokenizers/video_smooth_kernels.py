@@ -122,16 +122,20 @@ def _smooth(
 def smooth(frames: np.ndarray, height: int, width: int, limits: np.ndarray, weights: np.ndarray) -> None:
     """Smooths planar YUV 4:2:0 frames (n, frame_bytes) in place. limits uint8 (2, 7), weights int16 (2, 7): luma,
     chroma."""
-    h2, w2 = (height + 1) // 2, (width + 1) // 2
-    luma, chroma = height * width, h2 * w2
+    w2 = (width + 1) // 2
+    luma, chroma = height * width, (height + 1) // 2 * w2
     flat = np.empty((height + 2 * EDGE) * (width + 2 * EDGE), np.uint8)
     made = np.empty(len(flat), np.uint8)
     sums, total = np.empty((7, _PART), np.int8), np.empty(_PART, np.int16)
-    for k in range(len(frames)):
-        frame = frames[k]
-        _smooth(frame[:luma], width, limits[0], weights[0], flat, made, sums, total)
-        _smooth(frame[luma : luma + chroma], w2, limits[1], weights[1], flat, made, sums, total)
-        _smooth(frame[luma + chroma :], w2, limits[1], weights[1], flat, made, sums, total)
+    for k in range(
+        3 * len(frames)
+    ):  # one place where a plane is smoothed: what is inlined there takes seconds to compile
+        frame, plane = frames[k // 3], k % 3
+        if plane == 0:
+            first, last, wide, kind = 0, luma, width, 0
+        else:
+            first, last, wide, kind = luma + (plane - 1) * chroma, luma + plane * chroma, w2, 1
+        _smooth(frame[first:last], wide, limits[kind], weights[kind], flat, made, sums, total)
 
 
 @njit(cache=True, nogil=True)
