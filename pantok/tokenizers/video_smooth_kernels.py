@@ -127,9 +127,8 @@ def smooth(frames: np.ndarray, height: int, width: int, limits: np.ndarray, weig
     flat = np.empty((height + 2 * EDGE) * (width + 2 * EDGE), np.uint8)
     made = np.empty(len(flat), np.uint8)
     sums, total = np.empty((7, _PART), np.int8), np.empty(_PART, np.int16)
-    for k in range(
-        3 * len(frames)
-    ):  # one place where a plane is smoothed: what is inlined there takes seconds to compile
+    # One place where a plane is smoothed: what is inlined there takes seconds to compile.
+    for k in range(3 * len(frames)):
         frame, plane = frames[k // 3], k % 3
         if plane == 0:
             first, last, wide, kind = 0, luma, width, 0
