@@ -13,6 +13,7 @@ from pantok.commands.vocab_score import score as score_command
 from pantok.evolve import codebooks
 from pantok.evolve.compose import Corpus
 from pantok.evolve.compositions import Compositions, makeup_of, with_compositions
+from pantok.evolve.dictionary import composition_bits
 from pantok.evolve.objective import held_out
 from pantok.evolve.predictor import NGram
 from pantok.evolve.score import description_bits, score
@@ -56,7 +57,7 @@ def test_a_score_counts_compositions_as_the_ids_that_they_are(store: Path) -> No
     found = score(new, given)
     assert found.uncomposed_ids - found.ids == fewer
     assert description_bits(new) == pytest.approx(
-        description_bits(own) + pair.description_bits(makeup_of(new).classes)[1]
+        description_bits(own) + composition_bits(pair, makeup_of(new).classes)[1]
     )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from pantok.errors import InputError, OptionError
 from pantok.evolve.compositions import ACROSS, Compositions, joins_of, makeup_of, with_more
+from pantok.evolve.dictionary import composition_bits
 from pantok.evolve.makeup import Makeup
 from pantok.evolve.objective import LEAST_GROUPS, Cost, Passage, cost, held_out
 from pantok.layout import TokenSequence
@@ -233,7 +234,7 @@ class _Tried:
     ) -> None:  # fmt: skip
         """makeup: of the ids of the vocabulary. serves: see `ComposeConfig`."""
         self._learned, self._makeup, self._serves = learned, makeup, serves
-        self._dictionary = learned.description_bits(with_more(makeup, learned).classes)
+        self._dictionary = composition_bits(learned, with_more(makeup, learned).classes)
         self._parts = {0: list(parts)}
         self._costs: dict[int, Cost] = {}
 

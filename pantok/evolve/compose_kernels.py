@@ -3,7 +3,8 @@
 What is unusual: nothing is ever searched. Ids are a linked list, and of each pair the places where it stands are a
 linked list too, so a merge costs as much as it changes, and ten million ids take seconds. New places join a list at
 its end: those of a pair of equal ids are all made in one pass from left to right, so that x x x x is merged from the
-left without a sort. All is in integers; among pairs met equally often the lowest ids come first.
+left without a sort. All is in integers; pairs met equally often come in the order of the later of their ids, so that
+those that do not name one another are one set in ascending order, which is quickly told.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ def _slot(keys: np.ndarray, key: int) -> int:
     while keys[at] != -1 and keys[at] != key:
         at = (at + 1) & mask
     return at
+
+
+@njit("int64(int64, int64)", cache=True, nogil=True, inline="always")
+def _later(pair: int, base: int) -> int:
+    """The larger id of a pair."""
+    return max(pair // base, pair % base)
 
 
 @njit(
@@ -62,7 +69,7 @@ def learn(
         if i + 1 < n:
             before[i + 1] = i if joined else -1
 
-    heap = [(0, 0, 0)]
+    heap = [(0, np.int64(0), np.int64(0), 0)]
     heap.pop()
     done = 0
     while True:
@@ -72,12 +79,12 @@ def learn(
         else:
             chosen = -1
             while len(heap) > 0:
-                count, _, number = heapq.heappop(heap)
+                count, _, _, number = heapq.heappop(heap)
                 if times[number] == -count:
                     chosen = number
                     break
                 if times[number] >= least:  # met less often by now
-                    heapq.heappush(heap, (-times[number], pairs[number], number))
+                    heapq.heappush(heap, (-times[number], _later(pairs[number], base), pairs[number], number))
             if chosen < 0:
                 break
             left, right, whole = pairs[chosen] // base, pairs[chosen] % base, first + done - 1
@@ -168,7 +175,7 @@ def learn(
         for k in range(made):
             number = fresh[k] + 0  # as int64, as in the heap
             if times[number] >= least:
-                heapq.heappush(heap, (-times[number], pairs[number], number))
+                heapq.heappush(heap, (-times[number], _later(pairs[number], base), pairs[number], number))
         done += 1
         if done > len(merges):
             break

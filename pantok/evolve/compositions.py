@@ -134,24 +134,6 @@ class Compositions:
         out[composed] = spelled[starts[own[owner[composed]]] + offset[composed]]
         return out, counts
 
-    def description_bits(self, classes: np.ndarray) -> np.ndarray:
-        """float64 (M + 1,): bits that it takes to write the first 0 .. M of them down.
-
-        classes: int32 (ids,), see `makeup_of`, these compositions among them. Of each pair are told the class of its
-        first part, by the first parts before it, that of its second, by those that followed the same class, and which
-        id of its class each is, all that are there by then being alike.
-        """
-        count, kinds = len(self), int(classes.max(initial=0)) + 1
-        first, second = (classes[part].astype(np.int64) for part in self.parts.T)
-        there = np.bincount(np.delete(classes, self.named), minlength=kinds)
-        made = np.zeros((count, kinds), np.int64)
-        made[np.arange(count), second] = 1  # a composition is of the class of its last part
-        sizes = there + np.cumsum(made, 0) - made
-        row, met = np.arange(count), _earlier(first)
-        shares = (met + 1) / (row + kinds) * (_earlier(first * kinds + second) + 1) / (met + kinds)
-        bits = np.log2(sizes[row, first]) + np.log2(sizes[row, second]) - np.log2(shares)
-        return np.concatenate([[0.0], np.cumsum(bits)])
-
     @cached_property
     def lengths(self) -> np.ndarray:
         """int64 (M,): ids that each spells."""
@@ -166,16 +148,6 @@ class Compositions:
         rows = [spelled[name] for name in self.named.tolist()]
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
         return np.fromiter((i for row in rows for i in row), np.int64, int(starts[-1])), starts
-
-
-def _earlier(values: np.ndarray) -> np.ndarray:
-    """int64 (N,): how many of the values before are the same."""
-    order = np.argsort(values, kind="stable")
-    there = values[order]
-    begins = np.flatnonzero(np.concatenate([[True], there[1:] != there[:-1]])) if len(there) else order
-    out = np.empty(len(values), np.int64)
-    out[order] = np.arange(len(values)) - np.repeat(begins, np.diff(np.append(begins, len(values))))
-    return out
 
 
 def joins_of(sequence: TokenSequence, across: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from pantok.evolve.compose import Corpus
 from pantok.evolve.compositions import MODALITY as COMPOSITION
 from pantok.evolve.compositions import Compositions, makeup_of
+from pantok.evolve.dictionary import composition_bits
 from pantok.evolve.objective import Cost, cost_and_bits, held_out
 from pantok.layout import TokenSequence
 from pantok.vocabulary import BASIS, BEYOND, LIFE, Vocabulary, canonical_json
@@ -44,11 +45,11 @@ class Score:
 
 def description_bits(vocabulary: Vocabulary) -> float:
     """What it takes to write a vocabulary down: its tensors as they are, its configuration and its text model, and
-    each composition as a pair of ids."""
+    its compositions, see `dictionary`."""
     bits = 0.0
     for modality, state in vocabulary.states.items():
         if modality == COMPOSITION:
-            bits += float(Compositions.of(vocabulary).description_bits(makeup_of(vocabulary).classes)[-1])
+            bits += float(composition_bits(Compositions.of(vocabulary), makeup_of(vocabulary).classes)[-1])
             continue
         said = (f".{BASIS}", f".{BEYOND}")
         tensors = [t for name, t in state.tensors.items() if not name.startswith(LIFE) or name.endswith(said)]
