@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from pantok.errors import OptionError, VocabularyError
 from pantok.evolve import compose_kernels, lineage
-from pantok.evolve.compose import ComposeConfig, Corpus, compose, learn
+from pantok.evolve.compose import ComposeConfig, Corpus, _between, _Tried, compose, learn
 from pantok.evolve.compositions import Compositions, joins_of, makeup_of, with_compositions, with_more
 from pantok.evolve.dictionary import composition_bits
 from pantok.evolve.makeup import Makeup
 from pantok.evolve.merge import join, with_text
-from pantok.evolve.objective import Passage
+from pantok.evolve.objective import Passage, held_out
 from pantok.layout import KINDS, TokenSequence
 from pantok.vocabulary import Level, TokenizerState, Vocabulary, merge
 
@@ -209,6 +209,23 @@ def tables(known: int, count: int) -> Iterator[list[tuple[int, int]]]:
     for table in tables(known, count - 1):
         ids = range(known + count - 1)
         yield from ([*table, pair] for pair in product(ids, ids) if pair not in table)
+
+
+def test_numbers_of_merges_are_judged_the_same_in_any_order_and_few_are_remembered() -> None:
+    own, source = vocabulary(), episodes(motifs(20_000))
+    found = compose(own, source, ComposeConfig(merges=512))
+    corpus = Corpus.of(source, "level")
+    held = held_out(len(corpus.passage.seconds))
+    tried = _Tried([corpus.taken(~held), corpus.taken(held)], found.learned, makeup_of(own), None)
+    for number, cost in reversed(found.tried):
+        again = tried.cost(number)
+        assert np.array_equal(again.bits, cost.bits) and np.array_equal(again.ids, cost.ids)
+        assert again.dictionary_bits == cost.dictionary_bits
+        assert 0 in tried._parts and len(tried._parts) <= 4
+    assert len(found.tried) > 6
+    values = {0: 5.0, 64: 3.0, 256: 4.0}
+    assert _between(values, is_bound=False) == [32, 160] and _between(values, is_bound=True) == [128, 192]
+    assert _between({0: 5.0, 64: 3.0}, is_bound=True) == [] and _between({0: 1.0, 8: 3.0}, is_bound=False) == []
 
 
 def test_the_bits_of_compositions_are_those_of_a_code() -> None:

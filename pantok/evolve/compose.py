@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from pantok.tokenizers.base import Report, silent
 from pantok.vocabulary import Vocabulary
 
 OBJECTIVES = ("bits", "length", "rd")
+_REMEMBERED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,28 +190,37 @@ def compose(
     learned = learn(parts[0], vocabulary.size, config)
     tried = _Tried(parts, learned, makeup_of(vocabulary), config.serves)
     report("judging", 0.4)
-    total, steps = len(learned), 0
+    total, looked = len(learned), 0
 
     def look(merges: int) -> Cost:
-        nonlocal steps
-        steps += 1
-        report("judging", 0.4 + 0.6 * (1 - 0.8**steps))
-        return tried.cost(merges)
+        nonlocal looked
+        found = tried.cost(merges)
+        looked += 1
+        report("judging", 0.4 + 0.6 * (1 - 0.8**looked))
+        return found
 
     value = _value(config, look(0))
-    sizes = sorted({min(n, total) for n in (0, *(64 * 4**k for k in range(10)))})
-    values = {n: value(look(n)) for n in sizes}
-    for _ in range(5 if config.objective == "length" else 3):  # halve the gaps beside the best: a bound has an edge
-        known = sorted(values)
-        at = known.index(min(known, key=lambda n: (values[n], n)))
-        for low, high in zip(known[max(at - 1, 0) : at + 1], known[max(at, 1) : at + 2], strict=False):
-            middle = (low + high) // 2 if low else high // 2
-            if low < middle < high and high - low > 8:
-                values[middle] = value(look(middle))
-    best = min(values, key=lambda n: (values[n], n))
-    pays = best > 0 and _pays(config, tried.cost(best), tried.cost(0))
+    with ThreadPoolExecutor(2) as pool:
+        sizes = sorted({min(n, total) for n in (0, *(64 * 4**k for k in range(10)))})
+        values = {n: value(c) for n, c in zip(sizes, pool.map(look, sizes), strict=True)}
+        for _ in range(3):
+            between = _between(values, config.objective == "length")
+            values |= {n: value(c) for n, c in zip(between, pool.map(look, between), strict=True)}
+    # The best may be within its error of none where fewer are not.
+    sound = [n for n in values if n == 0 or _pays(config, tried.cost(n), tried.cost(0))]
+    kept = min(sound, key=lambda n: (values[n], n))
     found = tuple((n, tried.cost(n)) for n in sorted(values))
-    return Composed(learned=learned, tried=found, kept=best if pays else 0)
+    return Composed(learned=learned, tried=found, kept=kept)
+
+
+def _between(values: dict[int, float], is_bound: bool) -> list[int]:
+    """Numbers of merges to look at beside the best. is_bound: more of them are better up to an edge, which lies above
+    the best; else the best may lie on both sides."""
+    known = sorted(values)
+    at = known.index(min(known, key=lambda n: (values[n], n)))
+    gaps = list(pairwise(known[at if is_bound else max(at - 1, 0) : at + 2]))
+    parts = 3 if is_bound else 2
+    return [low + (high - low) * k // parts for low, high in gaps if high - low > 8 for k in range(1, parts)]
 
 
 def _value(config: ComposeConfig, without: Cost) -> Callable[[Cost], float]:
@@ -227,7 +239,8 @@ def _pays(config: ComposeConfig, found: Cost, without: Cost) -> bool:
 
 
 class _Tried:
-    """Costs by number of merges. Merges are applied on top of the largest smaller number that is known."""
+    """Costs by number of merges; may be asked from several threads. Merges are applied on top of the largest smaller
+    number that is there: none, and the last few, as ids of hours are gigabytes."""
 
     def __init__(
         self, parts: Sequence[Corpus], learned: Compositions, makeup: Makeup, serves: float | None
@@ -237,17 +250,26 @@ class _Tried:
         self._dictionary = composition_bits(learned, with_more(makeup, learned).classes)
         self._parts = {0: list(parts)}
         self._costs: dict[int, Cost] = {}
+        self._lock = Lock()
 
     def cost(self, merges: int) -> Cost:
         if merges not in self._costs:
-            if merges not in self._parts:
-                base = max(n for n in self._parts if n < merges)
-                some = self._learned.first(merges)
-                with ThreadPoolExecutor(2) as pool:
-                    self._parts[merges] = list(pool.map(lambda c: c.composed(some, base), self._parts[base]))
-            train, held = (c.passage for c in self._parts[merges])
+            with self._lock:
+                train, held = (c.passage for c in self._composed(merges))
             makeup = with_more(self._makeup, self._learned.first(merges))
             dictionary = float(self._dictionary[merges])
             found = cost(train, held, len(makeup), makeup=makeup, dictionary_bits=dictionary)
             self._costs[merges] = found if self._serves is None else replace(found, served_seconds=self._serves)
         return self._costs[merges]
+
+    def _composed(self, merges: int) -> list[Corpus]:
+        if merges not in self._parts:
+            base = max(n for n in self._parts if n < merges)
+            some = self._learned.first(merges)
+            with ThreadPoolExecutor(2) as pool:
+                self._parts[merges] = list(pool.map(lambda c: c.composed(some, base), self._parts[base]))
+        if merges:  # the one that was asked for last is forgotten last
+            self._parts[merges] = self._parts.pop(merges)
+        for old in [n for n in self._parts if n][:-_REMEMBERED]:
+            del self._parts[old]
+        return self._parts[merges]
