@@ -1,6 +1,6 @@
 """Composing: ids and held-out bits a second before and after, on stores; and how fast, on ten million ids.
 
-    python benchmarks/compose.py STORE [STORE ...] [--layout default] [--across unit] [--serves HOURS]
+    python benchmarks/compose.py STORE [STORE ...] [--layout default] [--across unit] [--serves HOURS] [--episodes N]
 
 Stores are any that `pantok encode` wrote, such as those of benchmarks/world_model_recordings.py. Prints Markdown.
 """
@@ -23,12 +23,12 @@ from pantok.formats.vocab import load_vocabulary
 from pantok.layout import Layout
 
 
-def stores(paths: list[Path], layout: str, across: str, serves: float | None) -> None:
+def stores(paths: list[Path], layout: str, across: str, serves: float | None, episodes: int | None) -> None:
     print("| store | ids | objective | merges | fewer ids | held-out bits/s | with dictionary | s of CPU |")
     print("|---|---|---|---|---|---|---|---|")
     for path in paths:
         vocabulary = load_vocabulary(path / "vocabulary")
-        sequences = list(read_sequences(path, Layout.of(layout), vocabulary))
+        sequences = list(read_sequences(path, Layout.of(layout), vocabulary))[:episodes]
         ids = sum(len(s) for s, _ in sequences)
         for objective in ("bits", "length"):
             began = time.process_time()
@@ -86,8 +86,9 @@ if __name__ == "__main__":
     parser.add_argument("--layout", default="default")
     parser.add_argument("--across", default="unit")
     parser.add_argument("--serves", type=float, help="hours that the compositions' own bits are spread over")
+    parser.add_argument("--episodes", type=int, help="so many of each store, the first; all where it is not given")
     parser.add_argument("--ids", type=int, default=10_000_000)
     given = parser.parse_args()
-    stores(given.stores, given.layout, given.across, given.serves and 3600 * given.serves)
+    stores(given.stores, given.layout, given.across, given.serves and 3600 * given.serves, given.episodes)
     if given.ids:
         speed(given.ids)
