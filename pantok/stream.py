@@ -17,6 +17,10 @@ import numpy as np
 from pantok.errors import TokenError
 from pantok.experience import Clock, Source
 
+OWN_TERMS = ("smooth",)
+"""Entries of a track's header that name something of the tokenizer that wrote it, beside its codes. Decoding can do
+without them; under another tokenizer they say nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class LevelCodes:

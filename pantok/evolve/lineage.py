@@ -18,17 +18,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import pantok
 from pantok.errors import VocabularyError
 from pantok.evolve.respell import respelling
+from pantok.stream import OWN_TERMS, TokenStream
 from pantok.vocabulary import NOTHING, TokenizerState, Vocabulary
-
-if TYPE_CHECKING:
-    from pantok.stream import TokenStream
 
 
 def codes_of(newest: Vocabulary, ancestor: Vocabulary, modality: str, level: int) -> np.ndarray:
@@ -94,7 +92,10 @@ def translated(newest: Vocabulary, written: Vocabulary, stream: TokenStream) -> 
             continue
         tables = [codes_of(newest, written, track.modality, number) for number in range(len(track.levels))]
         levels = (replace(lv, codes=table[lv.codes]) for table, lv in zip(tables, track.levels, strict=True))
-        tracks[name] = replace(track, levels=tuple(levels))
+        header = track.header
+        if not newest.states[track.modality].descends(written.states[track.modality]):
+            header = {k: v for k, v in header.items() if k not in OWN_TERMS}
+        tracks[name] = replace(track, levels=tuple(levels), header=header)
     return replace(stream, tracks=tracks)
 
 

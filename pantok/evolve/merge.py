@@ -29,7 +29,7 @@ from pantok.vocabulary import BASIS, LIFE, NOTHING, TokenizerState, Vocabulary, 
 
 WITHIN = 0.25
 """Of the usual distance (not its square) between neighbours."""
-_OWN = {"audio": ("rates", "latent.mean", "latent.basis")}
+_OWN = {"audio": ("rates", "latent.mean", "latent.basis"), "video": ("smooth.limits", "smooth.weights")}
 """Tensors that describe the recordings a tokenizer was fitted on, and no code: the first vocabulary's are kept."""
 
 
