@@ -28,6 +28,7 @@ from pantok.commands.cli import CHECK_FAILED
     "--serves", type=click.FloatRange(min=0, min_open=True), metavar="HOURS",
     help="Of recordings that the compositions are for: their own bits are spread over them.  [default: the store]",
 )  # fmt: skip
+@click.option("--most-ids", type=int, help="With more, some of the episodes are looked at.  [default: 16000000]")
 @click.option("--layout", default="default", show_default=True, help="A preset, or a TOML file.")
 @common.force
 @common.dry_run
@@ -43,6 +44,7 @@ def compose(
     across: str | None,
     longest: int | None,
     serves: float | None,
+    most_ids: int | None,
     layout: str,
     force: bool,
     dry_run: bool,
@@ -51,9 +53,10 @@ def compose(
 ) -> None:
     """Give frequent neighbours one id, so that sequences are shorter, where that makes them no harder to predict.
 
-    Pairs are learned in the order of how often they are met in three quarters of the store; how many of them are kept
-    is decided on the other quarter. Stores keep their codes: ids are composed as they are read, and expanding gives
-    exactly what was there. If none pays, nothing is written and the exit code is 3; with --force, all are kept.
+    Pairs are learned in the order of how often they are met in three quarters of the store (of episodes taken by
+    chance, where it holds more than --most-ids); how many of them are kept is decided on the other quarter. Stores
+    keep their codes: ids are composed as they are read, and expanding gives exactly what was there. If none pays,
+    nothing is written and the exit code is 3; with --force, all are kept.
 
     \b
     Example:
@@ -73,6 +76,7 @@ def compose(
     if not dry_run:
         common.refuse_existing(output, force)
     given = {"merges": merges, "objective": objective, "price": price, "across": across, "longest": longest}
+    given["most_ids"] = most_ids
     given["serves"] = None if serves is None else 3600 * serves
     config = from_mapping(ComposeConfig, {k: v for k, v in given.items() if v is not None}, "compose")
     old, began = load_vocabulary(vocabulary), time.monotonic()
@@ -85,6 +89,9 @@ def compose(
 
         found = composed(old, read_sequences(store, grammar, old), config, report=progress)
     facts = found.facts()
+    looked, episodes = found.looked_at
+    if looked < episodes:
+        run.say(f"Looked at {looked} of {episodes} episodes: together they hold more than --most-ids.")
     columns = ["merges", "ids/s", "bits/s", "dictionary bits/s", "together", "gain", "+-"]
     keys = ["ids_per_second", "id_bits_per_second", "dictionary_bits_per_second", "bits_per_second"]
     rows = [
@@ -101,6 +108,7 @@ def compose(
         "id": new.id,
         "objective": config.objective,
         "kept": kept,
+        "episodes": {"looked_at": looked, "of": episodes},
         "pays": found.kept > 0,
         "before": {"ids": old.size, **before},
         "after": {"ids": new.size, **after},

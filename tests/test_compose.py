@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pantok.errors import OptionError, VocabularyError
 from pantok.evolve import compose_kernels, lineage
-from pantok.evolve.compose import ComposeConfig, Corpus, _between, _Tried, compose, learn
+from pantok.evolve.compose import ComposeConfig, Corpus, _between, _sample, _Tried, compose, learn
 from pantok.evolve.compositions import Compositions, joins_of, makeup_of, with_compositions, with_more
 from pantok.evolve.dictionary import composition_bits
 from pantok.evolve.makeup import Makeup
@@ -231,7 +231,9 @@ def test_numbers_of_merges_are_judged_the_same_in_any_order_and_few_are_remember
     found = compose(own, source, ComposeConfig(merges=512))
     corpus = Corpus.of(source, "level")
     held = held_out(len(corpus.passage.seconds))
-    tried = _Tried([corpus.taken(~held), corpus.taken(held)], found.learned, makeup_of(own), None)
+    tried = _Tried(
+        [corpus.taken(~held), corpus.taken(held)], found.learned, makeup_of(own), corpus.passage.seconds.sum()
+    )
     for number, cost in reversed(found.tried):
         again = tried.cost(number)
         assert np.array_equal(again.bits, cost.bits) and np.array_equal(again.ids, cost.ids)
@@ -288,6 +290,25 @@ def test_what_compositions_weigh_is_spread_over_the_recordings_that_they_serve()
     assert one.id_bits_per_second == two.id_bits_per_second and one.dictionary_bits_per_second == pytest.approx(
         one.dictionary_bits / 2400
     )
+
+
+def test_of_many_ids_some_episodes_are_looked_at() -> None:
+    source = episodes(motifs(20_000), count=400)
+    some, count, seconds = _sample(iter(source), 6_000)
+    assert count == 400 and seconds == sum(s for _, s in source)
+    assert sum(len(s) for s, _ in some) <= 6_000 and 60 <= len(some) < 200
+    names = [id(s) for s, _ in source]
+    places = [names.index(id(s)) for s, _ in some]
+    assert places == sorted(places) and places == [names.index(id(s)) for s, _ in _sample(source, 6_000)[0]]
+    assert max(np.diff(places)) > min(np.diff(places)), "by chance, not every so many"
+    assert len(_sample(source[:30], 10)[0]) == 30, "too few to choose from"
+    assert 8 <= len(_sample(source, 10)[0]) < 32
+    found = compose(vocabulary(), source, ComposeConfig(merges=64, most_ids=6_000))
+    assert found.looked_at == (len(some), 400) and found.kept
+    # What compositions weigh is spread over all of it nevertheless.
+    cost = found.cost_of(found.kept)
+    assert cost.served_seconds == seconds and cost.seconds.sum() < sum(s for _, s in some)
+    assert compose(vocabulary(), source, ComposeConfig(merges=64)).looked_at == (400, 400)
 
 
 def test_a_vocabulary_composes_again_and_no_id_moves() -> None:

@@ -42,7 +42,8 @@ class ComposeConfig:
     merges: the most that are learned. objective: one of OBJECTIVES. price: bits that an id costs besides its own, with
     `rd`. across: `level` joins ids of one level of one unit, `unit` also those of successive levels of it, `track`
     also those of different tracks where no marker stands between. longest: ids that a composition may spell. least:
-    how often a pair must be met.
+    how often a pair must be met. serves: seconds that the compositions' own bits are spread over; all that was given if
+    None. most_ids: with more, and many episodes, some of them are looked at.
     """
 
     merges: int = 131_072
@@ -52,6 +53,7 @@ class ComposeConfig:
     longest: int = 16
     least: int = 2
     serves: float | None = None
+    most_ids: int = 16_000_000
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -66,6 +68,8 @@ class ComposeConfig:
             raise OptionError("compose least", f"{self.least} is out of range", "choose 2 or more")
         if self.serves is not None and not self.serves > 0:
             raise OptionError("compose serves", "has to be positive", "give the hours of recordings that there will be")
+        if self.most_ids < 1:
+            raise OptionError("compose most_ids", f"is {self.most_ids}", "choose 1 or more")
         if not self.price >= 0:
             raise OptionError("compose price", f"{self.price} is negative", "choose 0 or more")
 
@@ -118,11 +122,13 @@ class Corpus:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Composed:
     """What composing came to. learned: merges that were tried. tried: (merges, cost) of each number that was looked at,
-    ascending, none first. kept: the number that the objective wants, 0 where none pays."""
+    ascending, none first. kept: the number that the objective wants, 0 where none pays. looked_at: of so many episodes,
+    out of how many."""
 
     learned: Compositions
     tried: tuple[tuple[int, Cost], ...]
     kept: int
+    looked_at: tuple[int, int]
 
     def cost_of(self, merges: int) -> Cost:
         return dict(self.tried)[merges]
@@ -172,7 +178,8 @@ def compose(
 ) -> Composed:
     """Learns compositions from sequences of layouts (each with its seconds) and finds how many of them pay.
 
-    What the vocabulary has composed before is composed first. Raises InputError, OptionError.
+    What the vocabulary has composed before is composed first. Of more than `most_ids` ids some episodes are looked at,
+    by chance but the same ones each time: judging takes about 210 bytes an id. Raises InputError, OptionError.
     """
     config = config or ComposeConfig()
     old = Compositions.of(vocabulary)
@@ -182,13 +189,16 @@ def compose(
             "choose the same",
         )  # fmt: skip
     report("reading", 0.0)
-    corpus = Corpus.of(list(sequences), config.across)
+    some, episodes, seconds = _sample(sequences, config.most_ids)
+    looked_at = len(some), episodes
+    corpus = Corpus.of(some, config.across)
+    del some
     held = held_out(len(corpus.passage.seconds))
     parts = [corpus.taken(~held).composed(old), corpus.taken(held).composed(old)]
     del corpus
     report("learning", 0.2)
     learned = learn(parts[0], vocabulary.size, config)
-    tried = _Tried(parts, learned, makeup_of(vocabulary), config.serves)
+    tried = _Tried(parts, learned, makeup_of(vocabulary), config.serves or seconds)
     report("judging", 0.4)
     total, looked = len(learned), 0
 
@@ -210,7 +220,28 @@ def compose(
     sound = [n for n in values if n == 0 or _pays(config, tried.cost(n), tried.cost(0))]
     kept = min(sound, key=lambda n: (values[n], n))
     found = tuple((n, tried.cost(n)) for n in sorted(values))
-    return Composed(learned=learned, tried=found, kept=kept)
+    return Composed(learned=learned, tried=found, kept=kept, looked_at=looked_at)
+
+
+def _sample(
+    sequences: Iterable[tuple[TokenSequence, float]], most: int
+) -> tuple[list[tuple[TokenSequence, float]], int, float]:
+    """Sequences that hold `most` ids at most, if there are enough of them to choose from; how many there were, and
+    their seconds. Each has a number by chance, and those below a limit stay, which is halved when they are too many."""
+    kept: list[tuple[int, tuple[TokenSequence, float]]] = []
+    limit, count, total, ids = 1 << 62, 0, 0.0, 0
+    for count, given in enumerate(sequences, 1):
+        total += given[1]
+        draw = int(np.random.default_rng(count).integers(1 << 62))
+        if draw >= limit:
+            continue
+        kept.append((draw, given))
+        ids += len(given[0])
+        while ids > most and len(kept) >= 2 * LEAST_GROUPS:
+            limit //= 2
+            kept = [k for k in kept if k[0] < limit]
+            ids = sum(len(sequence) for _, (sequence, _) in kept)
+    return [given for _, given in kept], count, total
 
 
 def _between(values: dict[int, float], is_bound: bool) -> list[int]:
@@ -243,9 +274,9 @@ class _Tried:
     number that is there: none, and the last few, as ids of hours are gigabytes."""
 
     def __init__(
-        self, parts: Sequence[Corpus], learned: Compositions, makeup: Makeup, serves: float | None
+        self, parts: Sequence[Corpus], learned: Compositions, makeup: Makeup, serves: float
     ) -> None:  # fmt: skip
-        """makeup: of the ids of the vocabulary. serves: see `ComposeConfig`."""
+        """makeup: of the ids of the vocabulary. serves: seconds, see `ComposeConfig`."""
         self._learned, self._makeup, self._serves = learned, makeup, serves
         self._dictionary = composition_bits(learned, with_more(makeup, learned).classes)
         self._parts = {0: list(parts)}
@@ -259,7 +290,7 @@ class _Tried:
             makeup = with_more(self._makeup, self._learned.first(merges))
             dictionary = float(self._dictionary[merges])
             found = cost(train, held, len(makeup), makeup=makeup, dictionary_bits=dictionary)
-            self._costs[merges] = found if self._serves is None else replace(found, served_seconds=self._serves)
+            self._costs[merges] = replace(found, served_seconds=self._serves)
         return self._costs[merges]
 
     def _composed(self, merges: int) -> list[Corpus]:
