@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from pantok.commands import common
-from pantok.commands.cli import CHECK_FAILED
 from pantok.errors import OptionError
 
 
@@ -28,7 +27,7 @@ from pantok.errors import OptionError
     default=0.02,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Refuse if a level's error grows by more than this share of what the level says.",
+    help="Let a level's error grow by no more than this share of what the level says; --force lets it.",
 )
 @common.force
 @common.dry_run
@@ -49,7 +48,7 @@ def prune(
 
     Encoders no longer choose them; their ids and vectors stay, so that everything written with them still decodes to
     the same samples. For a model that should meet fewer ids a table says which kept code stands for each. What that
-    would cost is printed; if it is more than --max-loss, nothing is written without --force, and the exit code is 3.
+    costs is printed; of rare codes of a level those that cost most stay, so that it is no more than --max-loss.
 
     \b
     Example:
@@ -64,13 +63,14 @@ def prune(
     if not dry_run:
         common.refuse_existing(output, force)
     old = load_vocabulary(vocabulary)
-    new, report = pruned(old, count_codes(store, old), below=below)
-    columns = ["level", "codes", "kept", "uses", "changed", "added error", "bits a code", "after"]
+    new, report = pruned(old, count_codes(store, old), below=below, max_loss=float("inf") if force else max_loss)
+    columns = ["level", "codes", "kept", "spared", "uses", "changed", "added error", "bits a code", "after"]
     rows = [
         [
             f"{r.modality} {r.level}",
             f"{r.before}",
             f"{r.after}",
+            f"{r.spared}",
             f"{r.uses}",
             f"{r.changed / r.uses:.2%}",
             f"{r.added_error:.3%}",
@@ -91,18 +91,14 @@ def prune(
     }
     if not report:
         raise OptionError(
-            vocabulary, f"has no code that {store} uses so rarely", "raise --below, or give a larger store"
-        )
+            vocabulary, f"has no code that {store} uses so rarely and that may go",
+            "raise --below or --max-loss, or give a larger store",
+        )  # fmt: skip
     if dry_run:
         run.say(f"Would take {live[0] - live[1]} of {live[0]} ids out of use.")
         run.end(facts)
-    if worst > max_loss and not force:
-        run.say(
-            f"Nothing written: it would add {worst:.2%} of error to a level, more than --max-loss {max_loss:g}. "
-            "Lower --below, raise --max-loss, or --force."
-        )
-        run.end(facts, CHECK_FAILED)
-    step = line("prune", new, [old], {"on": str(store), "below": below}, facts["before"], facts["after"])
+    arguments = {"on": str(store), "below": below, "max_loss": None if force else max_loss}
+    step = line("prune", new, [old], arguments, facts["before"], facts["after"])
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(
         f"Wrote {output}: {live[1]} of {new.size} ids in use, {live[0] - live[1]} fewer; the others still decode."

@@ -1,5 +1,6 @@
 """Codes made one or out of use: what was written stays, encoders avoid them, and what it costs is as was said."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -132,13 +133,37 @@ def test_text_is_read_under_another_text_model(vocabulary, store):
         Planner(store, Layout(), new)
 
 
-def test_the_command_states_the_loss_and_refuses_it(pantok, vocabulary, store, tmp_path):
-    out = tmp_path / "small.vocab"
-    said = pantok("vocab", "prune", vocabulary, "--on", store, "-o", out, "--below", "0.9", "--max-loss", "0")
-    assert said.code == 3 and "added error" in said.err and "--max-loss" in said.err and not out.exists()
-    done = pantok("vocab", "prune", vocabulary, "--on", store, "-o", out, "--below", "0.9", "--force")
+def test_a_level_loses_no_more_than_it_may():
+    state = audio((6, 20))
+    gains = np.array([[0, 0, 0], [10, 0, 0], [11, 0, 0], [0, 50, 0], [0, 90, 0], [90, 0, 0]], np.int16)
+    vocabulary = Vocabulary.build({"audio": replace(state, tensors={**state.tensors, "gain": gains})})
+    uses = np.array([400, 300, 2, 200, 4, 0])
+    whole, (all_of_it,) = prune(vocabulary, {("audio", 0): uses}, below=0.1)
+    assert whole.states["audio"].retired(0)[:, 0].tolist() == [2, 4, 5] and all_of_it.spared == 0
+    for share, gone in ((1.0, [2, 4, 5]), (0.99, [2, 5]), (1e-9, [5])):
+        most = share * all_of_it.added_error
+        some, (facts,) = prune(vocabulary, {("audio", 0): uses}, below=0.1, max_loss=most)
+        assert some.states["audio"].retired(0)[:, 0].tolist() == gone and facts.spared == 3 - len(gone)
+        assert facts.added_error <= most and facts.after == 6 - len(gone)
+    assert prune(vocabulary, {("audio", 0): np.maximum(uses, 1)}, below=0.1, max_loss=0.0)[1] == []
+
+
+def test_the_command_states_the_loss_and_bounds_it(pantok, vocabulary, store, tmp_path):
+    out, more = tmp_path / "small.vocab", tmp_path / "smaller.vocab"
+    done = pantok(
+        "vocab", "prune", vocabulary, "--on", store, "-o", out, "--below", "0.9", "--max-loss", "0.01", "--json"
+    )
     assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert {"added error", "spared"} <= set(said["levels"][0]) and 0 < said["after"]["worst_added_error"] <= 0.01
     assert load_vocabulary(out).reads(load_vocabulary(vocabulary))
+    forced = pantok("vocab", "prune", vocabulary, "--on", store, "-o", more, "--below", "0.9", "--force", "--json")
+    shown = pantok("vocab", "prune", vocabulary, "--on", store, "-o", tmp_path / "y", "--below", "0.9", "--dry-run")
+    assert "added error" in shown.err and not (tmp_path / "y").exists()
+    assert forced.code == 0 and json.loads(forced.out)["after"]["worst_added_error"] > 0.01
+    assert int(load_vocabulary(more).live().sum()) < int(load_vocabulary(out).live().sum())
+    none = pantok("vocab", "prune", out, "--on", store, "-o", tmp_path / "x", "--below", "0", "--max-loss", "0")
+    assert none.code == 2 and "--max-loss" in none.err and not (tmp_path / "x").exists()
     lineage = pantok("vocab", "lineage", out)
     assert "prune" in lineage.out and "ids_in_use" in lineage.out
 

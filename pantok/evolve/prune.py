@@ -3,7 +3,8 @@
 What is unusual: nothing is thrown away. A pruned code keeps its id and its vector, so that whatever was written with it
 decodes as it did; encoders no longer choose it, and a table says which kept code stands for it where a model should
 meet fewer ids. The loss is counted on the codes of a store, without the recordings: each use of a pruned code becomes
-its stand-in, and the difference of what the two decode to is known.
+its stand-in, and the difference of what the two decode to is known. It is bounded for each level: what costs most
+stays.
 
 Shapes: K codes of a level.
 """
@@ -28,7 +29,8 @@ _ENOUGH = 4  # codes seen for each code there is, below which the store says too
 class PrunedLevel:
     """What pruning does to one level.
 
-    before, after: codes in use. uses: codes of the level in the store; changed: those that another code stands for.
+    before, after: codes in use. spared: rare ones that stay, as the level would lose too much. uses: codes of the level
+    in the store; changed: those that another code stands for.
     added_error: squared difference that this makes, as a share of the squared spread of what the level says there.
     bits_before, bits_after: entropy a code of the store, without context.
     """
@@ -37,6 +39,7 @@ class PrunedLevel:
     level: str
     before: int
     after: int
+    spared: int
     uses: int
     changed: int
     added_error: float
@@ -44,14 +47,17 @@ class PrunedLevel:
     bits_after: float
 
 
-def prune(vocabulary: Vocabulary, counts: Counts, *, below: float = 0.05) -> tuple[Vocabulary, list[PrunedLevel]]:
+def prune(
+    vocabulary: Vocabulary, counts: Counts, *, below: float = 0.05, max_loss: float = np.inf
+) -> tuple[Vocabulary, list[PrunedLevel]]:
     """The vocabulary with codes out of use that are used less than `below` times an even share, and what that costs.
 
-    Levels of choices stay as they are, and levels of which `counts` holds fewer than four uses a code.
+    max_loss: the most that `added_error` of a level may be; of rare codes those that cost least go. Levels of choices
+    stay as they are, and levels of which `counts` holds fewer than four uses a code.
     """
     states, report = dict(vocabulary.states), []
     for (modality, level), uses in sorted(counts.items()):
-        state, facts = pruned_level(states[modality], level, np.asarray(uses, np.int64), below)
+        state, facts = pruned_level(states[modality], level, np.asarray(uses, np.int64), below, max_loss)
         if facts is not None:
             states[modality] = state
             report.append(facts)
@@ -59,7 +65,7 @@ def prune(vocabulary: Vocabulary, counts: Counts, *, below: float = 0.05) -> tup
 
 
 def pruned_level(
-    state: TokenizerState, level: int, uses: np.ndarray, below: float
+    state: TokenizerState, level: int, uses: np.ndarray, below: float, max_loss: float = np.inf
 ) -> tuple[TokenizerState, PrunedLevel | None]:
     """One level of `prune`; None where there is nothing to prune."""
     rows = codebooks.vectors(state, level)
@@ -73,14 +79,16 @@ def pruned_level(
         return state, None
     # One code stays however little it is used.
     rare = judged[(now[judged] < below * total / len(judged)) & (judged != alive[0])]
+    mean = (now[:, None] * rows).sum(0) / total
+    spread = max(float((now * ((rows - mean) ** 2).sum(1)).sum()), 1e-30)
+    cost = now[rare] * _stand_ins(rows, alive, rare)[1]
+    cheapest = np.argsort(cost, kind="stable")
+    spared = rare[cheapest][np.cumsum(cost[cheapest]) > max_loss * spread]
+    # What is spared may stand for others: their loss is what it was, or less.
+    rare = np.setdiff1d(rare, spared)
     if not len(rare):
         return state, None
-    kept = np.setdiff1d(alive, rare)
-    picked, _ = nearest(rows[rare].astype(np.float32), rows[kept].astype(np.float32))
-    stand_ins = kept[picked]
-    gap = ((rows[rare] - rows[stand_ins]) ** 2).sum(1)
-    mean = (now[:, None] * rows).sum(0) / total
-    spread = float((now * ((rows - mean) ** 2).sum(1)).sum())
+    stand_ins, gap = _stand_ins(rows, alive, rare)
     after = now.copy()
     np.add.at(after, stand_ins, now[rare])
     after[rare] = 0
@@ -88,13 +96,23 @@ def pruned_level(
         modality=state.modality,
         level=state.levels[level].name,
         before=len(alive),
-        after=len(kept),
+        after=len(alive) - len(rare),
+        spared=len(spared),
         uses=total,
         changed=int(now[rare].sum()),
-        added_error=float((now[rare] * gap).sum()) / max(spread, 1e-30),
+        added_error=float((now[rare] * gap).sum()) / spread,
         bits_before=entropy(now),
         bits_after=entropy(after),
     )
+
+
+def _stand_ins(rows: np.ndarray, alive: np.ndarray, rare: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each rare code the nearest one in use that is not rare, and their squared difference, float64."""
+    kept = np.setdiff1d(alive, rare)
+    if not len(rare):
+        return rare, np.zeros(0)
+    picked, _ = nearest(rows[rare].astype(np.float32), rows[kept].astype(np.float32))
+    return kept[picked], ((rows[rare] - rows[kept[picked]]) ** 2).sum(1)
 
 
 def entropy(counts: np.ndarray) -> float:
