@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def stores(paths: list[Path], layout: str, across: str, serves: float | None, ep
     print("|---|---|---|---|---|---|---|---|")
     for path in paths:
         vocabulary = load_vocabulary(path / "vocabulary")
-        sequences = list(read_sequences(path, Layout.of(layout), vocabulary))[:episodes]
+        sequences = list(islice(read_sequences(path, Layout.of(layout), vocabulary), episodes))
         ids = sum(len(s) for s, _ in sequences)
         for objective in ("bits", "length"):
             began = time.process_time()

@@ -120,12 +120,13 @@ def _choices(mine: TokenizerState, entries: np.ndarray, level: str, tensor: str)
     place: dict[bytes, int] = {}
     for number, entry in enumerate(own):
         place.setdefault(entry.tobytes(), number)
-    more: list[np.ndarray] = []
+    table, more = list[int](), list[np.ndarray]()
     for entry in entries.astype(own.dtype):
-        if place.setdefault(entry.tobytes(), len(own) + len(more)) == len(own) + len(more):
+        table.append(place.setdefault(entry.tobytes(), len(own) + len(more)))
+        if table[-1] == len(own) + len(more):
             more.append(entry)
-    table = np.array([place[e.tobytes()] for e in entries.astype(own.dtype)], np.uint32)
-    return _with_table(mine, np.concatenate([own, *(entry[None] for entry in more)]), level, tensor), table
+    both = np.concatenate([own, *(entry[None] for entry in more)])
+    return _with_table(mine, both, level, tensor), np.array(table, np.uint32)
 
 
 def _with_table(state: TokenizerState, table: np.ndarray, level: str, tensor: str) -> TokenizerState:

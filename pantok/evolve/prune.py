@@ -81,14 +81,15 @@ def pruned_level(
     rare = judged[(now[judged] < below * total / len(judged)) & (judged != alive[0])]
     mean = (now[:, None] * rows).sum(0) / total
     spread = max(float((now * ((rows - mean) ** 2).sum(1)).sum()), 1e-30)
-    cost = now[rare] * _stand_ins(rows, alive, rare)[1]
+    stand_ins, gap = _stand_ins(rows, alive, rare)
+    cost = now[rare] * gap
     cheapest = np.argsort(cost, kind="stable")
     spared = rare[cheapest][np.cumsum(cost[cheapest]) > max_loss * spread]
-    # What is spared may stand for others: their loss is what it was, or less.
-    rare = np.setdiff1d(rare, spared)
+    if len(spared):  # it may stand for others: their loss is what it was, or less
+        rare = np.setdiff1d(rare, spared)
+        stand_ins, gap = _stand_ins(rows, alive, rare)
     if not len(rare):
         return state, None
-    stand_ins, gap = _stand_ins(rows, alive, rare)
     after = now.copy()
     np.add.at(after, stand_ins, now[rare])
     after[rare] = 0

@@ -288,8 +288,8 @@ class VideoEncoder(Encoder):
             values = np.concatenate([np.zeros((0, self._coarse.born_dims), np.float16), *self._latents])
             latents = Latents(values, np.arange(self._ticks + 1, dtype=np.int64) * self._grid.blocks)
         header = {"height": self._grid.height, "width": self._grid.width, "key_every": self._key_every}
-        if self._tally is not None and self._tally.best:
-            header["smooth"] = self._tally.best
+        if self._tally is not None and (best := self._tally.best):
+            header["smooth"] = best
         track = self._track
         return TrackTokens(
             track.name, "video", clock, TICK, levels, header, dict(track.info), track.channels, track.units, latents

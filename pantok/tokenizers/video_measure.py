@@ -51,19 +51,22 @@ def pruned(books: Books, counts: Sequence[np.ndarray], size: int) -> tuple[Books
         codes, starts = [], []
         for stage, (old, begins) in enumerate(zip(book.codes, book.starts, strict=True)):
             level = _FIRST_LEVEL[name] + stage
-            most = np.argsort(-counts[level], kind="stable")[:size]
-            kept = np.sort(most[counts[level][most] > 0])
-            kept = kept if len(kept) else np.zeros(1, np.int64)
+            kept = _used_most(counts[level], size)
             codes.append(old[kept])
             starts.append(np.unique(np.searchsorted(kept, begins)))
             counts[level] = counts[level][kept]
         made[name] = Book(book.basis, tuple(codes), tuple(starts))
     if books.courses is not None:
-        most = np.argsort(-counts[COURSE], kind="stable")[:size]
-        kept = np.sort(most[counts[COURSE][most] > 0])
-        kept = kept if len(kept) else np.zeros(1, np.int64)
+        kept = _used_most(counts[COURSE], size)
         made["courses"], counts[COURSE] = Courses(books.courses.table[kept]), counts[COURSE][kept]
     return replace(books, **made), counts
+
+
+def _used_most(counts: np.ndarray, size: int) -> np.ndarray:
+    """int64, ascending: the `size` codes that are used most, none that is not used, but the first if none is."""
+    most = np.argsort(-counts, kind="stable")[:size]
+    kept = np.sort(most[counts[most] > 0])
+    return kept if len(kept) else np.zeros(1, np.int64)
 
 
 def measured(
@@ -91,12 +94,13 @@ def measured(
                 tally.add(run.grid.to_frames(frames[-1:])[0], drawn.end)
             area += len(frames) * int(run.grid.inside.sum()) * 64
             frames_seen += len(frames)
+        best = tally.best if tally else 0
         for frames, drawn in ticks:
             left = _error(run.grid, frames, drawn.sites)
             plain += left
-            if smoothing and tally and tally.best:
+            if smoothing and best:
                 made = run.grid.to_frames(drawn.sites)
-                smoothing.smooth(made, run.grid.height, run.grid.width, tally.best)
+                smoothing.smooth(made, run.grid.height, run.grid.width, best)
                 left = _error(run.grid, frames, run.grid.to_sites(made))
             error += left
     quality = [psnr_of(e / max(area, 1)) for e in (plain, error)]
