@@ -10,8 +10,9 @@ from pantok.tokenizers import video_kernels as pictures
 from pantok.tokenizers import video_motion_kernels as motion
 from pantok.tokenizers import video_search_kernels as search
 from pantok.tokenizers.video_choose import gaps_of, squared
-from pantok.tokenizers.video_exact import Book, make_book, sixteens
+from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import REACH, SITE, WEIGHTS, Grid, Reference
+from pantok.tokenizers.video_groups import cut_in_groups
 from pantok.tokenizers.video_lanes import KEPT, LANES
 
 
@@ -50,21 +51,21 @@ def test_coefficients_of_differences(frames: int, count: int) -> None:
     assert np.array_equal(book.project_gaps(a, b, rows), book.project(wanted))
 
 
-def test_all_codes_are_looked_at_where_clusters_are_few() -> None:
+def test_all_codes_are_looked_at_where_groups_are_few() -> None:
     book, x = a_book(50), vectors(400, 1)
-    assert len(book.starts[0]) == 2
+    assert len(book.starts[1]) - 1 <= KEPT
     codes, saved = book.search(1, x)
     score = half_distance(x, book.codes[1])
     assert np.array_equal(codes, score.argmin(1))
     assert np.array_equal(saved, -2.0 * book.unit**2 * score.min(1))
 
 
-def test_the_nearest_code_of_the_nearest_clusters_is_found() -> None:
+def test_the_nearest_code_of_the_nearest_groups_is_found() -> None:
     book, x = a_book(300), vectors(700, 2)
-    groups = sixteens(book.codes[0], book.starts[0])
+    groups = cut_in_groups(book.codes[0], book.starts[0])
     assert np.array_equal(np.sort(np.concatenate(groups)), np.arange(300)) and max(map(len, groups)) <= LANES
     edges = set(book.starts[0].tolist())
-    assert all(not edges & set(range(g[0] + 1, g[-1] + 1)) for g in groups), "no group is of two clusters"
+    assert all(not edges & set(range(g[0] + 1, g[-1] + 1)) for g in groups), "no group is of two that were made"
     assert len(groups) > KEPT
     centres = np.array([np.floor((2 * book.codes[0][g].sum(0, dtype=int) + len(g)) / (2 * len(g))) for g in groups])
     near = np.argsort(half_distance(x, centres), 1, kind="stable")[:, :KEPT]
@@ -75,7 +76,7 @@ def test_the_nearest_code_of_the_nearest_clusters_is_found() -> None:
     seen = (owner[None, :, None] == near[:, None, :]).any(2)
     codes, saved = book.search(0, x)
     expected = np.where(seen, score, np.inf).argmin(1)
-    assert (codes == expected).mean() > 0.99  # the last of the clusters may be another where two are as near
+    assert (codes == expected).mean() > 0.99  # the last of the groups may be another where two are as near
     assert np.array_equal(saved, -2.0 * book.unit**2 * score[np.arange(len(x)), codes])
     best = score.min(1)
     assert (score[np.arange(len(x)), codes] == best).mean() > 0.8  # and it is mostly the nearest of all
@@ -256,14 +257,14 @@ def test_patterns_of_most_gain(table: int) -> None:
 
 
 @pytest.mark.parametrize("count", [4, 8, 64, 68, 300])
-def test_the_nearest_clusters_are_the_nearest_clusters(count: int) -> None:
+def test_the_nearest_groups_are_the_nearest_groups(count: int) -> None:
     rng = np.random.default_rng(count)
     centres = rng.integers(-50, 50, (count, 7)).astype(np.float32)
     centres[:, 0] = rng.permutation(count) * 16_000  # far enough apart for the few bits that a score keeps of many
     centres[count // 2, 0] = (1 << 24) - 1
     x = rng.integers(-9, 9, (37, 9)).astype(np.float32)
     chosen = np.full((37, min(KEPT, count)), -1, np.int64)
-    search.nearest_clusters(x, centres, chosen)
+    search.nearest_groups(x, centres, chosen)
     scores = centres[:, 0] + x[:, :6] @ centres[:, 1:].T
     assert np.array_equal(chosen, np.argsort(scores, 1, kind="stable")[:, :KEPT])
 

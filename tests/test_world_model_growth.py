@@ -168,7 +168,7 @@ def test_training_goes_on(trained: Trainer, store: Path, data: StreamDataset) ->
     anew.begin()
     curves = [[t.advance()["loss"] for _ in range(8)] for t in (new, anew)]
     assert np.mean(curves[0]) < 0.97 * np.mean(curves[1])
-    assert curves[0][-1] < curves[0][0]
+    assert np.mean(curves[0][4:]) < np.mean(curves[0][:4])  # batches differ in how hard they are
 
 
 def test_ids_that_would_move_are_refused(trained: Trainer, store: Path, vocabulary: Path) -> None:

@@ -12,23 +12,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import torch
 
 from pantok.quantizers.gated import Life
-from pantok.quantizers.kmeans import kmeans, nearest
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers import video_search_kernels as kernels
 from pantok.tokenizers.video_grid import SITE, WEIGHTS
+from pantok.tokenizers.video_groups import BRIEF, cut_in_groups, in_groups
 from pantok.tokenizers.video_lanes import LANES
 
 EXACT = 1 << 24
 FRACTION = 3
 """Pixel tables hold 1/8 grey levels."""
 _SITE_NORM = 3534  # of the largest residual of a site: sqrt(64 * 255^2 + 32 * 510^2), rounded up
-_CLUSTERED = 64  # most codes of a cluster; a book of fewer is not cut into clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +34,8 @@ class Book:
     """A transform and the codebooks of its residual stages.
 
     basis: int16 (D, V), rows nearly orthogonal and of norm `scale`; V = 96 times the sites of a vector.
-    codes: for each stage int16 (K, D), in units of `unit` grey levels; neighbours stand together, in clusters.
-    starts: for each stage int64 (C + 1,): where each cluster begins, and K (as it was born, if the book has grown).
+    codes: for each stage int16 (K, D), in units of `unit` grey levels; neighbours stand together, in groups.
+    starts: for each stage int64 (C + 1,): where each group begins, and K (as it was born, if the book has grown).
     lives: for each stage, of a book that has grown or lost codes since; else empty. See `video_living`.
     """
 
@@ -107,14 +105,14 @@ class Book:
     @cached_property
     def _stages(self) -> tuple[np.ndarray, ...]:
         """What `deepen` takes: tables, numbers, centres, codes; filled up with what is never nearest."""
-        split = [sixteens(book, starts) for book, starts in zip(self.codes, self.starts, strict=True)]
-        stages, dims, first = len(self.codes), len(self.basis), min(len(self.basis), kernels.FIRST)
-        most, clusters = max(map(len, self.codes)), max(map(len, split))
+        split = [cut_in_groups(book, starts) for book, starts in zip(self.codes, self.starts, strict=True)]
+        stages, dims = len(self.codes), len(self.basis)
+        most, many = max(map(len, self.codes)), max(map(len, split))
         table, numbers = (
-            np.zeros((stages, clusters, dims + 1, LANES), np.float32),
-            np.zeros((stages, clusters, LANES), np.int64),
+            np.zeros((stages, many, dims + 1, LANES), np.float32),
+            np.zeros((stages, many, LANES), np.int64),
         )
-        centres = np.zeros((stages, -(-clusters // 4) * 4, first + 1), np.float32)
+        centres = np.zeros((stages, -(-many // 4) * 4, dims + 1), np.float32)
         table[:, :, 0], centres[:, :, 0] = EXACT - 1, EXACT - 1
         codes = np.zeros((stages, most, dims), np.int16)
         for s, (book, groups) in enumerate(zip(self.codes, split, strict=True)):
@@ -123,7 +121,7 @@ class Book:
                 part = book[group].astype(np.int64)
                 numbers[s, c, : len(group)] = group
                 table[s, c, :, : len(group)] = _lines(part)
-                centres[s, c] = _lines((2 * part.sum(0) + len(group))[None, :first] // (2 * len(group)))[:, 0]
+                centres[s, c] = _lines((2 * part.sum(0) + len(group))[None] // (2 * len(group)))[:, 0]
         return table, numbers, centres, codes
 
     @cached_property
@@ -211,24 +209,6 @@ def _lines(codes: np.ndarray) -> np.ndarray:
     return np.concatenate([(codes * codes).sum(1)[None] // 2, -codes.T])
 
 
-def sixteens(codes: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
-    """The clusters of codes int16 (K, D), which begin at `starts`, cut into groups of at most sixteen: which codes each
-    holds, in order. Cut at the median of the coefficient that varies most, in integers: the same on every machine."""
-    todo = [np.arange(lo, hi) for lo, hi in pairwise(starts.tolist())]
-    done: list[np.ndarray] = []
-    while todo:
-        group = todo.pop()
-        if len(group) <= LANES:
-            done.append(group)
-            continue
-        part = codes[group].astype(np.int64)
-        spread = len(group) * (part * part).sum(0) - part.sum(0) ** 2
-        along = np.argsort(part[:, spread.argmax()], kind="stable")
-        half = len(group) // 2
-        todo += [np.sort(group[along[:half]]), np.sort(group[along[half:]])]
-    return sorted(done, key=lambda group: int(group[0]))
-
-
 def reach_of(width: int) -> float:
     return _SITE_NORM * float(np.sqrt(width // SITE))
 
@@ -258,29 +238,8 @@ def make_book(directions: np.ndarray, codes: list[np.ndarray]) -> Book:
         c = book / unit_of(width)
         norms = np.linalg.norm(c, axis=1, keepdims=True)
         c = c * np.minimum(1.0, (longest - np.sqrt(len(directions))) / np.maximum(norms, 1e-9))
-        ordered, begins = clustered(np.rint(c).astype(np.int16))
-        rounded.append(ordered)
+        whole = np.rint(c).astype(np.int16)
+        order, begins = in_groups(whole, BRIEF)
+        rounded.append(whole[order])
         starts.append(begins)
     return Book(basis, tuple(rounded), tuple(starts))
-
-
-def clustered(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`codes` int16 (K, D) in clusters of neighbours, at least the root of K of them and none larger than a limit, and
-    where each begins. Most codes are short and lie together; what k-means leaves in one cluster is cut at the median of
-    its principal direction until it is small."""
-    count = round(float(np.sqrt(len(codes)))) if len(codes) >= _CLUSTERED else 1
-    if count == 1:
-        return codes, np.array([0, len(codes)], np.int64)
-    owner, _ = nearest(codes.astype(np.float32), kmeans(codes, count, seed=0))
-    todo = [np.flatnonzero(owner == c) for c in range(count)]
-    done: list[np.ndarray] = []
-    while todo:
-        group = todo.pop(0)
-        if len(group) <= _CLUSTERED:
-            done += [group] if len(group) else []
-            continue
-        apart = codes[group] - codes[group].mean(0)
-        along = np.argsort(apart @ np.linalg.svd(apart, full_matrices=False)[2][0], kind="stable")
-        half = len(group) // 2
-        todo += [np.sort(group[along[:half]]), np.sort(group[along[half:]])]
-    return codes[np.concatenate(done)], np.cumsum([0, *map(len, done)])

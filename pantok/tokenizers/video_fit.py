@@ -26,6 +26,9 @@ from pantok.tokenizers.video_grid import SITE, Grid, Reference
 
 PATTERNS, INNER_PATTERNS = 256, 32
 ROWS_PER_CODE = 4
+LAST = 4
+"""How many times as many residuals the last round learns from: what it makes is kept."""
+_BEGIN = 16  # vectors a code that a book begins with, and is then improved over all
 RUN = 6
 """Ticks of a run: a key and what follows it."""
 
@@ -146,7 +149,7 @@ def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: flo
     """Codebooks in grey levels of int16 rows (n, V) in the space of `basis` (D, V), each for what is left over.
 
     least: squared error that a code must take away. A stage learns from the rows that have more than that left, first
-    all of them, then those whose code pays: the others will not be given one. A stage with little to learn from has
+    some of them, then those whose code pays: the others will not be given one. A stage with little to learn from has
     fewer codes.
     """
     parts = [rows[i : i + 8192] @ basis.T for i in range(0, len(rows), 8192)]
@@ -160,13 +163,14 @@ def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: flo
             books.append(np.zeros((1, len(basis))))
             continue
         room = 1 << max(0, (len(alive) // ROWS_PER_CODE).bit_length() - 1)
-        book = np.rint(kmeans(alive, min(size, room), seed=seed + stage, iterations=5))
+        some = alive[:: max(1, len(alive) // (size * _BEGIN))]
+        book = np.rint(kmeans(some, min(size, room), seed=seed + stage, iterations=5))
         for _ in range(2):
             codes, error = nearest(alive.astype(np.float32), book)
             pays = (alive**2).sum(1) - error > least
             if pays.sum() < ROWS_PER_CODE * len(book):
                 break
-            book = np.rint(kmeans(alive[pays], len(book), seed=seed + stage, iterations=4, start=book))
+            book = np.rint(kmeans(alive[pays], len(book), seed=seed + stage, iterations=2, start=book))
         books.append(book)
         codes, _ = nearest(alive.astype(np.float32), book)
         left = alive - book[codes]
@@ -208,7 +212,8 @@ def learn(
     _open_loop(runs, pool)
     books = _books(pool, None, size, dims, lam, seed, lambda f: report("first books", f))
     for k in range(rounds):
-        pool = Pool(most)
+        is_last = k == rounds - 1
+        pool = Pool({n: limit * LAST if is_last else limit for n, limit in most.items()})
         seen, inner_seen = [np.zeros((0, 5), np.int64)], [np.zeros((0, 4), np.int64)]
         for n, (run, part) in enumerate(zip(runs, trades(lam), strict=False)):
             for drawn in code_run(run, books, part, pool.tap):
@@ -220,7 +225,7 @@ def learn(
         books = _books(pool, books, size, dims, lam, seed, partial(report, name))
         if books.courses is None:
             books = replace(books, courses=learned_courses(pool.rows("course", 3 * len(CANDIDATES)), size, seed))
-        if k == rounds - 1:
+        if is_last:
             patterns = table_of(np.concatenate(seen), PATTERNS, DEPTH, True)
             books = replace(
                 books,
@@ -286,7 +291,7 @@ def _books(
         else:
             if not len(rows):
                 rows = np.zeros((1, sites * SITE), np.int16)
-            basis = directions(rows, dims[name])
+            basis = directions(rows[:: max(1, len(rows) // 40_000)], dims[name])
             least = trade_of[name] * lam * np.log2(size)
             made[name] = make_book(basis, staged(rows, basis, [size] * stages, least, seed + 10 * step))
         done((step + 1) / len(Books.NAMES))

@@ -18,6 +18,7 @@ from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import Book
 from pantok.tokenizers.video_fit import Run, code_run, trades
 from pantok.tokenizers.video_grid import Grid
+from pantok.tokenizers.video_groups import in_groups
 from pantok.tokenizers.video_smooth import Smoothing, Tally
 from pantok.tokenizers.video_tick import pack
 
@@ -49,11 +50,13 @@ def pruned(books: Books, counts: Sequence[np.ndarray], size: int) -> tuple[Books
     made: dict[str, Any] = {}
     for name, book in books.by_name.items():
         codes, starts = [], []
-        for stage, (old, begins) in enumerate(zip(book.codes, book.starts, strict=True)):
+        for stage, old in enumerate(book.codes):
             level = _FIRST_LEVEL[name] + stage
             kept = _used_most(counts[level], size)
+            order, begins = in_groups(old[kept])
+            kept = kept[order]
             codes.append(old[kept])
-            starts.append(np.unique(np.searchsorted(kept, begins)))
+            starts.append(begins)
             counts[level] = counts[level][kept]
         made[name] = Book(book.basis, tuple(codes), tuple(starts))
     if books.courses is not None:

@@ -1,13 +1,13 @@
 """The search of codes, compiled: exact on every machine, and never a look at all codes.
 
-What is unusual: a codebook is kept in clusters of neighbours; a vector is compared with the clusters' centres and then
-with the codes of the nearest few. Which code is found is fixed by the book alone, and what it takes away is exact.
-Products are float32 whose sums are integers below 2^24 (see `video_exact`), sixteen codes at a time; a score and its
-place are then packed into one integer, whose minimum is found in one pass without a branch.
+What is unusual: a codebook is kept in groups of neighbours (`video_groups`); a vector is compared with the groups'
+centres and then with the codes of the nearest few. Which code is found is fixed by the book alone, and what it takes
+away is exact. Products are float32 whose sums are integers below 2^24 (see `video_exact`), sixteen codes at a time; a
+score and its place are then packed into one integer, whose minimum is found in one pass without a branch.
 
-Letters: D coefficients, K codes, C clusters.
+Letters: D coefficients, K codes, C groups.
 
-Source: search by clusters, the inverted file of Jégou, Douze and Schmid, IEEE TPAMI 33 (2011), §IV.
+Source: search by clusters: the inverted file of Jégou, Douze and Schmid, IEEE TPAMI 33 (2011), §IV.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from numba import njit
 from pantok.tokenizers.video_kernels import gaps
 from pantok.tokenizers.video_lanes import KEPT, LANES, best_lanes, least_keys
 
-FIRST = 16
-"""Coefficients by which clusters are compared."""
 LEAD, HOPE, DEBT = 24, 3.2, 0.5
 """A further code is looked for where the first LEAD coefficients hold HOPE times what it has to take away. If the codes
 before it fell short of what they had to take away by more than DEBT times that, they have to hold twice as much."""
@@ -48,8 +46,8 @@ def project(
 
 
 @njit(cache=True, nogil=True)
-def nearest_clusters(x: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> None:
-    """The clusters of nearest centres of each vector, in order: `chosen` int64 (n, p). x, centres: as of `nearest`."""
+def nearest_groups(x: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> None:
+    """The groups of nearest centres of each vector, in order: `chosen` int64 (n, p). x, centres: as of `nearest`."""
     count, first = centres.shape
     bits = 1
     while count > 1 << bits:
@@ -72,26 +70,25 @@ def nearest_clusters(x: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> 
 def nearest(
     x: np.ndarray, table: np.ndarray, numbers: np.ndarray, centres: np.ndarray, found: np.ndarray, least: np.ndarray
 ) -> None:
-    """The nearest code of each vector among the nearest clusters. A tie goes to the lowest code.
+    """The nearest code of each vector among the nearest groups. A tie goes to the lowest code.
 
-    x: float32 (n, D + 1), of which the last column is not looked at. table: float32 (C, D + 1, 16): of each cluster
+    x: float32 (n, D + 1), of which the last column is not looked at. table: float32 (C, D + 1, 16): of each group
     half the squared norms of its codes, then minus their coefficients; numbers int64 (C, 16): which codes they are.
-    centres (C', F + 1): likewise of the clusters, by their first coefficients, C' a multiple of 4. Both are filled up
-    with what is never nearest. found: int64 (n,); least: float32 (n,), half the squared distance less half the vector's
-    squared norm.
+    centres (C', D + 1): likewise of the groups, C' a multiple of 4. Both are filled up with what is never nearest.
+    found: int64 (n,); least: float32 (n,), half the squared distance less half the vector's squared norm.
 
-    Vectors are gathered by cluster, whose codes then stay in a core's cache. Scores are integers below 2^24.
+    Vectors are gathered by group, whose codes then stay in a core's cache. Scores are integers below 2^24.
     """
-    clusters, lines, _ = table.shape
-    count, probes = len(x), min(KEPT, clusters)
+    groups, lines, _ = table.shape
+    count, probes = len(x), min(KEPT, groups)
     chosen = np.zeros((count, probes), np.int64)
-    if clusters > 1:
-        nearest_clusters(x, centres, chosen)
-    begin = np.zeros(clusters + 1, np.int64)
+    if groups > 1:
+        nearest_groups(x, centres, chosen)
+    begin = np.zeros(groups + 1, np.int64)
     for i in range(count):
         for p in range(probes):
             begin[chosen[i, p] + 1] += 1
-    for c in range(clusters):
+    for c in range(groups):
         begin[c + 1] += begin[c]
     place = begin.copy()
     order = np.empty(count * probes, np.int64)
@@ -101,7 +98,7 @@ def nearest(
             place[chosen[i, p]] += 1
     best = np.full(count, np.int64(1) << 62)
     rows, keys = np.empty(4, np.int64), np.empty(4, np.int32)
-    for c in range(clusters):
+    for c in range(groups):
         for first in range(begin[c], begin[c + 1], 4):
             some = min(4, begin[c + 1] - first)
             for k in range(4):
@@ -130,7 +127,7 @@ def deepen(
     that a code can describe, and the codes so far have nearly paid for themselves.
 
     x float32 (n, D + 1), spoiled. As in `nearest` for each of S stages: table (S, C, D + 1, 16), numbers (S, C, 16),
-    centres (S, C', F + 1); codes int16 (S, K, D). cost float64 (S,): squared error that a code of a stage has to
+    centres (S, C', D + 1); codes int16 (S, K, D). cost float64 (S,): squared error that a code of a stage has to
     take away. found int64 (S, n): the codes, -1 where not tried; saved float64 (S, n): squared error that each takes
     away.
     """
