@@ -1,6 +1,6 @@
 """Quality, bits and speed of the video tokenizer against a plain floor, on parts of clips that it was not fitted on.
 
-    python benchmarks/video.py [--apart] CLIP [CLIP ...]
+    python benchmarks/video.py [--apart] [--effort N] CLIP [CLIP ...]
 
 Fitted on the first 80 percent of all clips together (or, with --apart, of each clip by itself), measured on the last 20
 of each. Bits are those of all codes of all levels, log2 of the cardinality each. The floor is what a page of code
@@ -145,7 +145,7 @@ def fitted(clips: Sequence[Clip]) -> tuple[VideoTokenizer, Floor]:
     return tokenizer, Floor(clips)
 
 
-def measure(clip: Clip, tokenizer: VideoTokenizer, floor: Floor) -> None:
+def measure(clip: Clip, tokenizer: VideoTokenizer, floor: Floor, effort: int) -> None:
     test, area = clip.test, len(clip.test) * clip.height * clip.width
     rgb = pixels.to_rgb(test, clip.height, clip.width)
     print(f"\n## {clip.name}: {clip.width}x{clip.height}, {clip.cut + len(test)} frames\n")
@@ -154,7 +154,7 @@ def measure(clip: Clip, tokenizer: VideoTokenizer, floor: Floor) -> None:
     levels, prefix = np.zeros(0), list[float]()
     for step in STEPS:
         t0 = time.process_time()
-        tokens = tokenizer.encode(track_of(test, clip), VideoOptions(quality=step))
+        tokens = tokenizer.encode(track_of(test, clip), VideoOptions(quality=step, effort=effort))
         t1 = time.process_time()
         decoded = tokenizer.decoded(tokens)
         t2 = time.process_time()
@@ -192,13 +192,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", nargs="+")
     parser.add_argument("--apart", action="store_true", help="fit each clip by itself")
+    parser.add_argument("--effort", type=int, default=1, help="as of `pantok encode`")
     args = parser.parse_args()
     torch.set_num_threads(1)
     clips = [Clip.read(path) for path in args.clips]
     for group in [[c] for c in clips] if args.apart else [clips]:
         tokenizer, floor = fitted(group)
         for clip in group:
-            measure(clip, tokenizer, floor)
+            measure(clip, tokenizer, floor, args.effort)
 
 
 def speed(path: str, tokenizer: VideoTokenizer) -> float:

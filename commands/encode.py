@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 )
 @click.option("--target-psnr", type=float, help="Quality of video in dB, instead of a rate.")
 @click.option(
+    "--effort", type=int, metavar="N", help="Video: ways to code a site that are compared. 4: better, and slower.  [default: 1]"
+)
+@click.option(
     "--max-error", "bounds", multiple=True, metavar="[TRACK=]E", help="Guaranteed bound, in the track's units."
 )
 @click.option(
@@ -52,6 +55,7 @@ def command(
     workers: int | None,
     rates: tuple[str, ...],
     target_psnr: float | None,
+    effort: int | None,
     bounds: tuple[str, ...],
     latents: str | None,
     grow: bool,
@@ -86,7 +90,7 @@ def command(
         if kind not in ("video", "audio"):
             raise OptionError("--bits-per-second", f"cannot be given for {kind or 'all'}", "video=RATE or audio=RATE")
         common.override(settings, kind, bits_per_second=rate)
-    common.override(settings, "video", target_psnr=target_psnr)
+    common.override(settings, "video", target_psnr=target_psnr, effort=effort)
     common.override(settings, "numeric", max_error=_bounds(bounds))
     for kind in ("video", "audio"):
         common.override(settings, kind, latents=latents and latents in (kind, "all"))

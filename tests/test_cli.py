@@ -42,6 +42,7 @@ def test_wrong_usage_is_two_and_says_what_to_do(pantok, recordings: Path, vocabu
         (("encode", recordings, "-o", tmp_path / "x.zarr"), "--vocab: is missing"),
         (("fit-vocab", recordings, "-o", vocabulary), "is there already"),
         (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--bits-per-second", "text=1k"), "text"),
+        (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--effort", "0"), "choose 1 to 64"),
         (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--size", "3"), "out of range"),
     ):
         done = pantok(*args)

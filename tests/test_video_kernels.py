@@ -219,7 +219,8 @@ def test_a_palette_is_greedy() -> None:
 
 
 @pytest.mark.parametrize("table", [40, 3])
-def test_patterns_of_most_gain(table: int) -> None:
+@pytest.mark.parametrize("ways", [1, 3])
+def test_patterns_of_most_gain(table: int, ways: int) -> None:
     """A table is looked through, or, where they are fewer, the depths that were looked at."""
     rng = np.random.default_rng(13)
     patterns = np.concatenate(
@@ -234,18 +235,19 @@ def test_patterns_of_most_gain(table: int) -> None:
     active = np.flatnonzero(depth > 0)
     cost = np.array([100.0, 90.0, 80.0])
     saved = np.round(rng.exponential(80, (3, len(active))), 2)
-    found = np.where(np.arange(3)[:, None] < depth[active], 7, -1)
+    found = np.where(np.arange(3)[:, None] < depth[active], 10 * np.arange(ways)[:, None, None] + 7, -1)
     gains = np.full((4 * 60, 4), -1e12)
     gains[:, 0] = 0
     for k in range(3):
-        rows = active[found[k] >= 0]
-        gains[rows, k + 1] = np.rint(np.cumsum(saved - cost[:, None], 0)[k, found[k] >= 0])
+        rows = active[found[0, k] >= 0]
+        gains[rows, k + 1] = np.rint(np.cumsum(saved - cost[:, None], 0)[k, found[0, k] >= 0])
     wide = rng.random(60) < 0.5
     chosen, best = np.zeros(60, np.int64), np.zeros(60)
     codes = np.zeros((3, 4 * 60), np.int64)
     choose.best_patterns(active, found, saved, cost, patterns, numbers, wide, codes, chosen, best)
-    reached = np.repeat((gains[:, 1:] > 0).reshape(60, -1).any(1) | wide, 4)
-    assert np.array_equal(codes[:, reached], np.where(np.arange(3)[:, None] < depth, 7, 0)[:, reached])
+    deep = patterns[chosen, 1:].ravel()
+    of_way = 10 * np.minimum(deep - 1, ways - 1) + 7  # the way to the depth that was chosen
+    assert np.array_equal(codes, np.where(np.arange(3)[:, None] < deep, of_way, 0))
     for q in range(60):
         total = np.array([sum(gains[4 * q + k, p[1 + k]] for k in range(4)) for p in patterns])
         total[(patterns[:, 0] == 1) != wide[q]] = -np.inf

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -225,7 +226,7 @@ class VideoEncoder(Encoder):
     def __init__(self, tokenizer: VideoTokenizer, track: Track, options: VideoOptions) -> None:
         self._track, self._options = track, options
         self._grid = grid_of(track)
-        self._chooser = Chooser(self._grid, tokenizer.books)
+        self._chooser = Chooser(self._grid, tokenizer.books, effort=options.effort)
         self._sizes = tokenizer.books.cardinalities()
         self._dtypes = [smallest_dtype(size) for size in self._sizes]
         self._coarse, self._levels = tokenizer.books.coarse, tokenizer.books.levels
@@ -318,11 +319,15 @@ class VideoEncoder(Encoder):
         while True:
             drawn = self._chooser.code(sites, self._past, self._before, self._control.lam)
             codes = pack(drawn.plan)
-            if self._control.accepts(codes, sites, drawn):
+            if self._control.accepts(codes, sites, partial(self._shown, drawn.sites)):
                 break
         self._past, self._before = drawn.end, drawn.plan.vectors[1:]
         self._seen(frames, sites, drawn.end)
         self._keep(codes)
+
+    def _shown(self, sites: np.ndarray) -> np.ndarray:
+        """Decoded sites as they will be shown, should the track go on as it has begun."""
+        return sites if self._tally is None else self._tally.smoothing.shown(self._grid, sites, self._tally.best)
 
     def _begun(self, frames: np.ndarray) -> np.ndarray:
         """The tick's frames as sites; forgets the past if it is a key."""

@@ -77,8 +77,9 @@ class Ends:
 class Chooser:
     """Codes one tick after another against what the decoder will have."""
 
-    def __init__(self, grid: Grid, books: Books, tap: Tap | None = None) -> None:
-        self.grid, self.books, self.tap = grid, books, tap
+    def __init__(self, grid: Grid, books: Books, tap: Tap | None = None, effort: int = 1) -> None:
+        """effort: see `VideoOptions`."""
+        self.grid, self.books, self.tap, self.effort = grid, books, tap, effort
         self.bits = np.log2(books.born())  # what a code was worth stays so, however the books grow
 
     def code(self, frames: np.ndarray, past: Reference | None, before: np.ndarray, lam: float) -> Drawn:
@@ -252,7 +253,11 @@ class Chooser:
         cost = self.bits[level : level + len(book.codes)] * lam
         if self.tap and len(active):
             self.tap(name, np.pad(gaps_of(target, base, active), ((0, 0), (0, book.width - SITE * len(target)))))
-        found, saved = book.described(target, base, active, cost)
+        if self.effort > 1:
+            found, saved = book.by_many_ways(target, base, active, cost, self.effort)
+        else:
+            one_way, saved = book.described(target, base, active, cost)
+            found = one_way[None]
         wide = np.zeros(4 * b, bool) if wide is None else wide
         kernels.best_patterns(active, found, saved, cost, *patterns, wide, out, chosen.reshape(-1), gain.reshape(-1))
         return gain, chosen

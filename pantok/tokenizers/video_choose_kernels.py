@@ -182,22 +182,23 @@ def best_patterns(
 ) -> None:
     """For each quad the pattern of depths of most gain, and that gain in whole numbers; the first on a tie.
 
-    active int64 (m,): the sites that were looked at; found, saved: as of `Book.deepen`, (S, m). patterns int64 (P, 5):
+    active int64 (m,): the sites that were looked at; found, saved: as of `Book.by_many_ways`, (S, S, m) and (S, m), or
+    found (1, S, m) where all depths are on one way. patterns int64 (P, 5):
     wide, then four depths; numbers int64 (2, S + 1, S + 1, S + 1, S + 1): the place of each of them, -1 if there is
-    none. wide bool (Q,): which patterns a quad may take; codes int64 (S, N): receives what was found; chosen int64,
+    none. wide bool (Q,): which patterns a quad may take; codes int64 (S, N): receives those of the pattern; chosen int64,
     best float64 (Q,), nought where nothing gains.
     """
-    stages, at = len(found), 0
-    gains, depth = np.zeros((4, stages + 1)), np.zeros(4, np.int64)
+    stages, at = len(saved), 0
+    gains, depth, place_of = np.zeros((4, stages + 1)), np.zeros(4, np.int64), np.zeros(4, np.int64)
     for q in range(len(wide)):
         depth[:] = 0
         hopeful = False
         while at < len(active) and active[at] < 4 * q + 4:
             site, total = active[at] - 4 * q, 0.0
+            place_of[site] = at
             for k in range(stages):
-                if found[k, at] < 0:
+                if found[min(k, len(found) - 1), k, at] < 0:
                     break
-                codes[k, active[at]] = found[k, at]
                 total += saved[k, at] - cost[k]
                 depth[site], gains[site, k + 1] = k + 1, np.rint(total)
                 hopeful |= gains[site, k + 1] > 0
@@ -227,6 +228,10 @@ def best_patterns(
                     most, pick = total, p
         if pick >= 0:
             chosen[q], best[q] = pick, most
+            for site in range(4):
+                deep = patterns[pick, 1 + site]
+                for k in range(deep):
+                    codes[k, 4 * q + site] = found[min(deep, len(found)) - 1, k, place_of[site]]
 
 
 @njit(cache=True, nogil=True)

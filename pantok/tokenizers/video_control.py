@@ -6,14 +6,14 @@ fixed steps, so that the codes of a tick depend on nothing that comes after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pantok.errors import OptionError
 from pantok.tokenizers.video_books import TICK
-from pantok.tokenizers.video_choose import Drawn, residual
+from pantok.tokenizers.video_choose import residual
 from pantok.tokenizers.video_grid import Grid
 from pantok.tokenizers.video_measure import psnr_of
 
@@ -23,9 +23,11 @@ class VideoOptions:
     """How a track is encoded.
 
     quality: at each step up a bit has to take away half as much error. 5 gives film about 0.07 bits a pixel.
-    target_psnr: decibels of RGB that every tick should reach before it is smoothed.
+    target_psnr: decibels of RGB that every tick should reach, smoothed as suits the ticks before it best.
     bits_per_second: rate that is not exceeded over any two seconds.
     key_seconds: a tick that needs no other comes at least this often.
+    effort: ways through the stages of a codebook that are looked at. 1 looks for a near code of each stage; with more,
+        all codes are looked at, and a stage is chosen with those after it: fewer bits for longer work.
     latents: also give the coefficients of each 32x32 block, before quantisation.
     """
 
@@ -33,6 +35,7 @@ class VideoOptions:
     target_psnr: float | None = None
     bits_per_second: float | None = None
     key_seconds: float = 4.0
+    effort: int = 1
     latents: bool = False
 
     def __post_init__(self) -> None:
@@ -44,6 +47,8 @@ class VideoOptions:
             raise OptionError("video target_psnr", f"{self.target_psnr} dB is out of range", "choose 10 to 60")
         if self.bits_per_second is not None and not self.bits_per_second > 0:
             raise OptionError("video bits_per_second", f"{self.bits_per_second} is not a rate", "choose more than 0")
+        if not 1 <= self.effort <= 64:
+            raise OptionError("video effort", f"{self.effort} is out of range", "choose 1 to 64")
         if not self.key_seconds > 0:
             raise OptionError("video key_seconds", f"{self.key_seconds} is not a duration", "choose more than 0")
 
@@ -77,16 +82,19 @@ class Control:
     def lam(self) -> float:
         return lambda_of(self._quality)
 
-    def accepts(self, codes: Sequence[np.ndarray], sites: np.ndarray, drawn: Drawn) -> bool:
-        """Whether the tick stands; else `lam` has moved and the tick is to be coded again."""
+    def accepts(self, codes: Sequence[np.ndarray], sites: np.ndarray, shown: Callable[[], np.ndarray]) -> bool:
+        """Whether the tick stands; else `lam` has moved and the tick is to be coded again.
+
+        sites: of the tick, uint8 (count, N, 96); shown: makes them as a decoder will show them.
+        """
         if self.steady:
             return True
         if self._options.target_psnr is not None:
-            return self._accepts_error(sites, drawn)
+            return self._accepts_error(sites, shown())
         return self._accepts_bits(codes)
 
-    def _accepts_error(self, sites: np.ndarray, drawn: Drawn) -> bool:
-        gap = residual(sites, drawn.sites)[:, self._grid.inside]
+    def _accepts_error(self, sites: np.ndarray, shown: np.ndarray) -> bool:
+        gap = residual(sites, shown)[:, self._grid.inside]
         total = np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum()
         psnr = psnr_of(total / (gap.shape[0] * gap.shape[1] * 64))
         assert self._options.target_psnr is not None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ import torch
 from pantok.quantizers.gated import Life
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers import video_search_kernels as kernels
+from pantok.tokenizers import video_ways_kernels as ways
 from pantok.tokenizers.video_grid import SITE, WEIGHTS
 from pantok.tokenizers.video_groups import BRIEF, cut_in_groups, in_groups
 from pantok.tokenizers.video_lanes import LANES
@@ -125,6 +127,28 @@ class Book:
         return table, numbers, centres, codes
 
     @cached_property
+    def _ways(self) -> tuple[Any, ...]:
+        """What `video_ways_kernels.deepen` takes: lines, products, edges, thresholds, first_dims."""
+        stages, dims, most = len(self.codes), len(self.basis), max(map(len, self.codes))
+        lives = self.lives or (Life(),) * stages
+        blocks = 1 + max(len(life.blocks) for life in lives)
+        lines = np.zeros((stages, dims + 1, most), np.float32)
+        lines[:, dims] = EXACT - 1
+        edges, thresholds = np.empty((stages, blocks + 1), np.int64), np.full((stages, blocks), -1.0)
+        for s, (book, life) in enumerate(zip(self.codes, lives, strict=True)):
+            lines[s, :, : len(book)] = np.roll(_lines(book.astype(np.int64)), -1, 0)
+            lines[s, dims, life.retired[:, 0].astype(np.int64)] = EXACT - 1
+            edges[s] = len(book)
+            edges[s, : 1 + len(life.blocks)] = 0, *life.blocks[:, 0]
+            thresholds[s, 1 : 1 + len(life.blocks)] = life.blocks[:, 1]
+        products = np.zeros((stages * (stages - 1) // 2, most, most), np.int32)
+        for s, later in enumerate(self.codes):
+            for j, book in enumerate(self.codes[:s]):
+                shared = book.astype(np.float32) @ later.astype(np.float32).T
+                products[j + s * (s - 1) // 2, : len(book), : len(later)] = shared
+        return lines, products, edges, thresholds, self.born_dims
+
+    @cached_property
     def tables(self) -> np.ndarray:
         """int16 (stages, K, 96) or (stages, K, V / 96, 96): `pixels` of all stages in one array."""
         most = max(map(len, self.codes))
@@ -176,6 +200,16 @@ class Book:
             return self.deepen(self.project_gaps(target, base, rows), cost)
         forward = self._columns[: len(target) * target.shape[2]]
         return kernels.describe(target, base, rows, forward, self._gain, *self._stages, self._unit2, cost)
+
+    def by_many_ways(
+        self, target: np.ndarray, base: np.ndarray, rows: np.ndarray, cost: np.ndarray, many: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `described`, by `many` ways at once: codes int64 (S, S, n) of the best way to each depth, and what each
+        depth takes away more than the one before it, float64 (S, n)."""
+        x = self.project_gaps(target, base, rows)
+        found, saved = np.full((len(cost), len(cost), len(x)), -1, np.int64), np.zeros((len(cost), len(x)))
+        ways.deepen(x, *self._ways, self._unit2, cost, many, found, saved)
+        return found, saved
 
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A near code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""

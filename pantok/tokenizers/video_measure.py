@@ -102,9 +102,7 @@ def measured(
             left = _error(run.grid, frames, drawn.sites)
             plain += left
             if smoothing and best:
-                made = run.grid.to_frames(drawn.sites)
-                smoothing.smooth(made, run.grid.height, run.grid.width, best)
-                left = _error(run.grid, frames, run.grid.to_sites(made))
+                left = _error(run.grid, frames, smoothing.shown(run.grid, drawn.sites, best))
             error += left
     quality = [psnr_of(e / max(area, 1)) for e in (plain, error)]
     return {

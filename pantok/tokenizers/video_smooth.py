@@ -21,7 +21,7 @@ import numpy as np
 
 from pantok.errors import VocabularyError
 from pantok.tokenizers import video_smooth_kernels as kernels
-from pantok.tokenizers.video_grid import Reference
+from pantok.tokenizers.video_grid import Grid, Reference
 
 FOURS = (
     ((-1, 0), (1, 0), (0, -1), (0, 1)),
@@ -58,6 +58,14 @@ class Smoothing:
         if number:
             kernels.smooth(frames, height, width, self.limits, self.weights[number - 1])
 
+    def shown(self, grid: Grid, sites: np.ndarray, number: int) -> np.ndarray:
+        """Decoded sites uint8 (n, N, 96) as set `number` shows them."""
+        if not number:
+            return sites
+        frames = grid.to_frames(sites)
+        self.smooth(frames, grid.height, grid.width, number)
+        return grid.to_sites(frames)
+
     def tensors(self) -> dict[str, np.ndarray]:
         return {"smooth.limits": self.limits, "smooth.weights": self.weights}
 
@@ -84,7 +92,7 @@ class Tally:
     whatever parts the frames came. Luma alone: chroma comes out the same way nearly always."""
 
     def __init__(self, smoothing: Smoothing) -> None:
-        self._smoothing = smoothing
+        self.smoothing = smoothing
         self._products = np.zeros((len(FOURS) + 1, len(FOURS) + 1), np.int64)
         self._ticks = 0
 
@@ -94,7 +102,7 @@ class Tally:
         height, width = decoded.grid.height, decoded.grid.width
         first, self._ticks = 5 * self._ticks % _LINES, self._ticks + 1
         target = frame[: height * width].reshape(height, width)
-        kernels.tally(*decoded.framed, target, first, _LINES, self._smoothing.limits[0], self._products)
+        kernels.tally(*decoded.framed, target, first, _LINES, self.smoothing.limits[0], self._products)
 
     @property
     def best(self) -> int:
@@ -102,7 +110,7 @@ class Tally:
         count, one = len(FOURS), 1 << kernels.SHIFT
         sums = self._products.tolist()
         gains = [0]
-        for weights in self._smoothing.weights[:, 0].tolist():
+        for weights in self.smoothing.weights[:, 0].tolist():
             along = 2 * one * sum(w * sums[i][count] for i, w in enumerate(weights))
             products = (2 * weights[i] * weights[j] * sums[i][j] for i in range(count) for j in range(i + 1, count))
             squares = sum(w * w * sums[i][i] for i, w in enumerate(weights))
