@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--target-psnr", type=float, help="Quality of video in dB, instead of a rate.")
 @click.option(
-    "--effort", type=int, metavar="N", help="Video: ways to code a site that are compared. 4: better, and slower.  [default: 1]"
+    "--effort", type=int, metavar="N", help="Ways to code video that are compared. 4: better, slower.  [default: 1]"
 )
 @click.option(
     "--max-error", "bounds", multiple=True, metavar="[TRACK=]E", help="Guaranteed bound, in the track's units."

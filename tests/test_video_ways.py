@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_more_ways_leave_less_and_all_of_them_leave_least() -> None:
     book, x = a_book(12), vectors(200, 2)
     by_ways = [np.nansum(left_by(book, x, searched(book, x, 0.0, many)[0]), 1) for many in (1, 2, 4, 12**2)]
     assert all(a[0] == by_ways[0][0] for a in by_ways), "of one code there is one best"
-    for fewer, more in zip(by_ways, by_ways[1:], strict=False):
+    for fewer, more in pairwise(by_ways):
         assert (more[1:] < fewer[1:]).all()
     every = [b.astype(float) for b in book.codes]
     sums = (every[0][:, None, None] + every[1][None, :, None] + every[2]).reshape(-1, DIMS)

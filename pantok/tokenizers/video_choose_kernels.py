@@ -183,10 +183,10 @@ def best_patterns(
     """For each quad the pattern of depths of most gain, and that gain in whole numbers; the first on a tie.
 
     active int64 (m,): the sites that were looked at; found, saved: as of `Book.by_many_ways`, (S, S, m) and (S, m), or
-    found (1, S, m) where all depths are on one way. patterns int64 (P, 5):
-    wide, then four depths; numbers int64 (2, S + 1, S + 1, S + 1, S + 1): the place of each of them, -1 if there is
-    none. wide bool (Q,): which patterns a quad may take; codes int64 (S, N): receives those of the pattern; chosen int64,
-    best float64 (Q,), nought where nothing gains.
+    found (1, S, m) where all depths are on one way. patterns int64 (P, 5): wide, then four depths; numbers int64 (2,
+    S + 1, S + 1, S + 1, S + 1): the place of each of them, -1 if there is none. wide bool (Q,): which patterns a quad
+    may take; codes int64 (S, N): receives those of the pattern; chosen int64, best float64 (Q,), nought where nothing
+    gains.
     """
     stages, at = len(saved), 0
     gains, depth, place_of = np.zeros((4, stages + 1)), np.zeros(4, np.int64), np.zeros(4, np.int64)
