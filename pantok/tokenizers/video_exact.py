@@ -105,6 +105,11 @@ class Book:
         return Book(self.basis, codes, starts), numbers
 
     @cached_property
+    def later(self) -> tuple[tuple[living.Later, ...], ...]:
+        """For each stage the codes that it was not born with, see `video_living`."""
+        return living.later_codes(self)
+
+    @cached_property
     def _stages(self) -> tuple[np.ndarray, ...]:
         """What `deepen` takes: tables, numbers, centres, codes; filled up with what is never nearest."""
         split = [cut_in_groups(book, starts) for book, starts in zip(self.codes, self.starts, strict=True)]
@@ -122,8 +127,9 @@ class Book:
             for c, group in enumerate(groups):
                 part = book[group].astype(np.int64)
                 numbers[s, c, : len(group)] = group
-                table[s, c, :, : len(group)] = _lines(part)
-                centres[s, c] = _lines((2 * part.sum(0) + len(group))[None] // (2 * len(group)))[:, 0]
+                table[s, c, :, : len(group)] = np.roll(living.lines_of(part), 1, 0)
+                centre = (2 * part.sum(0) + len(group))[None] // (2 * len(group))
+                centres[s, c] = np.roll(living.lines_of(centre)[:, 0], 1)
         return table, numbers, centres, codes
 
     @cached_property
@@ -136,7 +142,7 @@ class Book:
         lines[:, dims] = EXACT - 1
         edges, thresholds = np.empty((stages, blocks + 1), np.int64), np.full((stages, blocks), -1.0)
         for s, (book, life) in enumerate(zip(self.codes, lives, strict=True)):
-            lines[s, :, : len(book)] = np.roll(_lines(book.astype(np.int64)), -1, 0)
+            lines[s, :, : len(book)] = living.lines_of(book.astype(np.int64))
             lines[s, dims, life.retired[:, 0].astype(np.int64)] = EXACT - 1
             edges[s] = len(book)
             edges[s, : 1 + len(life.blocks)] = 0, *life.blocks[:, 0]
@@ -236,11 +242,6 @@ class Book:
             found, saved,
         )  # fmt: skip
         return found, saved
-
-
-def _lines(codes: np.ndarray) -> np.ndarray:
-    """(D + 1, K) of codes (K, D): half of each one's squared norm, and minus its coefficients."""
-    return np.concatenate([(codes * codes).sum(1)[None] // 2, -codes.T])
 
 
 def reach_of(width: int) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pantok.quantizers.gated import Life, nearest_living
+from pantok.quantizers.gated import Life
 from pantok.tokenizers import video_search_kernels as kernels
 from pantok.vocabulary import BASIS, BEYOND, LIFE, TokenizerState
 
@@ -29,6 +29,15 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "inner": ("between1", "between2", "between3"),
 }
 """The level of each stage of each book."""
+Later = tuple[int, np.ndarray, np.ndarray]
+"""Of codes that came later: their squared threshold, which they are, and their `lines_of`."""
+_SOME = 256  # vectors at a time, whose scores stay in a core's cache
+
+
+def lines_of(codes: np.ndarray) -> np.ndarray:
+    """float32 (D + 1, K) of codes int64 (K, D): minus their coefficients, then half of each one's squared norm, so that
+    the product with a vector and a one is half the squared distance less half the vector's squared norm."""
+    return np.concatenate([-codes.T, (codes * codes).sum(1)[None] // 2]).astype(np.float32)
 
 
 def of_book(lives: Mapping[str, Life], name: str) -> tuple[Life, ...]:
@@ -127,11 +136,10 @@ def deepen(
         norm = (left * left).sum(1)
         distance = norm + 2.0 * score
         codes = book.codes[stage]
-        for threshold, among in list(book.lives[stage].parts(len(codes)))[1:]:
+        for threshold, among, lines in book.later[stage]:
             far = np.flatnonzero(distance > threshold)
             if len(far) and len(among):
-                there, gap = nearest_living(x[far, :dims], codes[among].astype(np.float32), None)
-                there = among[there]
+                there = among[_nearest(x[far], lines)]
                 apart = left[far] - codes[there]
                 gap = (apart * apart).sum(1)
                 better = gap < distance[far]
@@ -145,6 +153,23 @@ def deepen(
         gained = gained + taken - cost[number]
         x[:, :dims] -= codes[mine]
     return found, saved
+
+
+def later_codes(book: Book) -> tuple[tuple[Later, ...], ...]:
+    """For each stage of a book the blocks that came later."""
+    stages = []
+    for codes, life in zip(book.codes, book.lives, strict=True):
+        blocks = list(life.parts(len(codes)))[1:]
+        stages.append(tuple((at, among, lines_of(codes[among].astype(np.int64))) for at, among in blocks))
+    return tuple(stages)
+
+
+def _nearest(x: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """int64 (n,): of float32 x (n, D + 1), a last column of ones, the nearest code each; the first of equals."""
+    out = np.empty(len(x), np.int64)
+    for first in range(0, len(x), _SOME):
+        (x[first : first + _SOME] @ lines).argmin(1, out=out[first : first + _SOME])
+    return out
 
 
 def _hopeful(energy: np.ndarray, gained: np.ndarray, least: float, cost: float) -> np.ndarray:
