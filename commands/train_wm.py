@@ -192,6 +192,7 @@ def command(
     sinks = _sinks(folder, document, trainer.step, tensorboard, wandb) if share.rank == 0 else []
     final = train(run, trainer, task, folder, sinks)
     if share.world > 1:
+        torch.distributed.barrier()  # none takes the group down while another still measures
         torch.distributed.destroy_process_group()
     run.end({**document, **final} if share.rank == 0 else None)
 
