@@ -5,7 +5,7 @@ kind, by the very search that the encoder does; those further from every code th
 are eligible only that far out (`quantizers.gated`). So a recording that was well described gets the same codes as
 before, by construction, and no code changes its meaning: ids, vectors and old streams stay. How many codes: as many as
 pay. A block is kept if it takes away more error of recordings that it was not learned from than the bits by which it
-lengthens a code would, spent as the level spends its own.
+lengthens a code would, spent as the level spends its own; it is then learned anew from those recordings as well.
 
 Shapes: N vectors, K codes, D dimensions.
 """
@@ -75,6 +75,7 @@ class LevelGrowth:
 
     vectors: looked up in the new recordings. codes: before; added: new ones, and their rows (added, D). before, after:
     error of held-out vectors over their own energy, by the nearest code, in dB, or what `unit` says; less is better.
+    It is that of codes that had not seen them.
     threshold: squared distance from every older code beyond which the new ones are eligible.
     """
 
@@ -129,12 +130,15 @@ def grown_book(
     slope = price
     if slope is None:
         slope = 0.5 * _db(energy, start) / max(np.log2(len(book)), 1.0)
-    if len(outside) > MOST_VECTORS:
-        outside = outside[np.sort(np.random.default_rng(seed).permutation(len(outside))[:MOST_VECTORS])]
+
+    def clustered(vectors: np.ndarray, size: int) -> np.ndarray:
+        if len(vectors) > MOST_VECTORS:
+            vectors = vectors[np.sort(np.random.default_rng(seed).permutation(len(vectors))[:MOST_VECTORS])]
+        return np.unique(spread(kmeans(vectors, size, seed=seed, iterations=_ITERATIONS)).astype(np.float32), axis=0)
+
     best, rows, size, score = start, none, LEAST, 0.0
     while size <= min(most, len(outside) // _PER_CODE):
-        made = spread(kmeans(outside, size, seed=seed, iterations=_ITERATIONS)).astype(np.float32)
-        made = np.unique(made, axis=0)
+        made = clustered(outside, size)
         _, new = nearest_living(held[judged], made, None)
         after = start - float(np.maximum(near_held[judged] - new, 0).sum())
         worth = _db(start, after) - slope * float(np.log2(1 + len(made) / len(book)))
@@ -143,6 +147,8 @@ def grown_book(
         elif len(rows):
             break  # twice as many pay less
         size *= 2
+    if len(rows):  # how many pay is known: now from what was held out, too
+        rows = clustered(np.concatenate([outside, held[judged]]), len(rows))
     return LevelGrowth(
         level=level,
         vectors=len(learned),
