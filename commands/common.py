@@ -100,14 +100,16 @@ class _Seconds(click.ParamType):
 SECONDS = _Seconds()
 
 
-def pairs(values: Iterable[str], flag: str, convert: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+def pairs(
+    values: Iterable[str], flag: str, convert: Callable[[str], Any], example: str = "0.01, or NAME=0.01"
+) -> Iterator[tuple[str, Any]]:
     """`NAME=VALUE` or `VALUE` (then the name is ''), converted. Raises OptionError."""
     for text in values:
         name, equals, value = text.rpartition("=")
         try:
             yield name, convert(value if equals else text)
         except ValueError as error:
-            raise OptionError(flag, f"cannot be {text!r}", "e.g. 0.01, or NAME=0.01") from error
+            raise OptionError(flag, f"cannot be {text!r}", f"e.g. {example}") from error
 
 
 def rate_bits(text: str) -> float:

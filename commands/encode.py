@@ -86,7 +86,7 @@ def command(
 
     run = common.Run(quiet, as_json)
     settings = common.read_config(config_path)
-    for kind, rate in common.pairs(rates, "--bits-per-second", common.rate_bits):
+    for kind, rate in common.pairs(rates, "--bits-per-second", common.rate_bits, "video=300k"):
         if kind not in ("video", "audio"):
             raise OptionError("--bits-per-second", f"cannot be given for {kind or 'all'}", "video=RATE or audio=RATE")
         common.override(settings, kind, bits_per_second=rate)

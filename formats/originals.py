@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def _find(path: Path, folder: Path | None) -> Path:
         there = folder.joinpath(*[p for p in path.parts[skip:] if p not in (path.anchor, "..")])
         if there.is_file():
             return there
-    below = sorted(p for p in folder.rglob(path.name) if p.is_file())
+    # By the name itself: as a pattern `take[1].mp4` would not match. Folders that vanish meanwhile hold nothing.
+    below = sorted(Path(inner, path.name) for inner, _, names in os.walk(folder) if path.name in names)
+    below = [p for p in below if p.is_file()]
     if len(below) == 1:
         return below[0]
     if below:

@@ -85,5 +85,13 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return {str(k): _coerce(args[1], v, f"{where}.{k}") for k, v in value.items()}
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    kind = getattr(hint, "__name__", str(hint))
-    raise OptionError(where, f"cannot be {value!r}", f"it takes {kind}")
+    raise OptionError(where, f"cannot be {value!r}", f"it takes {_named(hint)}")
+
+
+def _named(hint: Any) -> str:
+    """The type as a message says it."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_named(option) for option in typing.get_args(hint) if option is not type(None))
+    if hint is Fraction:
+        return "a number or a fraction, such as 30 or 30000/1001"
+    return getattr(hint, "__name__", str(hint))

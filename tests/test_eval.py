@@ -144,6 +144,13 @@ def test_numeric_errors_leave_out_what_is_not_finite_and_say_whether_it_came_bac
     assert math.isnan(NumericMeter(1).scores()[0]["max_error"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_error_whose_square_no_float_holds_is_infinite_without_a_warning() -> None:
+    meter = NumericMeter(1)
+    meter.update(np.array([[1e300], [0.0]]), [np.array([[2e300], [0.0]])])
+    assert meter.scores()[0] == {"max_error": 1e300, "rms_error": math.inf, "same_nonfinite": 1.0}
+
+
 @pytest.fixture(scope="module")
 def text() -> TextTokenizer:
     return TextTokenizer.train(["the robot moves the red block", "and then it stops"] * 20, TextConfig(size=300))

@@ -210,6 +210,17 @@ def test_fitting_is_deterministic_and_survives_its_state(fitted: NumericTokenize
     assert same(tokens, fitted.encode(track_of(smooth(seed=1))))
 
 
+def test_fitting_takes_residuals_as_wide_as_64_bits() -> None:
+    """From one end of the words to the other is -2^63, whose size no int64 holds."""
+    values = np.where(np.arange(400) // 20 % 2, np.uint64(2**63), np.uint64(0))[:, None]
+    track = track_of(values)
+    tokenizer = NumericTokenizer.fit([track], NumericConfig(size=400))
+    tokens = tokenizer.encode(track)
+    assert np.array_equal(tokenizer.decoded(tokens), values)
+    spelled = tokenizer.runs_of(tokens, 1)
+    assert spelled.min() >= -1 and spelled.max() < tokenizer.alphabet.small
+
+
 def test_channels_are_told_apart_and_bounds_go_by_name(fitted: NumericTokenizer) -> None:
     values = smooth(300, 3)
     values[:, 1] = np.where(np.arange(300) // 40 % 2, 1.0, -1.0)

@@ -207,6 +207,10 @@ def test_originals_are_found_again_and_proven(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another sha256"):
         locate([source], tmp_path / "new" / "y")
     (tmp_path / "new" / "y" / "a.mp4").write_bytes(b"short")
+    bracketed = tmp_path / "take" / "1" / "take[1].mp4"
+    bracketed.parent.mkdir(parents=True)
+    bracketed.write_bytes(b"recording")
+    assert locate([Source("/gone/take[1].mp4", 9, source.sha256)], tmp_path / "take") == (bracketed,)
     with pytest.raises(InputError, match="has changed: 5 bytes, 9 when"):
         locate([source], tmp_path / "new" / "y")
 

@@ -90,7 +90,8 @@ class NumericMeter(Meter):
             self._kept[i] &= np.array_equal(x[~finite], y[~finite], equal_nan=True) and np.isfinite(y[finite]).all()
             error = np.where(finite, _absolute_difference(x, y), 0.0)
             self._max[i] = np.maximum(self._max[i] if len(self._max[i]) else 0.0, error.max(0, initial=0.0))
-            self._squares[i] += float((error * error).sum())
+            with np.errstate(over="ignore"):  # beyond 1e154 it is infinite, and said so
+                self._squares[i] += float((error * error).sum())
 
     def scores(self) -> tuple[Scores, ...]:
         nothing = 0.0 if self._count else math.nan

@@ -202,7 +202,9 @@ class NumericTokenizer(Tokenizer):
             rows = min(tick, tokens.clock.count - number * tick)
             found, _ = self.alphabet.parse(codes, channels, rows, itemsize)
             # A large residual ends a run, as a PAD does: the rest of the tick still teaches.
-            spelled = np.where(np.abs(found) <= self.config.reach, found + self.config.reach, bpe.PAD)
+            # (Not by its size: the least int64 has none, and wide unsigned integers leave it as a residual.)
+            reach = self.config.reach
+            spelled = np.where((found >= -reach) & (found <= reach), found + reach, bpe.PAD)
             runs.append(np.pad(spelled, ((0, 0), (0, tick - rows)), constant_values=bpe.PAD))
         return np.concatenate(runs) if runs else np.zeros((0, tick), np.int64)
 
