@@ -106,6 +106,7 @@ def command(
             seed=seed,
             progress=progress,
             fitted=fitted,
+            left_out=lambda modality, why: run.problem(f"{why}: the vocabulary will be without {modality}"),
         )
     vocab.save_vocabulary(vocabulary, output, force=force)
     seconds = time.monotonic() - began

@@ -10,6 +10,7 @@ import click
 
 from pantok.commands import common
 from pantok.commands.cli import CHECK_FAILED
+from pantok.errors import NothingToLearnError
 
 
 @click.command("grow")
@@ -86,6 +87,7 @@ def grow(
     episodes = common.episodes(run, found, common.reading({}, size, fps))
     began, new, report = time.monotonic(), old, {}
     judged: dict[str, tuple[Judged, Judged]] = {}
+    nothing: dict[str, NothingToLearnError] = {}
     with run.progress() as bar:
         for modality in only or GROWS:
             tracks = [t for e in episodes for t in e.of_modality(modality)]
@@ -96,11 +98,19 @@ def grow(
             def progress(what: str, fraction: float, task: Any = task) -> None:
                 bar.update(task, completed=fraction, note=what)
 
-            state, growths = grown(old.states[modality], tracks, config, seed=seed, report=progress)
+            try:
+                state, growths = grown(old.states[modality], tracks, config, seed=seed, report=progress)
+                if state.digest != old.states[modality].digest:
+                    judged[modality] = judge(old.states[modality], state, tracks, serves=3600 * serves)
+            except NothingToLearnError as error:
+                nothing[modality] = error
+                continue
             new = new.with_state(state)
             report[modality] = facts(growths)
-            if state.digest != old.states[modality].digest:
-                judged[modality] = judge(old.states[modality], state, tracks, serves=3600 * serves)
+    if nothing and not report:
+        raise next(iter(nothing.values()))
+    for modality, why in nothing.items():
+        run.problem(f"{why}: {modality} stays as it is")
     columns = ["level", "codes", "new", "vectors", "error before", "after", "learned beyond"]
     run.summary(
         columns,

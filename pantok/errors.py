@@ -2,6 +2,7 @@
 
     PantokError                      one line: `<thing>: <problem> (<remedy>)`
     ├── InputError(ValueError)       a recording that cannot be read or understood
+    │   └── NothingToLearnError      recordings without anything that this modality could learn from
     ├── VocabularyError(ValueError)  a vocabulary that is missing, damaged, or not the one asked for
     ├── TokenError(ValueError)       a code that its level does not have; names the position
     ├── StoreError(OSError)          a token store that is damaged, half written, or cannot be written
@@ -31,6 +32,10 @@ class PantokError(Exception):
 
 class InputError(PantokError, ValueError):
     """A recording that cannot be read or understood."""
+
+
+class NothingToLearnError(InputError):
+    """Recordings, each of them sound, that hold nothing a modality could learn from: silence, say, or no rows."""
 
 
 class VocabularyError(PantokError, ValueError):

@@ -184,6 +184,25 @@ def test_only_bad_files_is_a_failure(home: Home, tmp_path: Path) -> None:
     assert not (tmp_path / "a.vocab").exists()
 
 
+def test_silence_beside_what_can_be_learned_from_is_left_out_and_said(home: Home, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(80_000, np.int16), 16_000)
+    (tmp_path / "quiet.csv").write_text("t,x\n" + "".join(f"{i / 50:.2f},{np.sin(i / 3):.4f}\n" for i in range(300)))
+    fit, vocabulary = ("fit-vocab", "--only", "audio", "--only", "numeric"), tmp_path / "a.vocab"
+    done = here(*fit, tmp_path, "-o", vocabulary)
+    assert done.code == 4, done.err
+    assert "Skipped: recordings: hold no sound to learn from" in done.err and "without audio" in done.err
+    levels = json.loads((vocabulary / "manifest.json").read_text())
+    assert "numeric" in json.dumps(levels) and not (vocabulary / "audio.safetensors").exists()
+    done = here("vocab", "grow", home.vocabulary, "--with", tmp_path, "-o", tmp_path / "b.vocab", "--force", "--json")
+    assert done.code == 4, done.err
+    assert set(json.loads(done.out)["levels"]) == {"numeric"} and "audio stays as it is" in done.err
+    # Nothing else to learn from: a failure, told once.
+    for words in ((*fit, tmp_path / "quiet.wav"), ("vocab", "grow", home.vocabulary, "--with", tmp_path / "quiet.wav")):
+        done = here(*words, "-o", tmp_path / "c.vocab")
+        one_line(done, "sound to learn from")
+        assert "Skipped" not in done.err
+
+
 def test_bad_rules_leave_out_their_folder_alone(home: Home, tmp_path: Path) -> None:
     shutil.copytree(home.recordings, tmp_path / "rec" / "fine")
     shutil.copytree(home.recordings, tmp_path / "rec" / "wrong")

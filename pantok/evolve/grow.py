@@ -184,7 +184,7 @@ def grow(
 ) -> tuple[TokenizerState, list[LevelGrowth]]:
     """The tokenizer with codes for what it describes badly in `tracks`, and what each level gained.
 
-    Raises InputError if the tracks hold nothing to learn from, OptionError for a modality that cannot grow.
+    Raises NothingToLearnError if the tracks hold nothing to learn from, OptionError for a modality that cannot grow.
     """
     if state.modality not in GROWS:
         raise OptionError("grow", f"cannot extend {state.modality}", f"it extends {', '.join(GROWS)}")

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from pantok.errors import InputError
+from pantok.errors import NothingToLearnError
 from pantok.evolve import codebooks
 from pantok.evolve.grow import GrowConfig, LevelGrowth, grown_book, most_of
 from pantok.experience import Track
@@ -29,11 +29,11 @@ _SEGMENT_TICKS = 25  # 2 s
 def grow_audio(
     state: TokenizerState, tracks: Sequence[Track], config: GrowConfig, seed: int, report: Report
 ) -> tuple[TokenizerState, list[LevelGrowth]]:
-    """See `grow.grow`. Raises InputError if the recordings are silent."""
+    """See `grow.grow`. Raises NothingToLearnError if the recordings are silent."""
     report("listening", 0.0)
     samples = listened(tracks, config.seconds, _SEGMENT_TICKS)
     if len(samples) < 2:
-        raise InputError("recordings", "hold less than 4 s of sound to learn from", "give longer ones")
+        raise NothingToLearnError("recordings", "hold less than 4 s of sound to learn from", "give longer ones")
     parts = [s for i, s in enumerate(samples) if i % _FOLDS != _FOLDS - 1], samples[_FOLDS - 1 :: _FOLDS]
     if not parts[1]:
         parts = samples[:-1], samples[-1:]

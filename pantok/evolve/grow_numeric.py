@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pantok.errors import InputError
+from pantok.errors import NothingToLearnError
 from pantok.evolve.grow import LEAST, GrowConfig, LevelGrowth, most_of
 from pantok.experience import Track
 from pantok.quantizers import bpe
@@ -41,7 +41,7 @@ def grow_numeric(
                 bound = NumericOptions(max_error_relative=tokenizer.config.relative)
                 where.append(tokenizer.runs_of(tokenizer.encode(part, bound), values.shape[1]))
     if not learned or not held:
-        raise InputError("numbers", "there are too few rows to learn from")
+        raise NothingToLearnError("numbers", "there are too few rows to learn from")
     runs, judged = np.concatenate(learned), np.concatenate(held)
     report("pieces", 0.8)
     old = tokenizer.pieces

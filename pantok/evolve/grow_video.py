@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pantok.errors import InputError
+from pantok.errors import NothingToLearnError
 from pantok.evolve import codebooks
 from pantok.evolve.grow import GrowConfig, LevelGrowth, grown_book, most_of
 from pantok.experience import Track
@@ -40,10 +40,10 @@ _HOPE = 3.2 * 10  # squared error over lambda that a stage has to find: that of 
 def grow_video(
     state: TokenizerState, tracks: Sequence[Track], config: GrowConfig, seed: int, report: Report
 ) -> tuple[TokenizerState, list[LevelGrowth]]:
-    """See `grow.grow`. Raises InputError if the recordings hold no frames."""
+    """See `grow.grow`. Raises NothingToLearnError if the recordings hold no frames."""
     runs = sample_runs(tracks, config.megabytes * 1_000_000, report)
     if not runs:
-        raise InputError("recordings", "hold no frames to learn from")
+        raise NothingToLearnError("recordings", "hold no frames to learn from")
     held = runs[_FOLDS - 1 :: _FOLDS] or runs[-1:]
     learned = [r for k, r in enumerate(runs) if k % _FOLDS != _FOLDS - 1] or runs
     before = state

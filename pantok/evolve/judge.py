@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pantok import tokenizers
-from pantok.errors import InputError
+from pantok.errors import NothingToLearnError
 from pantok.evolve import codebooks
 from pantok.evolve.makeup import Makeup
 from pantok.evolve.objective import Cost, Passage, codebook_bits, cost, digit_bits, held_out
@@ -47,12 +47,13 @@ def judge(
 ) -> tuple[Judged, Judged]:
     """Both tokenizers on the first `seconds` of the tracks, an equal share of each.
 
-    serves: seconds of recordings that the new codes' own bits are spread over. Raises InputError for less than 2 s.
+    serves: seconds of recordings that the new codes' own bits are spread over. Raises NothingToLearnError for less than
+    2 s of them.
     """
     parts = [beginning(t, seconds / len(tracks)) for t in tracks]
     first = coded(old, parts, None)
     if first.seconds.sum() < 2:
-        raise InputError("recordings", "are too short to judge a vocabulary on", "give more of them")
+        raise NothingToLearnError("recordings", "are too short to judge a vocabulary on", "give more of them")
     eps = max(first.error / 2, 1e-12)
     return tuple(  # type: ignore[return-value]
         _judged(state, coded(state, parts, eps), codes, serves)

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pantok.config import from_mapping, to_mapping
-from pantok.errors import InputError, OptionError, VocabularyError
+from pantok.errors import InputError, NothingToLearnError, OptionError, VocabularyError
 from pantok.experience import Block, Clock, Track
 from pantok.quantizers.gated import lives_of, tensors_of
 from pantok.quantizers.threads import one_thread
@@ -122,12 +122,12 @@ class AudioTokenizer(Tokenizer):
     def fit(
         cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
     ) -> AudioTokenizer:
-        """Books of the sound in `tracks`. Raises InputError if all of it is silent or there is none."""
+        """Books of the sound in `tracks`. Raises NothingToLearnError if all of it is silent or there is none."""
         config = config or AudioConfig()
         report("listening", 0.0)
         samples = listened(tracks, config.seconds)
         if not samples:
-            raise InputError("recordings", "hold no sound to learn from", "give one that is not silent")
+            raise NothingToLearnError("recordings", "hold no sound to learn from", "give one that is not silent")
         held_out = samples[_HELD_OUT - 1 :: _HELD_OUT]
         learned = [s for i, s in enumerate(samples) if i % _HELD_OUT != _HELD_OUT - 1]
         books = audio_fit.learn(learned, config.size, config.tick_size, seed=seed, report=report)

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pantok.config import from_mapping, to_mapping
-from pantok.errors import InputError, OptionError, VocabularyError
+from pantok.errors import NothingToLearnError, OptionError, VocabularyError
 from pantok.experience import Block, Clock, Track
 from pantok.quantizers import bpe
 from pantok.stream import TrackTokens
@@ -146,7 +146,7 @@ class NumericTokenizer(Tokenizer):
     ) -> NumericTokenizer:
         """Ranges and pieces from the first 80% of each track; what is measured is measured on the rest.
 
-        There is no randomness; `seed` changes nothing. Raises InputError if there are no rows.
+        There is no randomness; `seed` changes nothing. Raises NothingToLearnError if there are no rows.
         """
         config = config or NumericConfig()
         plain = cls(config, bpe.Pieces(Alphabet(config.reach).size, np.zeros((0, 2), np.int32)), {})
@@ -169,7 +169,7 @@ class NumericTokenizer(Tokenizer):
                 if stop > start:
                     where.append((track, values[start:stop], clock.cut(start, stop)))
         if not learned:
-            raise InputError("numbers", "there are no rows to learn from", "check the tables")
+            raise NothingToLearnError("numbers", "there are no rows to learn from", "check the tables")
         plain = cls(config, plain.pieces, ranges)
         share = min(1.0, config.samples / sum(v.size for _, v, _ in learned))
         bound = NumericOptions(max_error_relative=config.relative)

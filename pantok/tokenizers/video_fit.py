@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from pantok.errors import InputError
+from pantok.errors import InputError, NothingToLearnError
 from pantok.experience import Track
 from pantok.quantizers.kmeans import kmeans, nearest
 from pantok.tokenizers.base import Report
@@ -62,7 +62,7 @@ def sample_runs(tracks: Sequence[Track], sample_bytes: int, report: Report) -> l
             number += 1
         report("reading video", (place + 1) / len(tracks))
     if not kept:
-        raise InputError("video", "has no frames to learn from")
+        raise NothingToLearnError("video", "has no frames to learn from")
     return [r for _, r in kept]
 
 
