@@ -113,6 +113,7 @@ def command(
     began = time.monotonic()
     done = _encode(run, job, found, 1 if grow else workers or workers_for(found), growing)
     seconds = time.monotonic() - began
+    _unmet(run, bounds, done)
     _summary(run, sources, output, done, seconds, growing)
 
 
@@ -157,6 +158,24 @@ def _bounds(bounds: tuple[str, ...]) -> float | dict[str, float] | None:
             raise OptionError("--max-error", "is given for all tracks and for one", "name a track each time, or none")
         return given[""]
     return given
+
+
+def _unmet(run: common.Run, bounds: tuple[str, ...], done: list[Done]) -> None:
+    """Says which `--max-error NAME=E` met nothing of that name: a guarantee that was asked for is not given.
+
+    Not where episodes were there already, which may hold that name.
+    """
+    from pantok.tokenizers.numeric import bound_names
+
+    if any(d.kept for d in done):
+        return
+    channels = [pair for d in done for pair in d.channels]
+    known = {name for pair in channels for name in bound_names(*pair)}
+    tracks = sorted({track for track, _ in channels})
+    for name, _ in common.pairs(bounds, "--max-error", float):
+        if name and name not in known:
+            there = f"there are {', '.join(tracks)}, and their channels" if tracks else "there are no numbers"
+            run.problem(f"--max-error {name}: no track or channel is called that, so it bounds nothing ({there})")
 
 
 def _summary(

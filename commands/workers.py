@@ -57,6 +57,8 @@ class Done:
     kept: bool = False
     duration_s: float = 0.0
     codes: int = 0
+    channels: list[tuple[str, str]] = field(default_factory=list)
+    """Of numbers that were encoded: track and channel."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -119,6 +121,7 @@ def encode_episode(
     done.encoded = True
     spans = [(t.clock.start_ns, t.clock.start_ns + t.clock.duration_ns) for t in stream.tracks.values()]
     done.duration_s = (max(e for _, e in spans) - min(s for s, _ in spans)) / 1e9
+    done.channels = [(t.name, c) for t in stream.tracks.values() if t.modality == "numeric" for c in t.channels]
     done.codes = sum(len(level.codes) for t in stream.tracks.values() for level in t.levels)
     return done
 

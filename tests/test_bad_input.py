@@ -203,6 +203,16 @@ def test_silence_beside_what_can_be_learned_from_is_left_out_and_said(home: Home
         assert "Skipped" not in done.err
 
 
+def test_a_bound_that_meets_no_numbers_is_named(home: Home, tmp_path: Path) -> None:
+    encode = ("encode", home.recordings / "good.csv", "--vocab", home.vocabulary, "-o")
+    done = here(*encode, tmp_path / "a.zarr", "--max-error", "acton=0.1", "--max-error", "x=0", "-q")
+    assert done.code == 4
+    assert done.err.startswith("Skipped: --max-error acton: no track or channel is called that")
+    assert len(done.err.splitlines()) == 1
+    for known in ("x", "proprio", "proprio.x", "proprio.counts.n"):
+        assert here(*encode, tmp_path / known, "--max-error", f"{known}=0.1", "-q").code == 0, known
+
+
 def test_bad_rules_leave_out_their_folder_alone(home: Home, tmp_path: Path) -> None:
     shutil.copytree(home.recordings, tmp_path / "rec" / "fine")
     shutil.copytree(home.recordings, tmp_path / "rec" / "wrong")

@@ -103,10 +103,15 @@ class NumericOptions:
         """The absolute bound for a channel; None if only the relative one holds."""
         if not isinstance(self.max_error, Mapping):
             return self.max_error
-        for name in (f"{track}.{channel}", channel, track, track.split(".", 1)[0]):
+        for name in bound_names(track, channel):
             if name in self.max_error:
                 return float(self.max_error[name])
         return None
+
+
+def bound_names(track: str, channel: str) -> tuple[str, ...]:
+    """What a bound for a channel may be given by, the closest first."""
+    return f"{track}.{channel}", channel, track, track.split(".", 1)[0]
 
 
 class NumericTokenizer(Tokenizer):
