@@ -223,12 +223,16 @@ def choose(available: Iterable[str], wanted: Sequence[str], what: str) -> list[s
     from fnmatch import fnmatchcase
 
     names = list(available)
+
+    def fits(name: str, pattern: str) -> bool:
+        return name == pattern if pattern in names else fnmatchcase(name, pattern)  # `take[1]` may be a name
+
     for pattern in wanted:
-        if not any(fnmatchcase(n, pattern) for n in names):
+        if not any(fits(n, pattern) for n in names):
             near = get_close_matches(pattern, names, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names[:8])}"
             raise OptionError(f"{what} {pattern}", "is not there", hint)
-    return [n for n in names if not wanted or any(fnmatchcase(n, p) for p in wanted)]
+    return [n for n in names if not wanted or any(fits(n, p) for p in wanted)]
 
 
 def plan_document(found: Sequence[EpisodeFiles]) -> dict[str, Any]:

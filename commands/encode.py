@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 @click.option(
     "--bits-per-second", "rates", multiple=True, metavar="KIND=RATE", help="Rate, e.g. video=300k, audio=9.2k."
 )
-@click.option("--target-psnr", type=float, help="Quality of video in dB, instead of a rate.")
+@click.option(
+    "--target-psnr",
+    type=float,
+    help="Instead of a rate: dB of RGB that video shall reach throughout, where its codes can.",
+)
 @click.option(
     "--effort", type=int, metavar="N", help="Ways to code video that are compared. 4: better, slower.  [default: 1]"
 )

@@ -166,7 +166,8 @@ class Rules:
         tables = self._tables[folder]
         if tables is None:
             return None
-        return {key: value for pattern, t in tables.items() if fnmatch(path.name, pattern) for key, value in t.items()}
+        fitting = [t for pattern, t in tables.items() if path.name == pattern or fnmatch(path.name, pattern)]
+        return {key: value for t in fitting for key, value in t.items()}
 
 
 def read_rules(path: Path, problems: Problems = lambda line: None) -> Mapping[str, Mapping[str, Any]]:

@@ -16,7 +16,9 @@ import pyarrow.parquet
 import pytest
 
 from pantok.commands.cli import COMMANDS
+from pantok.commands.common import choose
 from pantok.commands.workers import workers_for
+from pantok.errors import OptionError
 from pantok.formats.folder import EpisodeFiles
 from pantok.formats.store import Store
 
@@ -44,12 +46,25 @@ def test_wrong_usage_is_two_and_says_what_to_do(pantok, recordings: Path, vocabu
         (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--bits-per-second", "text=1k"), "text"),
         (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--effort", "0"), "choose 1 to 64"),
         (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--size", "3"), "out of range"),
+        (("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--fps", "x"), "such as 30 or 30000/1001"),
+        (
+            ("encode", recordings, "--vocab", vocabulary, "-o", tmp_path / "x", "--bits-per-second", "video=x"),
+            "video=300k",
+        ),
     ):
         done = pantok(*args)
         assert done.code == 2, (args, done)
         assert expected in done.err
         assert "Traceback" not in done.err
         assert done.out == ""
+
+
+def test_a_name_with_brackets_is_chosen_as_it_is() -> None:
+    names = ["take[1]", "take[2]", "take1"]
+    assert choose(names, ["take[1]"], "--episode") == ["take[1]"]
+    assert choose(names, ["take[12]", "take1"], "--episode") == ["take1"]
+    with pytest.raises(OptionError, match="did you mean"):
+        choose(names, ["take[3]"], "--episode")
 
 
 def test_missing_things_are_one_line(pantok, tmp_path: Path) -> None:

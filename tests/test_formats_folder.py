@@ -180,6 +180,13 @@ def test_later_tables_win(tmp_path: Path) -> None:
     assert (clock.rate, clock.start_ns) == (20, NS)
 
 
+def test_a_rule_names_a_file_with_brackets_as_it_is(tmp_path: Path) -> None:
+    put(tmp_path / "take[1].csv", "x\n1.5\n2.5\n")
+    rules(tmp_path, '[files."take[1].csv"]\nrate_hz = 20\n')
+    whole, said = episode(tmp_path, "take[1]")
+    assert said == [] and whole.tracks["proprio"].clock.rate == 20
+
+
 def test_offsets_move_sound_pictures_and_text(tmp_path: Path) -> None:
     put(tmp_path / "ep.wav")
     put(tmp_path / "ep.mp4")

@@ -163,7 +163,9 @@ def join(
             remaps[digest] = {lv.name: tables[lv.name][:n] for lv, n in cut}
     if len(texts) > 1:
         raise VocabularyError(
-            "merge", "two of the vocabularies have different tokenizers for text", "name the text model to keep"
+            "merge",
+            "two of the vocabularies have different tokenizers for text",
+            "name the text model to keep, such as --text-model A.vocab/text/model",
         )
     return merge([replace(merged, remaps=remaps)], *texts.values()), report
 
