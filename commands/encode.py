@@ -129,6 +129,8 @@ def _encode(run: common.Run, job: Job, found: list[EpisodeFiles], workers: int, 
         def finished(result: Done) -> None:
             for line in result.problems:
                 run.problem(line)
+            for line in result.notes:
+                run.say(line)
             done.append(result)
             bar.update(task, advance=1, note=result.episode)
 

@@ -60,6 +60,8 @@ class Done:
     channels: list[tuple[str, str]] = field(default_factory=list)
     """Of numbers that were encoded: track and channel."""
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was asked for and is not so."""
 
 
 @lru_cache(maxsize=1)
@@ -110,6 +112,7 @@ def encode_episode(
             parameters=parameters,
             progress=progress,
             skipped=lambda name, why: skipped.append(f"{named} {name}: {why}"),
+            noted=lambda name, what: done.notes.append(f"{named} {name}: {what}"),
         )
         done.problems += skipped
         skipped = []

@@ -25,6 +25,8 @@ from pantok.formats.files import Problems, check_readable, decode_text, read_byt
 from pantok.formats.table_clock import RATE_NAMES
 
 _NO_NUMBER = ["", "NaN", "nan", "-nan", "NA", "N/A", "null", "NULL", "None"]
+_COMMA, _POINT = (re.compile(rf"(?m)(?:^|;)\s*[+-]?\d*{mark}\d+(?:[eE][+-]?\d+)?\s*(?:;|$)") for mark in (",", r"\."))
+"""Cells that are a number with a decimal comma, a decimal point."""
 _COMMENT = re.compile(r"#\s*(\w+)\s*[:=]\s*([0-9./eE+-]+)\s*$")
 
 
@@ -127,10 +129,12 @@ def _csv(path: Path, problems: Problems) -> Columns:
         raise InputError(path, "holds no rows", "record it again, or remove it")
     head = content.split("\n", 1)[0].rstrip("\r")
     delimiter = "\t" if path.suffix.lower() == ".tsv" or "\t" in head else ","
-    if ";" in head and "," not in head:
+    if ";" in head and all("," not in c or _is_number(c.replace(",", ".")) for c in head.split(";")):
         delimiter = ";"
+    # Where cells end in semicolons, a number may have a comma where others have a point.
+    point = "," if delimiter == ";" and _COMMA.search(content) and not _POINT.search(content) else "."
     cells = [c.strip().strip('"') for c in head.split(delimiter)]
-    named = not all(_is_number(c) for c in cells)
+    named = not all(_is_number(c.replace(point, ".")) for c in cells)
     names = _distinct(cells if named else [f"c{i}" for i in range(len(cells))])
     ragged: list[Any] = []
 
@@ -146,7 +150,7 @@ def _csv(path: Path, problems: Problems) -> Columns:
             pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
             pyarrow.csv.ConvertOptions(
                 null_values=_NO_NUMBER, strings_can_be_null=False,
-                true_values=["true", "True", "TRUE"], false_values=["false", "False", "FALSE"],
+                decimal_point=point, true_values=["true", "True", "TRUE"], false_values=["false", "False", "FALSE"],
             ),
         )  # fmt: skip
     except pa.ArrowException as error:

@@ -19,6 +19,8 @@ Progress = Callable[[str, int], None]
 """(track name, samples taken in since the last call)"""
 Skipped = Callable[[str, str], None]
 """(track name, why it is not in the stream)"""
+Noted = Callable[[str, str], None]
+"""(track name, what was asked for and is not so in the stream)"""
 
 
 class Codec:
@@ -43,6 +45,7 @@ class Codec:
         parameters: Mapping[str, Any] | None = None,
         progress: Progress = lambda track, samples: None,
         skipped: Skipped = lambda track, why: None,
+        noted: Noted = lambda track, what: None,
     ) -> TokenStream:
         """All tracks for which the vocabulary has a tokenizer; the others are reported to `skipped`.
 
@@ -70,6 +73,8 @@ class Codec:
                 skipped(track.name, "holds no samples")
                 continue
             done[track.name] = tokens
+            if encoder.unmet is not None:
+                noted(track.name, encoder.unmet)
         if not done:
             raise InputError(episode.id, "has no track that can be encoded", "see the messages above it")
         if parameters is None:

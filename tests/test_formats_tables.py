@@ -191,6 +191,7 @@ def test_csv_types_names_and_missing_cells(tmp_path: Path) -> None:
 def test_csv_dialects(tmp_path: Path) -> None:
     for name, content in (
         ("semicolon.csv", "t;x\n0.0;1.5\n0.1;2.5\n"),
+        ("decimal-comma.csv", "t;x\r\n0;1,5\r\n0,1;2,5\r\n"),
         ("tabs.csv", "t\tx\n0.0\t1.5\n0.1\t2.5\n"),
         ("tabs.tsv", "t\tx\n0.0\t1.5\n0.1\t2.5\n"),
         ("windows.csv", "t,x\r\n0.0,1.5\r\n0.1,2.5\r\n"),
@@ -204,6 +205,8 @@ def test_csv_dialects(tmp_path: Path) -> None:
     headless, _ = read(table(tmp_path / "plain.csv", "1,2.5\n3,4.5\n"), rate_hz=10)
     assert headless["proprio"].channels == ("c1",)
     assert headless["proprio.counts"].channels == ("c0",)
+    headless, _ = read(table(tmp_path / "komma.csv", "1,25;2,5\n3;4,5\n"), rate_hz=10)
+    assert values_of(headless["proprio"]).tolist() == [[1.25, 2.5], [3, 4.5]]
     (tmp_path / "latin.csv").write_bytes("t,größe\n0.0,1.5\n".encode("latin1"))
     refused(tmp_path / "latin.csv", "is not UTF-8")
 

@@ -304,6 +304,12 @@ def test_every_tick_reaches_the_quality_asked_for(tokenizer: VideoTokenizer, fil
         assert min(ticks) > target - 0.4 and np.mean(ticks) < target + 2.5, (target, ticks)
         spent.append(bits(tokens, tokenizer))
     assert spent[0] < spent[1]
+    for target, reached in ((20.0, True), (60.0, False)):
+        encoder = tokenizer.encoder(track_of(film, 96, 128), VideoOptions(target_psnr=target))
+        encoder.push(Block(film))
+        encoder.finish()
+        assert (encoder.unmet is None) == reached
+    assert encoder.unmet is not None and encoder.unmet.startswith("7 of 7 groups of 4 frames stay below 60 dB")
 
 
 def test_coarse_level_is_small(tokenizer: VideoTokenizer) -> None:

@@ -33,6 +33,9 @@ def silent(what: str, fraction: float) -> None:
 class Encoder(ABC):
     """Takes a track's blocks in order; holds no more than the blocks' tail and the codes so far."""
 
+    unmet: str | None = None
+    """Once finished: what was asked for and cannot be had from these codes; one line."""
+
     @abstractmethod
     def push(self, block: Block) -> None: ...
 

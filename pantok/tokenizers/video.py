@@ -291,7 +291,7 @@ class VideoEncoder(Encoder):
         header = {"height": self._grid.height, "width": self._grid.width, "key_every": self._key_every}
         if self._tally is not None and (best := self._tally.best):
             header["smooth"] = best
-        track = self._track
+        track, self.unmet = self._track, self._control.unmet
         return TrackTokens(
             track.name, "video", clock, TICK, levels, header, dict(track.info), track.channels, track.units, latents
         )

@@ -67,6 +67,7 @@ class Control:
         self._options, self._bits, self._grid = options, bits, grid
         self._quality, self._tries = options.quality, 0
         self._raised = False
+        self._ticks, self._short, self._least = 0, 0, np.inf
         # Bits that may be spent now: what came in, at most two seconds of it.
         per_second = options.bits_per_second or 0.0
         self._income = int(per_second * TICK / rate)
@@ -81,6 +82,16 @@ class Control:
     @property
     def lam(self) -> float:
         return lambda_of(self._quality)
+
+    @property
+    def unmet(self) -> str | None:
+        """What was asked for and not reached; one line."""
+        if not self._short:
+            return None
+        return (
+            f"{self._short} of {self._ticks} groups of {TICK} frames stay below {self._options.target_psnr:g} dB, "
+            f"{self._least:.1f} dB the least: as much as its codes can"
+        )
 
     def accepts(self, codes: Sequence[np.ndarray], sites: np.ndarray, shown: Callable[[], np.ndarray]) -> bool:
         """Whether the tick stands; else `lam` has moved and the tick is to be coded again.
@@ -108,6 +119,9 @@ class Control:
                 self._quality = max(-5.0, self._quality + np.ceil(short))
                 return False
         self._tries, self._raised = 0, False
+        self._ticks += 1
+        if short > 0:
+            self._short, self._least = self._short + 1, min(self._least, psnr)
         if short < -0.3:
             self._quality = max(-5.0, self._quality - 0.25)
         return True
