@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fractions import Fraction
@@ -325,7 +325,7 @@ class Run:
         if not self.as_json:
             self.console.print(text, soft_wrap=True)
 
-    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    def table(self, title: str, columns: list[str], rows: list[list[str]], words: Collection[str] = ()) -> None:
         """A table that is the product of a command: on standard output, whole also when that is a pipe or a file."""
         if self.as_json:
             return
@@ -334,7 +334,7 @@ class Run:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         if title:
             out.print(title, style="bold", soft_wrap=True)
-        out.print(table_of(columns, rows))
+        out.print(table_of(columns, rows, words))
 
     def summary(self, columns: list[str], rows: list[list[str]]) -> None:
         """A table for people, on standard error; not with --json or --quiet."""
@@ -348,13 +348,13 @@ class Run:
         sys.exit(code or (SOME_SKIPPED if self.problems else 0))
 
 
-def table_of(columns: list[str], rows: list[list[str]]) -> Table:
-    """Without lines; the first column to the left, all others to the right."""
+def table_of(columns: list[str], rows: list[list[str]], words: Collection[str] = ()) -> Table:
+    """Without lines; the first column and those of `words` to the left, all others to the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(name, justify="left" if i == 0 or name in words else "right", no_wrap=i == 0)
     for row in rows:
         table.add_row(*row)
     return table

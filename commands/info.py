@@ -28,7 +28,8 @@ def command(path: Path, episode: str | None, layout: str | None, as_json: bool) 
     """Show what a store, a vocabulary, a recording or a folder of recordings holds.
 
     Of a store: codes, tokens a second and bits a second of every track and level that has codes, and the size of the
-    continuous vectors beside them.
+    continuous vectors beside them. Of recordings: the tracks of each episode as they will be read, with rate, size and
+    channels.
 
     \b
     Example:
@@ -52,9 +53,9 @@ def command(path: Path, episode: str | None, layout: str | None, as_json: bool) 
 
         show_vocabulary(run, path)
     else:
-        found = common.find_episodes(run, (path,))
-        common.show_plan(run, found)
-        run.end(common.plan_document(found))
+        from pantok.commands.info_recordings import show_recordings
+
+        show_recordings(run, path)
 
 
 def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> None:

@@ -128,7 +128,13 @@ def test_info_shows_stores_vocabularies_and_folders(pantok, recordings: Path, vo
     video = next(t for t in told["tracks"] if t["track"] == "video")
     assert video["bits_per_second"] == pytest.approx(sum(lv["bits_per_second"] for lv in video["levels"]))
     assert json.loads(pantok("info", vocabulary, "--json").out)["ids"] == told["ids"]
-    assert len(json.loads(pantok("info", recordings, "--json").out)["episodes"]) == 2
+    film, walk = json.loads(pantok("info", recordings, "--json").out)["episodes"]
+    assert (film["id"], walk["id"]) == ("film-01", "street/walk")
+    tracks = {t["track"]: t for t in film["tracks"]}
+    info = tracks["video"]["info"]
+    assert f"{info['width']}x{info['height']}, h264" in pantok("info", recordings).out
+    assert tracks["video"]["duration_s"] == pytest.approx(tracks["audio"]["duration_s"], rel=0.2)
+    assert tracks["text"]["samples"] > 0
     one = json.loads(pantok("info", store, "--episode", "film-01", "--json").out)
     assert {t["track"] for t in one["tracks"]} >= {"video", "audio", "text"}
     assert "film-01" in pantok("info", store).out

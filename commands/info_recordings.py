@@ -1,0 +1,104 @@
+"""What recordings hold, as every command will read them: the tracks of each episode, before anything is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pantok.commands import common
+from pantok.errors import InputError
+
+if TYPE_CHECKING:
+    from pantok.experience import Episode, Track
+    from pantok.formats.folder import EpisodeFiles
+
+_SHOWN = 50
+"""Episodes whose tracks are shown; --json tells all."""
+_NAMED = 4
+"""Channels whose names are shown."""
+
+
+def show_recordings(run: common.Run, path: Path) -> None:
+    """Tables of episodes and of tracks; the files are opened, and tables and texts read, no picture or sound is."""
+    found = common.find_episodes(run, (path,))
+    common.show_plan(run, found)
+    some = found if run.as_json else found[:_SHOWN]
+    tracks = {files.id: _tracks_of(run, files) for files in run.watched(some, len(some), "reading")}
+    rows = []
+    for name, told in tracks.items():
+        for number, track in enumerate(told):
+            rows.append(["" if number else name, *_row(track)])
+    columns = ["episode", "track", "kind", "rate, Hz", "samples", "duration", "holds"]
+    run.table("Tracks, as they will be read", columns, rows, words=("track", "kind", "holds"))
+    if len(found) > len(some):
+        run.say(f"… and {common.counted(len(found) - len(some), 'episode')} more: --json tells all.")
+    document = common.plan_document(found)
+    for told in document["episodes"]:
+        told["tracks"] = tracks.get(told["id"], [])
+    run.end(document)
+
+
+def _tracks_of(run: common.Run, files: EpisodeFiles) -> list[dict[str, Any]]:
+    """Facts of each track; none, and a problem line, where the episode cannot be read."""
+    from pantok.formats.folder import read_episode
+
+    try:
+        episode = read_episode(files, problems=run.problem)
+    except InputError as error:
+        run.problem(error)
+        return []
+    return [_facts(track, _said_s(episode, files.paths, track)) for track in episode.tracks.values()]
+
+
+def _said_s(episode: Episode, paths: Sequence[Path], track: Track) -> float | None:
+    """How long a header says that a track of pictures or sound is, where it cannot be another's."""
+    from pantok.formats.container import probe
+
+    if track.modality not in ("video", "audio") or len(list(episode.of_modality(track.modality))) != 1:
+        return None
+    said = []
+    for path in paths:
+        try:
+            said += [facts.duration_s for facts in probe(path) if facts.modality == track.modality]
+        except InputError:  # a table or a text
+            continue
+    return said[0] if len(said) == 1 else None
+
+
+def _facts(track: Track, said_s: float | None) -> dict[str, Any]:
+    clock, rate = track.clock, track.rate or (track.clock.rate if track.clock is not None else None)
+    return {
+        "track": track.name,
+        "modality": track.modality,
+        "rate_hz": str(rate) if rate else None,
+        "samples": clock.count if clock is not None else None,
+        "start_ns": clock.start_ns if clock is not None else None,
+        "duration_s": clock.duration_ns / 1e9 if clock is not None else said_s,
+        "channels": list(track.channels),
+        "units": list(track.units),
+        "info": {k: v for k, v in track.info.items() if k != "ends_ns"},
+    }
+
+
+def _row(facts: dict[str, Any]) -> list[str]:
+    from fractions import Fraction
+
+    info, channels, seconds = facts["info"], facts["channels"], facts["duration_s"]
+    if facts["modality"] == "video":
+        holds = f"{info['width']}x{info['height']}, {info.get('codec', '')}"
+    elif facts["modality"] == "text":
+        holds = common.counted(facts["samples"], "piece")
+    else:
+        named = "" if facts["modality"] == "audio" else f": {', '.join(channels[:_NAMED])}"
+        more = "" if len(channels) <= _NAMED or not named else ", …"
+        kind = info.get("codec") or info.get("dtype", "")
+        holds = f"{common.counted(len(channels), 'channel')} {kind}{named}{more}"
+    return [
+        facts["track"],
+        facts["modality"],
+        f"{float(Fraction(facts['rate_hz'])):.6g}" if facts["rate_hz"] else "",
+        "" if facts["samples"] is None else str(facts["samples"]),
+        common.human_seconds(seconds) if seconds else "",
+        holds,
+    ]
