@@ -197,6 +197,7 @@ def _summary(
         "store": str(output),
         "encoded": [d.episode for d in new],
         "already_there": kept,
+        "encoded_anew": [d.episode for d in new if d.changed],
         "failed": [d.episode for d in done if not (d.encoded or d.kept)],
         "experience_seconds": round(experience, 3),
         "seconds": round(seconds, 3),
@@ -209,6 +210,9 @@ def _summary(
     if new:
         speed = f", {experience / seconds:.1f}x real time" if seconds > 0 else ""
         also = f", {kept} were there already" if kept else ""
+        changed = sum(1 for d in new if d.changed)
+        if changed:
+            run.say(f"Encoded anew, as files or settings have changed: {common.counted(changed, 'episode')}.")
         run.say(
             f"Wrote {output}: {common.counted(len(new), 'episode')}{also}; {common.human_seconds(experience)} of "
             f"experience in {common.human_seconds(seconds)}{speed}; {document['codes']} codes; {size}."

@@ -55,6 +55,8 @@ class Done:
     episode: str
     encoded: bool = False
     kept: bool = False
+    changed: bool = False
+    """It was there, of other files or with other settings."""
     duration_s: float = 0.0
     codes: int = 0
     channels: list[tuple[str, str]] = field(default_factory=list)
@@ -96,6 +98,7 @@ def encode_episode(
         if not job.force and store.has(episode.id, episode.sources, parameters):
             done.kept = True
             return done
+        done.changed = not job.force and episode.id in store
         if codec_for is not None:
             codec = codec_for(store, episode)
         taken: dict[str, int] = {}

@@ -159,6 +159,9 @@ def test_a_second_run_encodes_nothing_and_workers_change_nothing(
     done = pantok("encode", recordings, "--vocab", vocabulary, "-o", other, "--workers", "2")
     assert done.code == 0, done.err
     assert Store.open(other).digest() == Store.open(store).digest()
+    done = pantok("encode", recordings, "--vocab", vocabulary, "-o", other, "--effort", "2", "--json")
+    assert json.loads(done.out)["encoded_anew"] == ["film-01", "street/walk"]
+    assert Store.open(other).digest() != Store.open(store).digest()
 
 
 def test_processes_are_as_many_as_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
