@@ -31,7 +31,7 @@ _FORMATS = ("webdataset", "mds", "parquet", "megatron")
 @click.option(
     "--length", type=click.IntRange(min=2), help="Cut episodes into records of so many ids.  [default: whole]"
 )
-@click.option("--episode", "episodes", multiple=True, help="Export these alone; may be repeated.")
+@click.option("--episode", "episodes", multiple=True, help="Export these (or patterns) alone; may be repeated.")
 @common.force
 @common.as_json
 @common.quiet
@@ -60,7 +60,7 @@ def command(
     vocabulary = None if vocab is None else common.vocabulary_for(store, vocab)
     chosen, opened = Layout.of(layout), Store.open(store, vocabulary)
     vocabulary = vocabulary or opened.vocabulary
-    names = common.choose(opened.episodes, episodes, "episode") if episodes else list(opened.episodes)
+    names = common.choose(opened.episodes, episodes, "--episode") if episodes else list(opened.episodes)
     if not names:
         raise StoreError(store, "holds no episodes", "encode some first")
     numbering = Numbering(chosen, vocabulary, in_use).of_codes(opened.vocabulary)

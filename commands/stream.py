@@ -30,7 +30,7 @@ _FORMATS = ("arrow", "jsonl", "npy", "wds", "plan")
 @click.option("--in-use", is_flag=True, help="Instead of codes that were retired since, what stands for them now.")
 @click.option("--length", type=click.IntRange(min=2), default=4096, show_default=True, help="Ids of a window.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Windows written at a time.")
-@click.option("--episode", "episodes", multiple=True, help="Stream these alone; may be repeated.")
+@click.option("--episode", "episodes", multiple=True, help="Stream these (or patterns) alone; may be repeated.")
 @click.option("--shuffle", is_flag=True, help="Episodes and windows in the order that the seed gives.")
 @common.seed
 @click.option("--repeat", type=click.IntRange(min=0), default=1, show_default=True, help="Epochs; 0 goes on for ever.")
@@ -85,6 +85,10 @@ def command(
         raise OptionError(
             f"--vocab {vocab or store}", "composes ids, and a plan names codes as they lie", "choose arrow or npy"
         )
+    if episodes:
+        from pantok.formats.store import Store
+
+        episodes = tuple(common.choose(Store.open(store).episodes, episodes, "--episode"))
     data = StreamDataset(
         store, layout, length=length, batch_size=batch, vocabulary=vocabulary, episodes=episodes or None,
         shuffle=shuffle, seed=seed, epochs=repeat or None, rank=rank, world=world, in_use=in_use, io=io,

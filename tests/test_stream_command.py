@@ -14,6 +14,7 @@ import pytest
 
 from pantok.commands.stream import _records
 from pantok.formats import id_streams
+from pantok.formats.store import Store
 from pantok.loader import StreamDataset
 
 
@@ -64,6 +65,14 @@ def test_the_columns_that_are_asked_for_and_no_others(store: Path, pantok) -> No
     }  # fmt: skip
 
 
+def test_episodes_are_named_by_patterns(store: Path, pantok) -> None:
+    names = list(Store.open(store).episodes)
+    begin, same = names[0][:3], ("--format", "jsonl", "--length", "64")
+    some = [n for n in names if n.startswith(begin)]
+    by_name = [word for name in some for word in ("--episode", name)]
+    assert pantok("stream", store, *same, *by_name).out == pantok("stream", store, *same, "--episode", f"{begin}*").out
+
+
 def test_it_goes_on_from_a_token_and_shares_are_whole(store: Path) -> None:
     words = ("--format", "jsonl", "--length", "128", "--shuffle", "--seed", "3", "--repeat", "2", "--batch", "4")
     whole = stream(store, *words).splitlines()
@@ -95,6 +104,7 @@ def test_a_closed_pipe_is_no_fault(store: Path) -> None:
         (("--format", "npy", "--repeat", "0"), "no end"),
         (("--from", "0.0.5"), "seed"),
         (("--columns", "ids,idz"), "known: ids, kind"),
+        (("--episode", "nowhere*"), "is not there"),
         (("--columns", "ids,kind", "--format", "npy"), "one array"),
     ],
 )
