@@ -223,9 +223,10 @@ def choose(available: Iterable[str], wanted: Sequence[str], what: str) -> list[s
     from fnmatch import fnmatchcase
 
     names = list(available)
+    as_they_are = set(names).intersection(wanted)  # `take[1]` may be a name
 
     def fits(name: str, pattern: str) -> bool:
-        return name == pattern if pattern in names else fnmatchcase(name, pattern)  # `take[1]` may be a name
+        return name == pattern if pattern in as_they_are else fnmatchcase(name, pattern)
 
     for pattern in wanted:
         if not any(fits(n, pattern) for n in names):

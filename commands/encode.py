@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,8 @@ def command(
             raise OptionError("--bits-per-second", f"cannot be given for {kind or 'all'}", "video=RATE or audio=RATE")
         common.override(settings, kind, bits_per_second=rate)
     common.override(settings, "video", target_psnr=target_psnr, effort=effort)
-    common.override(settings, "numeric", max_error=_bounds(bounds))
+    bound = _bounds(bounds)
+    common.override(settings, "numeric", max_error=bound)
     for kind in ("video", "audio"):
         common.override(settings, kind, latents=latents and latents in (kind, "all"))
     reading = common.reading(settings, size, fps)
@@ -117,7 +118,8 @@ def command(
     began = time.monotonic()
     done = _encode(run, job, found, 1 if grow else workers or workers_for(found), growing)
     seconds = time.monotonic() - began
-    _unmet(run, bounds, done)
+    if isinstance(bound, dict):
+        _unmet(run, bound, done)
     _summary(run, sources, output, done, seconds, growing)
 
 
@@ -166,7 +168,7 @@ def _bounds(bounds: tuple[str, ...]) -> float | dict[str, float] | None:
     return given
 
 
-def _unmet(run: common.Run, bounds: tuple[str, ...], done: list[Done]) -> None:
+def _unmet(run: common.Run, bounds: Iterable[str], done: list[Done]) -> None:
     """Says which `--max-error NAME=E` met nothing of that name: a guarantee that was asked for is not given.
 
     Not where episodes were there already, which may hold that name.
@@ -178,8 +180,8 @@ def _unmet(run: common.Run, bounds: tuple[str, ...], done: list[Done]) -> None:
     channels = [pair for d in done for pair in d.channels]
     known = {name for pair in channels for name in bound_names(*pair)}
     tracks = sorted({track for track, _ in channels})
-    for name, _ in common.pairs(bounds, "--max-error", float):
-        if name and name not in known:
+    for name in bounds:
+        if name not in known:
             there = f"there are {', '.join(tracks)}, and their channels" if tracks else "there are no numbers"
             run.problem(f"--max-error {name}: no track or channel is called that, so it bounds nothing ({there})")
 
@@ -210,9 +212,9 @@ def _summary(
     if new:
         speed = f", {experience / seconds:.1f}x real time" if seconds > 0 else ""
         also = f", {kept} were there already" if kept else ""
-        changed = sum(1 for d in new if d.changed)
-        if changed:
-            run.say(f"Encoded anew, as files or settings have changed: {common.counted(changed, 'episode')}.")
+        if document["encoded_anew"]:
+            changed = common.counted(len(document["encoded_anew"]), "episode")
+            run.say(f"Encoded anew, as files or settings have changed: {changed}.")
         run.say(
             f"Wrote {output}: {common.counted(len(new), 'episode')}{also}; {common.human_seconds(experience)} of "
             f"experience in {common.human_seconds(seconds)}{speed}; {document['codes']} codes; {size}."

@@ -10,7 +10,7 @@ from pantok.commands import common
 from pantok.errors import InputError
 
 if TYPE_CHECKING:
-    from pantok.experience import Episode, Track
+    from pantok.experience import Track
     from pantok.formats.folder import EpisodeFiles
 
 _SHOWN = 50
@@ -48,22 +48,26 @@ def _tracks_of(run: common.Run, files: EpisodeFiles) -> list[dict[str, Any]]:
     except InputError as error:
         run.problem(error)
         return []
-    return [_facts(track, _said_s(episode, files.paths, track)) for track in episode.tracks.values()]
+    tracks = list(episode.tracks.values())
+    alone = [m for m in ("video", "audio") if sum(t.modality == m for t in tracks) == 1]
+    said = _said_s(files.paths) if alone else {}
+    # Of two tracks, or two headers, nobody knows which speaks of which.
+    certain = {m: said[m][0] for m in alone if len(said.get(m, ())) == 1}
+    return [_facts(track, certain.get(track.modality)) for track in tracks]
 
 
-def _said_s(episode: Episode, paths: Sequence[Path], track: Track) -> float | None:
-    """How long a header says that a track of pictures or sound is, where it cannot be another's."""
+def _said_s(paths: Sequence[Path]) -> dict[str, list[float | None]]:
+    """How long headers say that pictures and sound are, by modality."""
     from pantok.formats.container import probe
 
-    if track.modality not in ("video", "audio") or len(list(episode.of_modality(track.modality))) != 1:
-        return None
-    said = []
+    said: dict[str, list[float | None]] = {}
     for path in paths:
         try:
-            said += [facts.duration_s for facts in probe(path) if facts.modality == track.modality]
+            for facts in probe(path):
+                said.setdefault(facts.modality, []).append(facts.duration_s)
         except InputError:  # a table or a text
             continue
-    return said[0] if len(said) == 1 else None
+    return said
 
 
 def _facts(track: Track, said_s: float | None) -> dict[str, Any]:

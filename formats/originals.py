@@ -32,8 +32,8 @@ def _find(path: Path, folder: Path | None) -> Path:
         if there.is_file():
             return there
     # By the name itself: as a pattern `take[1].mp4` would not match. Folders that vanish meanwhile hold nothing.
-    below = sorted(Path(inner, path.name) for inner, _, names in os.walk(folder) if path.name in names)
-    below = [p for p in below if p.is_file()]
+    found = (Path(inner, path.name) for inner, _, names in os.walk(folder) if path.name in names)
+    below = sorted(p for p in found if p.is_file())
     if len(below) == 1:
         return below[0]
     if below:

@@ -13,9 +13,8 @@ import numpy as np
 
 from pantok.errors import OptionError
 from pantok.tokenizers.video_books import TICK
-from pantok.tokenizers.video_choose import residual
 from pantok.tokenizers.video_grid import Grid
-from pantok.tokenizers.video_measure import psnr_of
+from pantok.tokenizers.video_measure import error_of, psnr_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +104,8 @@ class Control:
         return self._accepts_bits(codes)
 
     def _accepts_error(self, sites: np.ndarray, shown: np.ndarray) -> bool:
-        gap = residual(sites, shown)[:, self._grid.inside]
-        total = np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum()
-        psnr = psnr_of(total / (gap.shape[0] * gap.shape[1] * 64))
+        area = len(sites) * int(self._grid.inside.sum()) * 64
+        psnr = psnr_of(error_of(self._grid, sites, shown) / area)
         assert self._options.target_psnr is not None
         short = self._options.target_psnr - psnr
         self._tries += 1

@@ -105,9 +105,12 @@ class Book:
         return Book(self.basis, codes, starts), numbers
 
     @cached_property
-    def later(self) -> tuple[tuple[living.Later, ...], ...]:
-        """For each stage the codes that it was not born with, see `video_living`."""
-        return living.later_codes(self)
+    def later(self) -> tuple[tuple[tuple[int, np.ndarray, np.ndarray], ...], ...]:
+        """For each stage the blocks of codes that came later: squared threshold, which codes they are, their lines."""
+        return tuple(
+            tuple((at, among, _lines(codes[among])) for at, among in list(life.parts(len(codes)))[1:])
+            for codes, life in zip(self.codes, self.lives, strict=True)
+        )
 
     @cached_property
     def _stages(self) -> tuple[np.ndarray, ...]:
@@ -127,9 +130,9 @@ class Book:
             for c, group in enumerate(groups):
                 part = book[group].astype(np.int64)
                 numbers[s, c, : len(group)] = group
-                table[s, c, :, : len(group)] = np.roll(living.lines_of(part), 1, 0)
-                centre = (2 * part.sum(0) + len(group))[None] // (2 * len(group))
-                centres[s, c] = np.roll(living.lines_of(centre)[:, 0], 1)
+                mine, centre = _lines(part), _lines((2 * part.sum(0) + len(group))[None] // (2 * len(group)))
+                table[s, c, 0, : len(group)], table[s, c, 1:, : len(group)] = mine[-1], mine[:-1]
+                centres[s, c, 0], centres[s, c, 1:] = centre[-1, 0], centre[:-1, 0]
         return table, numbers, centres, codes
 
     @cached_property
@@ -142,7 +145,7 @@ class Book:
         lines[:, dims] = EXACT - 1
         edges, thresholds = np.empty((stages, blocks + 1), np.int64), np.full((stages, blocks), -1.0)
         for s, (book, life) in enumerate(zip(self.codes, lives, strict=True)):
-            lines[s, :, : len(book)] = living.lines_of(book.astype(np.int64))
+            lines[s, :, : len(book)] = _lines(book)
             lines[s, dims, life.retired[:, 0].astype(np.int64)] = EXACT - 1
             edges[s] = len(book)
             edges[s, : 1 + len(life.blocks)] = 0, *life.blocks[:, 0]
@@ -242,6 +245,13 @@ class Book:
             found, saved,
         )  # fmt: skip
         return found, saved
+
+
+def _lines(codes: np.ndarray) -> np.ndarray:
+    """float32 (D + 1, K) of codes (K, D): minus their coefficients, then half of each one's squared norm, so that the
+    product with a vector and a one is half the squared distance less half the vector's squared norm."""
+    whole = codes.astype(np.int64)
+    return np.concatenate([-whole.T, (whole * whole).sum(1)[None] // 2]).astype(np.float32)
 
 
 def reach_of(width: int) -> float:

@@ -28,6 +28,7 @@ PATTERNS, INNER_PATTERNS = 256, 32
 ROWS_PER_CODE = 4
 LAST = 4
 """How many times as many residuals the last round learns from: what it makes is kept."""
+_MOMENTS = 40_000  # rows that the directions of a transform are learned from
 _BEGIN = 16  # vectors a code that a book begins with, and is then improved over all
 RUN = 6
 """Ticks of a run: a key and what follows it."""
@@ -291,7 +292,7 @@ def _books(
         else:
             if not len(rows):
                 rows = np.zeros((1, sites * SITE), np.int16)
-            basis = directions(rows[:: max(1, len(rows) // 40_000)], dims[name])
+            basis = directions(rows[:: max(1, len(rows) // _MOMENTS)], dims[name])
             least = trade_of[name] * lam * np.log2(size)
             made[name] = make_book(basis, staged(rows, basis, [size] * stages, least, seed + 10 * step))
         done((step + 1) / len(Books.NAMES))

@@ -29,15 +29,7 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "inner": ("between1", "between2", "between3"),
 }
 """The level of each stage of each book."""
-Later = tuple[int, np.ndarray, np.ndarray]
-"""Of codes that came later: their squared threshold, which they are, and their `lines_of`."""
 _SOME = 256  # vectors at a time, whose scores stay in a core's cache
-
-
-def lines_of(codes: np.ndarray) -> np.ndarray:
-    """float32 (D + 1, K) of codes int64 (K, D): minus their coefficients, then half of each one's squared norm, so that
-    the product with a vector and a one is half the squared distance less half the vector's squared norm."""
-    return np.concatenate([-codes.T, (codes * codes).sum(1)[None] // 2]).astype(np.float32)
 
 
 def of_book(lives: Mapping[str, Life], name: str) -> tuple[Life, ...]:
@@ -153,15 +145,6 @@ def deepen(
         gained = gained + taken - cost[number]
         x[:, :dims] -= codes[mine]
     return found, saved
-
-
-def later_codes(book: Book) -> tuple[tuple[Later, ...], ...]:
-    """For each stage of a book the blocks that came later."""
-    stages = []
-    for codes, life in zip(book.codes, book.lives, strict=True):
-        blocks = list(life.parts(len(codes)))[1:]
-        stages.append(tuple((at, among, lines_of(codes[among].astype(np.int64))) for at, among in blocks))
-    return tuple(stages)
 
 
 def _nearest(x: np.ndarray, lines: np.ndarray) -> np.ndarray:

@@ -99,10 +99,10 @@ def measured(
             frames_seen += len(frames)
         best = tally.best if tally else 0
         for frames, drawn in ticks:
-            left = _error(run.grid, frames, drawn.sites)
+            left = error_of(run.grid, frames, drawn.sites)
             plain += left
             if smoothing and best:
-                left = _error(run.grid, frames, smoothing.shown(run.grid, drawn.sites, best))
+                left = error_of(run.grid, frames, smoothing.shown(run.grid, drawn.sites, best))
             error += left
     quality = [psnr_of(e / max(area, 1)) for e in (plain, error)]
     return {
@@ -115,7 +115,8 @@ def measured(
     }
 
 
-def _error(grid: Grid, frames: np.ndarray, made: np.ndarray) -> float:
+def error_of(grid: Grid, frames: np.ndarray, made: np.ndarray) -> float:
+    """Weighted squared error of sites uint8 (n, N, 96), as far as they are within the picture."""
     gap = residual(frames, made)[:, grid.inside]
     return float(np.einsum("ijk,ijk->ij", gap, gap).astype(np.float64).sum())
 
