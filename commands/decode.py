@@ -67,6 +67,7 @@ def command(
     names = common.choose({t for e in wanted for t in source.episodes[e].tracks}, tracks, "--track")
     codec = Codec(source.vocabulary)
     written: list[str] = []
+    changes: dict[str, str] = {}
     with run.progress() as bar:
         task = bar.add_task("decode", total=len(wanted), note="")
         for episode in wanted:
@@ -82,13 +83,15 @@ def command(
                         make_folder(path.parent)
                         write(path)
                     written.append(str(path))
+                    if path in plan.changes:
+                        changes[str(path)] = f" ({'; '.join(plan.changes[path])}; --lossless keeps it)"
             except (OptionError, OutputError):
                 raise
             except PantokError as error:
                 run.problem(error)
             bar.advance(task)
     for line in written[:20]:
-        run.say(f"{'Would write' if dry_run else 'Wrote'} {line}")
+        run.say(f"{'Would write' if dry_run else 'Wrote'} {line}{changes.get(line, '')}")
     if len(written) > 20:
         run.say(f"… and {len(written) - 20} more in {output}")
     if not written and not run.problems:
@@ -97,7 +100,7 @@ def command(
 
 
 class Plan:
-    """What one episode becomes: for each file, the function that writes it."""
+    """What one episode becomes: for each file, the function that writes it, and what its container makes it change."""
 
     def __init__(
         self,
@@ -111,6 +114,7 @@ class Plan:
         self._codec, self._levels, self._range, self._lossless = codec, levels, range_ns, lossless
         self._stem = folder / stream.id
         self.outputs: dict[Path, Callable[[Path], None]] = {}
+        self.changes: dict[Path, tuple[str, ...]] = {}
         tracks = [t for t in stream.tracks.values() if self._clock(t).count]
         sounds = [t for t in tracks if t.modality == "audio"]
         pictures = [t for t in tracks if t.modality == "video"]
@@ -147,13 +151,19 @@ class Plan:
         return Signal(blocks, self._clock(track), {**track.info, **track.header}, max(1, len(track.channels)))
 
     def _add_video(self, picture: TrackTokens, voice: TrackTokens | None) -> None:
+        from pantok.formats.media_out import changes_in
+
         def write(path: Path) -> None:
             from pantok.formats.media_out import write_media
 
             sound = self._signal(voice) if voice is not None else None
             write_media(path, self._signal(picture), sound, lossless=self._lossless)
 
-        self.outputs[self._path(picture, ".mp4")] = write
+        path = self._path(picture, ".mp4")
+        self.outputs[path] = write
+        heard = self._signal(voice) if voice is not None else None
+        if found := changes_in(self._signal(picture), heard, lossless=self._lossless):
+            self.changes[path] = found
 
     def _add_sound(self, sound: TrackTokens) -> None:
         def write(path: Path) -> None:

@@ -65,6 +65,18 @@ def write_media(path: Path, video: Signal, sound: Signal | None = None, *, lossl
             raise unwritable(path, error) from error
 
 
+def changes_in(video: Signal, sound: Signal | None = None, *, lossless: bool = False) -> tuple[str, ...]:
+    """What `write_media` will write otherwise than it is given, besides what H.264 and AAC lose: a phrase each."""
+    found = []
+    given = int(video.info["height"]), int(video.info["width"])
+    height, width = _size(video, lossless)
+    if (height, width) != given:
+        found.append(f"{width}x{height} for {given[1]}x{given[0]}: H.264 has even sizes")
+    if sound is not None and not _packed(sound, lossless) and (rate := _aac_rate_hz(sound)) != _rate_hz(sound):
+        found.append(f"sound at {rate:,} Hz for {_rate_hz(sound):,}: AAC has few rates")
+    return tuple(found)
+
+
 def time_base_of(video: Signal) -> Fraction:
     """The unit of time in which every frame's instant is whole to the nanosecond: the recording's own if it can be.
 
@@ -96,8 +108,7 @@ class _Writer:
         self._base = base
         rate = (video.clock.rate or Fraction(25)).limit_denominator(1001)
         stream = container.add_stream("ffv1" if lossless else "libx264", rate=rate)
-        even = 1 if lossless else 2
-        stream.width, stream.height = (-(-v // even) * even for v in (self._width, self._height))
+        stream.height, stream.width = _size(video, lossless)
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._base
         stream.codec_context.color_range = 2 if self._full else 1
@@ -174,10 +185,10 @@ class _Voice:
         self._rate = _rate_hz(sound)
         self._whole = sound.info.get("dtype") == "int16"
         self._layout = _layout(sound)
-        packed = lossless or sound.channels > 7
+        packed = _packed(sound, lossless)
         self._form = ("s16" if self._whole else "flt") if packed else "fltp"
         codec = ("pcm_s16le" if self._whole else "pcm_f32le") if packed else "aac"
-        rate = self._rate if packed else next((r for r in _AAC_RATES if r >= self._rate), _AAC_RATES[-1])
+        rate = self._rate if packed else _aac_rate_hz(sound)
         self.stream = container.add_stream(codec, rate=rate, layout=self._layout)
         if not packed:
             self.stream.bit_rate = _AAC_BITS_PER_CHANNEL * sound.channels
@@ -224,6 +235,22 @@ class _Voice:
 def _rate_hz(sound: Signal) -> int:
     assert sound.clock.rate is not None and sound.clock.rate.denominator == 1, sound.clock.rate
     return int(sound.clock.rate)
+
+
+def _aac_rate_hz(sound: Signal) -> int:
+    return next((r for r in _AAC_RATES if r >= _rate_hz(sound)), _AAC_RATES[-1])
+
+
+def _packed(sound: Signal, lossless: bool) -> bool:
+    """Whether sound goes as PCM."""
+    return lossless or sound.channels > 7
+
+
+def _size(video: Signal, lossless: bool) -> tuple[int, int]:
+    """Height and width as written."""
+    even = 1 if lossless else 2
+    height, width = (-(-int(video.info[name]) // even) * even for name in ("height", "width"))
+    return height, width
 
 
 def _layout(sound: Signal) -> str:

@@ -19,8 +19,11 @@ from pantok.commands.cli import COMMANDS
 from pantok.commands.common import choose
 from pantok.commands.workers import workers_for
 from pantok.errors import OptionError
+from pantok.experience import Block, Clock
 from pantok.formats.folder import EpisodeFiles
+from pantok.formats.media_out import Signal, write_media
 from pantok.formats.store import Store
+from tests.media_files import moving_pictures
 
 
 def test_every_command_helps_with_an_example(pantok) -> None:
@@ -114,6 +117,19 @@ def test_part_of_a_recording(pantok, store: Path, tmp_path: Path) -> None:
     for (t, picture), (t_whole, picture_whole) in zip(pictures[part], pictures[whole][12:18], strict=True):
         assert t == pytest.approx(t_whole, abs=1e-3)
         assert (picture == picture_whole).all()
+
+
+def test_what_a_file_cannot_hold_is_said(pantok, vocabulary: Path, tmp_path: Path) -> None:
+    facts = {"height": 35, "width": 51}
+    frames = Block(moving_pictures(8, 35, 51))
+    (tmp_path / "in").mkdir()
+    write_media(tmp_path / "in" / "odd.mp4", Signal(iter([frames]), Clock.regular(8, 8), facts), lossless=True)
+    assert pantok("encode", tmp_path / "in", "--vocab", vocabulary, "-o", tmp_path / "a.zarr").code == 0
+    done = pantok("decode", tmp_path / "a.zarr", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "52x36 for 51x35" in done.err + done.out
+    done = pantok("decode", tmp_path / "a.zarr", "-o", tmp_path / "exact", "--lossless")
+    assert "for 51x35" not in done.err + done.out
 
 
 def test_fewer_levels_decode(pantok, store: Path, tmp_path: Path) -> None:

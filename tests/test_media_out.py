@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pantok.experience import NS, Block, Clock
-from pantok.formats.media_out import Signal, write_media
+from pantok.formats.media_out import Signal, changes_in, write_media
 from pantok.pixels import planes
 from tests.media_files import MS, moving_pictures, psnr, read, tones
 
@@ -54,3 +54,18 @@ def test_what_is_written_comes_back_at_its_instants(
         luma = planes(values, info["height"], info["width"])[0][:, :height, :width]
         assert psnr(luma, planes(frames, height, width)[0]) > 33
         assert np.sqrt(np.mean((heard[4000:18_000, 0] - voice[4000:18_000, 0] / 32_768) ** 2)) < 0.01
+
+
+def test_what_a_container_cannot_hold_is_known_beforehand(tmp_path: Path) -> None:
+    frames, hum = moving_pictures(4, 17, 33), tones(5_500, 11_000, 1)
+    facts = {"height": 17, "width": 33}
+    for lossless, expected in ((False, ["34x18 for 33x17", "11,025 Hz for 11,000"]), (True, [])):
+        picture = Signal(iter([Block(frames)]), Clock.regular(Fraction(8), 4), facts)
+        sound = Signal(iter([Block(hum)]), Clock.regular(Fraction(11_000), len(hum)), {"dtype": "int16"}, 1)
+        said = changes_in(picture, sound, lossless=lossless)
+        assert len(said) == len(expected)
+        assert all(e in s for e, s in zip(expected, said, strict=True)), said
+        write_media(tmp_path / "a.mp4", picture, sound, lossless=lossless)
+        tracks, _ = read(tmp_path / "a.mp4")
+        assert (tracks["video"].info["width"] == 33, tracks["audio"].rate == 11_000) == (lossless, lossless)
+    assert not changes_in(Signal(iter(()), picture.clock, {"height": 18, "width": 34}))
