@@ -22,7 +22,7 @@ from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, _
 from pantok.tokenizers.video_books import LEVELS
 from pantok.tokenizers.video_choose import INNER_TRADE, Chooser, squared
 from pantok.tokenizers.video_grid import SITE, Grid
-from pantok.tokenizers.video_tick import pack, unpack
+from pantok.tokenizers.video_tick import draw_between, pack, unpack
 
 RATE = Fraction(25)
 
@@ -134,8 +134,9 @@ def test_frames_between_are_coded_once_whoever_does_it(tokenizer: VideoTokenizer
         mine = fill.plan()
         busy.set()
         other = _Fill(chooser, chooser.ends(second, past, none, 64.0), beside).plan()
-    for made in (mine, other):
+    for made, base in (mine, other):
         assert all(np.array_equal(x, y) for x, y in zip(pack(made), pack(expected.plan), strict=True))
+        assert np.array_equal(draw_between(made, base, tokenizer.books), expected.sites[:-1])
 
 
 def test_fit_is_reproducible() -> None:

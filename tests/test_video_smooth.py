@@ -77,16 +77,47 @@ def test_the_set_is_chosen_by_the_error_it_leaves() -> None:
     decoded = Reference(grid, grid.to_sites(noisy)[0])
     tally = Tally(smoothing)
     assert tally.best == 0, "nothing was seen"
-    for _ in range(8):  # a line in eight each time: all lines
-        tally.add(flat[0], decoded)
-    luma = noisy[0, : 64 * 40].reshape(64, 40)
-    columns = np.concatenate([summed(luma, limits[0]), 90 - luma[None].astype(np.int64)]).reshape(8, -1)
-    assert np.array_equal(tally._products, np.triu(columns @ columns.T))
-    left = [((columns[7] - w[0] @ columns[:7] / 512) ** 2).sum() for w in smoothing.weights.astype(float)]
-    assert tally.best == 1 + int(np.argmin(left)) and min(left) < (columns[7] ** 2).sum()
+    for tick in range(8):  # a line in eight each time: all lines
+        tally.add_end(tick, flat[0], decoded)
+    columns = missing(noisy[0], flat[0], 64, 40, limits)
+    assert np.array_equal(tally._products[0], np.triu(columns[0] @ columns[0].T)) and not tally._products[1].any()
+    left = [((columns[0][7] - w[0] @ columns[0][:7] / 512) ** 2).sum() for w in smoothing.weights.astype(float)]
+    assert tally.best == 1 + int(np.argmin(left)) and min(left) < (columns[0][7] ** 2).sum()
     other = Tally(smoothing)
-    other.add(noisy[0], decoded)
+    other.add_end(0, noisy[0], decoded)
     assert other.best == 0, "there is nothing to take away"
+
+
+def test_frames_between_count_as_often_as_there_are_of_them() -> None:
+    """Each of them is looked at in its turn, chroma too, which is a better reason than luma here."""
+    rng = np.random.default_rng(1)
+    grid, limits = Grid(32, 48), np.full((2, 7), 20, np.uint8)
+    smoothing = rounded(limits, np.array([[-0.1, 0.05], [0.1, -0.05]])[:, :, None] * np.ones((2, 2, 7)))
+    flat = np.full((4, pixels.frame_bytes(32, 48)), 90, np.uint8)
+    noisy = (flat + rng.integers(-9, 10, flat.shape)).astype(np.uint8)
+    noisy[:, : 32 * 48] = 90 + (noisy[:, : 32 * 48].astype(int) - 90) // 4
+    sites, tally, seen = grid.to_sites(noisy[:3]), Tally(smoothing), np.zeros(3, int)
+    for tick in range(48):  # every second one; three frames in turn, and eight shares of their lines
+        tally.add_between(tick, flat, grid, lambda: sites)
+        seen[tick // 2 % 3] += tick % 2 == 0
+    expected = np.zeros((2, 8, 8), np.int64)
+    for frame in noisy[:3]:
+        for kind, columns in zip((0, 1, 1), missing(frame, flat[0], 32, 48, limits), strict=True):
+            expected[kind] += np.triu(columns @ columns.T)
+    assert seen.tolist() == [8, 8, 8]
+    assert np.array_equal(tally._products, expected * np.array([6, 8])[:, None, None])
+    assert tally.best == 1
+    tally.add_between(1, flat, grid, lambda: pytest.fail("it is not looked at"))
+    tally.add_between(2, flat[:1], grid, lambda: pytest.fail("there are none"))
+
+
+def missing(made: np.ndarray, wanted: np.ndarray, height: int, width: int, limits: np.ndarray) -> list[np.ndarray]:
+    """Of each plane int64 (8, pixels): what neighbours pull, and what is missing."""
+    planes = [pixels.planes(frame[None], height, width) for frame in (made, wanted)]
+    return [
+        np.concatenate([summed(a[0], limits[min(k, 1)]), (b - a.astype(np.int64))]).reshape(8, -1)
+        for k, (a, b) in enumerate(zip(*planes, strict=True))
+    ]
 
 
 def test_codes_are_what_they_are_without_it(tokenizer: VideoTokenizer, film: np.ndarray) -> None:

@@ -43,7 +43,7 @@ from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
 from pantok.tokenizers.video_smooth import Smoothing, Tally
 from pantok.tokenizers.video_smooth_fit import Gathered, learned_smoothing
-from pantok.tokenizers.video_tick import Plan, draw, pack, unpack
+from pantok.tokenizers.video_tick import Plan, draw, draw_between, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT, FORMATS = 3, (2, 3)
@@ -298,21 +298,27 @@ class VideoEncoder(Encoder):
 
     def _overlapped(self, ticks: Sequence[np.ndarray]) -> None:
         """Ticks at a fixed trade: frames between are coded on a second thread, beside the end of the next tick."""
-        waiting: deque[_Fill] = deque()
+        waiting: deque[tuple[_Fill, int, np.ndarray]] = deque()
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as beside:
             for frames in ticks:
                 sites = self._begun(frames)
                 ends = self._chooser.ends(sites, self._past, self._before, self._control.lam)
                 self._past, self._before = ends.end, ends.plan.vectors[1:]
-                waiting.append(_Fill(self._chooser, ends, beside))
+                waiting.append((_Fill(self._chooser, ends, beside), self._ticks - 1, frames))
                 self._seen(frames, sites, ends.end)
                 if len(waiting) > 2:
-                    waiting[-1].help()
-                    self._keep(pack(waiting.popleft().plan()))
-            for fill in reversed(waiting):
+                    waiting[-1][0].help()
+                    self._filled(*waiting.popleft())
+            for fill, _, _ in reversed(waiting):
                 fill.help()
-            for fill in waiting:
-                self._keep(pack(fill.plan()))
+            for part in waiting:
+                self._filled(*part)
+
+    def _filled(self, fill: _Fill, tick: int, frames: np.ndarray) -> None:
+        plan, base = fill.plan()
+        if self._tally is not None:
+            self._tally.add_between(tick, frames, self._grid, partial(draw_between, plan, base, self._chooser.books))
+        self._keep(pack(plan))
 
     def _tick(self, frames: np.ndarray) -> None:
         sites = self._begun(frames)
@@ -323,6 +329,8 @@ class VideoEncoder(Encoder):
                 break
         self._past, self._before = drawn.end, drawn.plan.vectors[1:]
         self._seen(frames, sites, drawn.end)
+        if self._tally is not None:
+            self._tally.add_between(self._ticks - 1, frames, self._grid, lambda: drawn.sites)
         self._keep(codes)
 
     def _shown(self, sites: np.ndarray) -> np.ndarray:
@@ -339,7 +347,7 @@ class VideoEncoder(Encoder):
     def _seen(self, frames: np.ndarray, sites: np.ndarray, end: Reference) -> None:
         """A tick whose last frame is coded: what is asked for beside its codes."""
         if self._tally is not None:
-            self._tally.add(frames[-1], end)
+            self._tally.add_end(self._ticks - 1, frames[-1], end)
         if self._options.latents:
             wanted = residual(sites[-1], GREY).reshape(self._grid.blocks, -1)
             values = self._coarse.project(wanted)[:, : self._coarse.born_dims] * self._coarse.unit
@@ -358,14 +366,13 @@ class _Fill:
     def __init__(self, chooser: Chooser, ends: Ends, beside: ThreadPoolExecutor) -> None:
         self._chooser, self._ends = chooser, ends
         self._future: Future[np.ndarray] = beside.submit(chooser.fill, ends)
-        self._mine = False
+        self._mine: np.ndarray | None = None
 
     def help(self) -> None:
-        if not self._mine and self._future.cancel():
-            self._chooser.fill(self._ends)
-            self._mine = True
+        if self._mine is None and self._future.cancel():
+            self._mine = self._chooser.fill(self._ends)
 
-    def plan(self) -> Plan:
-        if not self._mine:
-            self._future.result()
-        return self._ends.plan
+    def plan(self) -> tuple[Plan, np.ndarray]:
+        """The completed plan, and the frames between before detail, as of `Chooser.fill`."""
+        base = self._future.result() if self._mine is None else self._mine
+        return self._ends.plan, base

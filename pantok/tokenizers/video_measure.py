@@ -89,12 +89,14 @@ def measured(
     for run in held:
         tally = None if smoothing is None else Tally(smoothing)
         ticks = list(zip(run.ticks, code_run(run, books, lam), strict=True))
-        for frames, drawn in ticks:
+        for tick, (frames, drawn) in enumerate(ticks):
             for level, codes in enumerate(pack(drawn.plan)):
                 used[level][codes] = True
                 bits[level] += len(codes) * np.log2(sizes[level])
             if tally:
-                tally.add(run.grid.to_frames(frames[-1:])[0], drawn.end)
+                originals = run.grid.to_frames(frames)
+                tally.add_end(tick, originals[-1], drawn.end)
+                tally.add_between(tick, originals, run.grid, lambda sites=drawn.sites: sites)
             area += len(frames) * int(run.grid.inside.sum()) * 64
             frames_seen += len(frames)
         best = tally.best if tally else 0

@@ -14,11 +14,12 @@ of H.266 (ITU-T H.266, 8.8.5); what holds edges, Tomasi and Manduchi, ICCV 1998.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from pantok import pixels
 from pantok.errors import VocabularyError
 from pantok.tokenizers import video_smooth_kernels as kernels
 from pantok.tokenizers.video_grid import Grid, Reference
@@ -37,8 +38,10 @@ MOST = 31
 """The largest limit: see `video_smooth_kernels`."""
 REACH = 2**15 - 2 ** (kernels.SHIFT - 1) - 1
 """What weights times limits of all neighbours may come to, so that sixteen bits hold it."""
-_LINES = 8
-"""Of so many lines of the last frame of a tick one is looked at."""
+CHROMA = 4
+"""What a squared error of chroma counts, see `video_grid.WEIGHTS`."""
+_LINES, _TICKS = 8, 2
+"""Of so many lines of a frame one is looked at, and of so many ticks one has one of its frames between looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,31 +91,52 @@ def reach(limits: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 class Tally:
-    """Which set suits a track: sums of whole numbers over the last frames of ticks as they were decoded, so the same in
-    whatever parts the frames came. Luma alone: chroma comes out the same way nearly always."""
+    """Which set suits a track: sums of whole numbers over ticks as they were decoded, so the same in whatever parts and
+    order the frames came. Of last frames luma is looked at. Frames between, which hold more noise and are most of what
+    is shown, count as often as there are of them, with their chroma."""
 
     def __init__(self, smoothing: Smoothing) -> None:
         self.smoothing = smoothing
-        self._products = np.zeros((len(FOURS) + 1, len(FOURS) + 1), np.int64)
-        self._ticks = 0
+        self._products = np.zeros((2, len(FOURS) + 1, len(FOURS) + 1), np.int64)  # of luma, of chroma
 
-    def add(self, frame: np.ndarray, decoded: Reference) -> None:
+    def add_end(self, tick: int, frame: np.ndarray, decoded: Reference) -> None:
         """frame: uint8 (frame_bytes,), the original of the last frame of a tick. One line in a few is looked at, others
         in the next tick."""
         height, width = decoded.grid.height, decoded.grid.width
-        first, self._ticks = 5 * self._ticks % _LINES, self._ticks + 1
-        target = frame[: height * width].reshape(height, width)
-        kernels.tally(*decoded.framed, target, first, _LINES, self.smoothing.limits[0], self._products)
+        luma = frame[: height * width].reshape(height, width)
+        self._add(tick, luma, *decoded.framed, 0, self._products)
+
+    def add_between(self, tick: int, frames: np.ndarray, grid: Grid, drawn: Callable[[], np.ndarray]) -> None:
+        """frames: uint8 (n, frame_bytes), the originals of a tick. drawn: gives the sites uint8 (n - 1, N, 96) of those
+        between as they were decoded; it is not called in a tick that is not looked at."""
+        number, others = tick // _TICKS, len(frames) - 1
+        if tick % _TICKS or not others:
+            return
+        chosen, products = number % others, np.zeros_like(self._products)
+        made = grid.to_frames(drawn()[chosen : chosen + 1])
+        wanted = pixels.planes(frames[chosen : chosen + 1], grid.height, grid.width)
+        for plane, (target, lines) in enumerate(zip(wanted, pixels.planes(made, grid.height, grid.width), strict=True)):
+            framed = np.pad(lines[0], kernels.EDGE, "edge")
+            self._add(number, target[0], framed, kernels.EDGE, min(plane, 1), products)
+        self._products += np.array([others, others + 1])[:, None, None] * (_TICKS * products)
+
+    def _add(
+        self, number: int, target: np.ndarray, lines: np.ndarray, margin: int, kind: int, products: np.ndarray
+    ) -> None:
+        first = 5 * number % _LINES
+        kernels.tally(lines, margin, target, first, _LINES, self.smoothing.limits[kind], products[kind])
 
     @property
     def best(self) -> int:
         """The number of the set that leaves least error, 0 if none of them takes any away."""
         count, one = len(FOURS), 1 << kernels.SHIFT
-        sums = self._products.tolist()
         gains = [0]
-        for weights in self.smoothing.weights[:, 0].tolist():
-            along = 2 * one * sum(w * sums[i][count] for i, w in enumerate(weights))
-            products = (2 * weights[i] * weights[j] * sums[i][j] for i in range(count) for j in range(i + 1, count))
-            squares = sum(w * w * sums[i][i] for i, w in enumerate(weights))
-            gains.append(along - squares - sum(products))
+        for weights in self.smoothing.weights.tolist():
+            gain = 0
+            for mine, sums, worth in zip(weights, self._products.tolist(), (1, CHROMA), strict=True):
+                along = 2 * one * sum(w * sums[i][count] for i, w in enumerate(mine))
+                products = (2 * mine[i] * mine[j] * sums[i][j] for i in range(count) for j in range(i + 1, count))
+                squares = sum(w * w * sums[i][i] for i, w in enumerate(mine))
+                gain += worth * (along - squares - sum(products))
+            gains.append(gain)
         return gains.index(max(gains))

@@ -15,14 +15,13 @@ from pantok import pixels
 from pantok.tokenizers import video_smooth_kernels as kernels
 from pantok.tokenizers.video_choose import Drawn
 from pantok.tokenizers.video_fit import Run
-from pantok.tokenizers.video_smooth import FOURS, MOST, REACH, Smoothing, reach
+from pantok.tokenizers.video_smooth import CHROMA, FOURS, MOST, REACH, Smoothing, reach
 
 _LIMITS = np.array([2, 4, 6, 10, 15, 22, MOST], np.uint8)
 _SETS, _RUNS_PER_SET = 15, 4
 _LINES = 16  # of so many lines one is looked at
 _ROUNDS = 12
 _RIDGE = 1e-4  # of the mean square of a sum
-_CHROMA = 4.0  # what a squared error of chroma counts, see `video_grid.WEIGHTS`
 _FOURS = len(FOURS)
 
 
@@ -55,7 +54,7 @@ class Gathered:
     def sums(self) -> np.ndarray:
         """float64 (R, 2, K, K): products summed for each run, in parts of the error that it has without smoothing."""
         out = np.array([s for s in self._sums if s[:, -1, -1].any()]).reshape(-1, 2, *2 * [_FOURS * len(_LIMITS) + 1])
-        out = out * np.array([1.0, _CHROMA])[:, None, None]
+        out = out * np.array([1.0, float(CHROMA)])[:, None, None]
         return out / out[:, :, -1, -1].sum(1)[:, None, None, None]
 
 
