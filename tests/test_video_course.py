@@ -13,6 +13,7 @@ from pantok.errors import VocabularyError
 from pantok.experience import Clock, Track
 from pantok.tokenizers import video_course_kernels as kernels
 from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer
+from pantok.tokenizers.video_books import SHALLOW, Books
 from pantok.tokenizers.video_choose import Chooser, squared
 from pantok.tokenizers.video_control import lambda_of
 from pantok.tokenizers.video_course import CANDIDATES, END, PAST, Courses, learned_courses
@@ -152,13 +153,26 @@ def test_uneven_motion_costs_less_with_courses(tokenizer: VideoTokenizer) -> Non
     assert error[0] < 0.9 * error[1] and bits[0] < bits[1]
 
 
-def test_a_vocabulary_without_courses_goes_on_as_it_was(tokenizer: VideoTokenizer) -> None:
-    """Format 2: the same levels, cardinalities and states as before there were courses."""
-    old = VideoTokenizer(replace(tokenizer.books, courses=None), tokenizer.config)
+def before_it_was_deeper(books: Books) -> Books:
+    """Books of four and three stages, as formats 2 and 3 have them."""
+    fine, inner = (
+        replace(book, codes=book.codes[:stages], starts=book.starts[:stages])
+        for book, stages in zip((books.fine, books.inner), SHALLOW, strict=True)
+    )
+    patterns, inner_patterns = np.minimum(books.patterns, 4), np.minimum(books.inner_patterns, 3)
+    return replace(books, fine=fine, inner=inner, patterns=patterns, inner_patterns=inner_patterns)
+
+
+@pytest.mark.parametrize("courses", [False, True])
+def test_vocabularies_of_before_go_on_as_they_were(tokenizer: VideoTokenizer, courses: bool) -> None:
+    """The same levels, cardinalities and states as before there were courses (format 2), and more stages (format 3)."""
+    books = before_it_was_deeper(tokenizer.books)
+    old = VideoTokenizer(books if courses else replace(books, courses=None), tokenizer.config)
     sizes = {lv.name: lv.cardinality for lv in old.levels}
-    assert "course" not in sizes and sizes["between"] == 80 and len(sizes) == len(tokenizer.levels) - 1
+    assert ("course" in sizes) == courses and sizes["between"] == (320 if courses else 80)
+    assert len(sizes) == 16 + courses and not {"fine5", "between4"} & set(sizes)
     state = old.state()
-    assert state.config["format"] == 2 and "courses" not in state.tensors
+    assert state.config["format"] == 2 + courses and ("courses" in state.tensors) == courses
     again = VideoTokenizer.from_state(state)
     assert again.state().digest == state.digest
     film = shaken(22)
@@ -167,6 +181,7 @@ def test_a_vocabulary_without_courses_goes_on_as_it_was(tokenizer: VideoTokenize
     decoded = again.decoded(tokens)
     assert np.mean((decoded.astype(float) - film) ** 2) < np.var(film) / 2
     assert np.array_equal(again.decoded(tokens, levels=7), again.decoded(tokens.with_levels(7)))
-    lacking = {k: v for k, v in tokenizer.state().tensors.items() if k != "courses"}
-    with pytest.raises(VocabularyError, match="courses"):
-        VideoTokenizer.from_state(replace(tokenizer.state(), tensors=lacking))
+    for name in ("courses", "fine.5"):
+        lacking = {k: v for k, v in tokenizer.state().tensors.items() if k != name}
+        with pytest.raises(VocabularyError, match=name):
+            VideoTokenizer.from_state(replace(tokenizer.state(), tensors=lacking))

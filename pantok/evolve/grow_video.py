@@ -83,7 +83,7 @@ def _grown(
         state = _widened(state, name, book, rows)
         book = VideoTokenizer.from_state(state).books.by_name[name]
         left = [book.project(r.astype(np.float32))[:, :-1] if len(r) else np.zeros((0, len(book.basis))) for r in rows]
-        for stage, level in enumerate(living.LEVELS[name]):
+        for stage, level in enumerate(living.LEVELS[name][: len(book.codes)]):
             book = VideoTokenizer.from_state(state).books.by_name[name]
             left = [x[(x * x).sum(1) * book.unit**2 > _HOPE * lam] if len(x) else x for x in left]
             codes = book.codes[stage].astype(np.float32)

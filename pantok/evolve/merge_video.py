@@ -65,7 +65,7 @@ def _one_space(
         tensors[f"{LIFE}{name}.{BASIS}"] = basis[dims:]
     # Rows of an integer basis are nearly at right angles: the coefficients are those of least squares.
     solve = np.linalg.pinv(basis / ours.scale)
-    for stage, (level, vectors) in enumerate(zip(living.LEVELS[name], drawn, strict=True)):
+    for stage, (level, vectors) in enumerate(zip(living.LEVELS[name], drawn, strict=False)):
         rows = ours.bearable(vectors @ solve).astype(np.int16)
         tensors[f"{name}.{stage}"] = rows[:, :dims]
         tensors.pop(f"{LIFE}{level}.{BEYOND}", None)
@@ -91,7 +91,7 @@ def _widened(state: TokenizerState, name: str, book: Book, basis: np.ndarray) ->
         return state
     dims = book.born_dims
     tensors = {**state.tensors, f"{LIFE}{name}.{BASIS}": basis[dims:]}
-    for level, codes, born in zip(living.LEVELS[name], book.codes, living.born(book), strict=True):
+    for level, codes, born in zip(living.LEVELS[name], book.codes, living.born(book), strict=False):
         if born < len(codes):
             wide = np.zeros((len(codes) - born, len(basis) - dims), np.int16)
             wide[:, : len(book.basis) - dims] = codes[born:, dims:]
@@ -101,8 +101,9 @@ def _widened(state: TokenizerState, name: str, book: Book, basis: np.ndarray) ->
 
 def narrowed(state: TokenizerState, before: TokenizerState) -> TokenizerState:
     """The state without directions that it got since `before` and in which no code lies."""
-    tensors = dict(state.tensors)
-    for name, levels in living.LEVELS.items():
+    tensors, had = dict(state.tensors), {level.name for level in state.levels}
+    for name, every in living.LEVELS.items():
+        levels = [level for level in every if level in had]
         grew = any(
             state.levels[k].cardinality > before.levels[k].cardinality
             for k in (codebooks.level_of(state, level) for level in levels)

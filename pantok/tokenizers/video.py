@@ -31,13 +31,13 @@ from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.tokenizers.counts import More
-from pantok.tokenizers.video_books import BLOCK, LEVELS, TICK, Books, levels_of
+from pantok.tokenizers.video_books import BLOCK, LEVELS, SHALLOW, TICK, Books, levels_of
 from pantok.tokenizers.video_choose import GREY, Chooser, Ends, residual
 from pantok.tokenizers.video_control import Control, VideoOptions, lambda_of
 from pantok.tokenizers.video_counts import due
 from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import Book
-from pantok.tokenizers.video_fit import grid_of, learn, sample_runs
+from pantok.tokenizers.video_fit import DIRECTIONS, grid_of, learn, sample_runs
 from pantok.tokenizers.video_grid import Grid, Reference
 from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
@@ -46,8 +46,8 @@ from pantok.tokenizers.video_smooth_fit import Gathered, learned_smoothing
 from pantok.tokenizers.video_tick import Plan, draw, draw_between, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
-FORMAT, FORMATS = 3, (2, 3)
-"""What is written, and what is read: 2 has no courses."""
+FORMAT, FORMATS = 4, (2, 3, 4)
+"""What is written, and what is read: 2 has no courses, 2 and 3 have fewer stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,8 @@ class VideoConfig:
     sample_megabytes: frames kept to learn from, spread over all recordings.
     vectors: residuals kept for each book.
     rounds: passes of closed-loop coding after the first guess.
-    dims: coefficients of a vector in the search of its code.
+    dims: coefficients of a vector in the search of its code, and of a latent; some books take more, see
+    `video_fit.DIRECTIONS`.
     refine_seconds: how long to improve the books further, 0 for not at all; the result then depends on the machine's
     speed, with refine_steps (rounds a book) instead it does not.
     """
@@ -116,7 +117,7 @@ class VideoTokenizer(Tokenizer):
         config = config or VideoConfig()
         runs = sample_runs(tracks, config.sample_megabytes * 1_000_000, report)
         held, learned = (runs[-1:], runs[:-1]) if len(runs) >= 5 else (runs, runs)
-        dims = dict.fromkeys(Books.NAMES, config.dims)
+        dims = {name: max(1, round(share * config.dims)) for name, share in DIRECTIONS.items()}
         most = {n: max(config.vectors // k, 64) for n, k in zip(Books.NAMES, (8, 2, 2, 1, 1), strict=True)}
         courses = max(config.vectors // 8, 64)
         lam = lambda_of(VideoOptions().quality)
@@ -193,7 +194,7 @@ class VideoTokenizer(Tokenizer):
             tensors["courses"] = self.books.courses.table.astype(np.int8)
         if self.smoothing is not None:
             tensors |= self.smoothing.tensors()
-        config = {"format": FORMAT if self.books.courses is not None else 2, **to_mapping(self.config)}
+        config = {"format": _format_of(self.books), **to_mapping(self.config)}
         return TokenizerState("video", config, self._levels, tensors, metrics=self.metrics)
 
     @classmethod
@@ -206,10 +207,11 @@ class VideoTokenizer(Tokenizer):
             )
         made: dict[str, Any] = {}
         try:
-            for name, stages in zip(Books.NAMES, Books.STAGES, strict=True):
+            deepest = Books.STAGES if state.config["format"] >= 4 else (*Books.STAGES[:-2], *SHALLOW)
+            for name, stages in zip(Books.NAMES, deepest, strict=True):
                 starts = tuple(np.asarray(state.tensors[f"{name}.{k}.starts"], np.int64) for k in range(stages))
                 basis, codes, first_dims = living.parts_of_book(state, name, stages)
-                made[name] = Book(basis, codes, starts, living.of_book(lives_of(state), name), first_dims)
+                made[name] = Book(basis, codes, starts, living.of_book(lives_of(state), name, stages), first_dims)
             for name in ("patterns", "inner_patterns"):
                 made[name] = np.asarray(state.tensors[name], np.int64)
             if state.config["format"] >= 3:
@@ -229,6 +231,7 @@ class VideoEncoder(Encoder):
         self._chooser = Chooser(self._grid, tokenizer.books, effort=options.effort)
         self._sizes = tokenizer.books.cardinalities()
         self._dtypes = [smallest_dtype(size) for size in self._sizes]
+        self._width = min(tokenizer.config.dims, tokenizer.books.coarse.born_dims)  # of latents
         self._coarse, self._levels = tokenizer.books.coarse, tokenizer.books.levels
         rate = float(track.rate or 25)
         self._key_every = max(1, round(options.key_seconds * rate / TICK))
@@ -286,7 +289,7 @@ class VideoEncoder(Encoder):
         )
         latents = None
         if self._options.latents:
-            values = np.concatenate([np.zeros((0, self._coarse.born_dims), np.float16), *self._latents])
+            values = np.concatenate([np.zeros((0, self._width), np.float16), *self._latents])
             latents = Latents(values, np.arange(self._ticks + 1, dtype=np.int64) * self._grid.blocks)
         header = {"height": self._grid.height, "width": self._grid.width, "key_every": self._key_every}
         if self._tally is not None and (best := self._tally.best):
@@ -350,7 +353,7 @@ class VideoEncoder(Encoder):
             self._tally.add_end(self._ticks - 1, frames[-1], end)
         if self._options.latents:
             wanted = residual(sites[-1], GREY).reshape(self._grid.blocks, -1)
-            values = self._coarse.project(wanted)[:, : self._coarse.born_dims] * self._coarse.unit
+            values = self._coarse.project(wanted)[:, : self._width] * self._coarse.unit
             self._latents.append(values.astype(np.float16))
 
     def _keep(self, codes: Sequence[np.ndarray]) -> None:
@@ -358,6 +361,12 @@ class VideoEncoder(Encoder):
             self._counts[level].append(len(part))
             if len(part):
                 self._codes[level].append(part.astype(self._dtypes[level]))
+
+
+def _format_of(books: Books) -> int:
+    if books.courses is None:
+        return 2
+    return 3 if (len(books.fine.codes), len(books.inner.codes)) == SHALLOW else FORMAT
 
 
 class _Fill:

@@ -14,11 +14,11 @@ Levels, coarse first (`B` blocks of 32x32, quads of 16x16, sites of 8x8):
     pattern         per quad with detail: an entry of a learned table of (wide, depth of each site), where wide says
                     that the quad has a code of its own and depth how many fine codes a site has
     fresh, moved    per quad with a wide code: of quads drawn afresh, of displaced ones
-    fine1..4        per site, as deep as its pattern says
+    fine1..6        per site, as deep as its pattern says
     between_pattern per quad with detail there: an entry of a learned table of depths
-    between1..3     per site, as deep as its pattern says
+    between1..5     per site, as deep as its pattern says
 
-A vocabulary has all of them, or all but one: see `Books.levels`.
+Vocabularies of formats 2 and 3 have four of fine and three of between. Which levels one has: see `Books.levels`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from pantok.tokenizers.video_course import Courses
 from pantok.tokenizers.video_exact import Book
 from pantok.vocabulary import Level
 
-DEPTH, INNER_DEPTH = 4, 3
+DEPTH, INNER_DEPTH = 6, 5
+SHALLOW = 4, 3
+"""Stages of fine and of between before format 4."""
 MOTION, BLOCK, QUAD, BETWEEN, COURSE, COARSE, PATTERN, FRESH, MOVED, FINE = range(10)
 BETWEEN_PATTERN = FINE + DEPTH
 INNER = BETWEEN_PATTERN + 1
@@ -66,8 +68,8 @@ def said_between(words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 class Books:
     """The learned part: a Book for each kind of vector.
 
-    coarse: 32x32, afresh. fresh: 16x16 after coarse. moved: 16x16 after displacement. fine: 8x8, DEPTH stages.
-    inner: three frames of 8x8 between, INNER_DEPTH stages.
+    coarse: 32x32, afresh. fresh: 16x16 after coarse. moved: 16x16 after displacement. fine: 8x8, DEPTH stages or fewer.
+    inner: three frames of 8x8 between, INNER_DEPTH stages or fewer.
     patterns: int64 (P, 5), wide and the depths of four sites; inner_patterns: int64 (Q, 4). Their first is all zero.
     courses: None in vocabularies of format 2, which have no such level.
     """
@@ -105,7 +107,10 @@ class Books:
     @property
     def levels(self) -> tuple[int, ...]:
         """Which levels the vocabulary has, in order."""
-        return tuple(k for k in range(LEVELS) if k != COURSE or self.courses is not None)
+        lacking = {COURSE} if self.courses is None else set()
+        lacking |= {*range(FINE + len(self.fine.codes), FINE + DEPTH)}
+        lacking |= {*range(INNER + len(self.inner.codes), INNER + INNER_DEPTH)}
+        return tuple(k for k in range(LEVELS) if k not in lacking)
 
     def placed(self, codes: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The codes of the first of its levels as int64 for each level that there is, none for all others."""
@@ -129,7 +134,7 @@ class Books:
         sizes[COARSE], sizes[FRESH], sizes[MOVED] = of["coarse"][0], of["fresh"][0], of["moved"][0]
         sizes[PATTERN], sizes[BETWEEN_PATTERN] = len(self.patterns), len(self.inner_patterns)
         sizes |= {FINE + k: n for k, n in enumerate(of["fine"])} | {INNER + k: n for k, n in enumerate(of["inner"])}
-        return tuple(sizes[k] for k in range(LEVELS))
+        return tuple(sizes.get(k, 1) for k in range(LEVELS))
 
 
 def _places(patterns: np.ndarray, depth: int) -> np.ndarray:

@@ -25,9 +25,12 @@ from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import SITE, Grid, Reference
 
 PATTERNS, INNER_PATTERNS = 256, 32
+_EVERY = 2 * (1 + max(DEPTH, INNER_DEPTH)) ** 4  # patterns that there could be
 ROWS_PER_CODE = 4
 LAST = 4
 """How many times as many residuals the last round learns from: what it makes is kept."""
+DIRECTIONS = {"coarse": 2.4, "fresh": 2.0, "moved": 2.0, "fine": 1.2, "inner": 1.0}
+"""How many coefficients the vectors of each book have, in parts of what is asked for: large ones need more."""
 _MOMENTS = 40_000  # rows that the directions of a transform are learned from
 _BEGIN = 16  # vectors a code that a book begins with, and is then improved over all
 RUN = 6
@@ -150,8 +153,8 @@ def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: flo
     """Codebooks in grey levels of int16 rows (n, V) in the space of `basis` (D, V), each for what is left over.
 
     least: squared error that a code must take away. A stage learns from the rows that have more than that left, first
-    some of them, then those whose code pays: the others will not be given one. A stage with little to learn from has
-    fewer codes.
+    some of them, then those whose code pays: the others will not be given one. Codes are means of few rows; they are
+    `shrunk` for that. A stage with little to learn from has fewer codes.
     """
     parts = [rows[i : i + 8192] @ basis.T for i in range(0, len(rows), 8192)]
     left = np.rint(np.concatenate([*parts, np.zeros((0, len(basis)))]))
@@ -172,10 +175,31 @@ def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: flo
             if pays.sum() < ROWS_PER_CODE * len(book):
                 break
             book = np.rint(kmeans(alive[pays], len(book), seed=seed + stage, iterations=2, start=book))
+        codes, error = nearest(alive.astype(np.float32), book)
+        pays = (alive**2).sum(1) - error > least
+        book = np.rint(shrunk(book, alive[pays], codes[pays]))
         books.append(book)
         codes, _ = nearest(alive.astype(np.float32), book)
         left = alive - book[codes]
     return books
+
+
+def shrunk(book: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """float64 (K, D): codes (K, D), means of `rows` (n, D) by their `codes` int (n,), drawn towards zero by what of
+    them is chance.
+
+    A mean of m rows is off by the rows' own scatter over m. In each direction the scatter of the means is that of what
+    they stand for and of this error; a code keeps the share that is not error, less where few rows made it. A code of
+    no row stays as it is. Source: Efron and Morris, JASA 68 (1973), with a variance for each direction.
+    """
+    count = np.bincount(codes, minlength=len(book))[:, None]
+    scatter = ((rows - book[codes]) ** 2).sum(0) / max(len(rows) - len(book), 1)
+    seen = count[:, 0] > 0
+    if not seen.any():
+        return book.astype(np.float64)
+    chance = scatter / np.maximum(count, 1)
+    true = np.maximum((book[seen].astype(np.float64) ** 2 - chance[seen]).mean(0), 0.0)
+    return np.where(count > 0, book * (true / np.maximum(true + chance, 1e-12)), book)
 
 
 def table_of(seen: np.ndarray, most: int, depth: int, wide: bool) -> np.ndarray:
@@ -292,13 +316,13 @@ def _books(
         else:
             if not len(rows):
                 rows = np.zeros((1, sites * SITE), np.int16)
-            basis = directions(rows[:: max(1, len(rows) // _MOMENTS)], dims[name])
+            basis = directions(rows[:: max(1, len(rows) // _MOMENTS)], min(dims[name], sites * SITE))
             least = trade_of[name] * lam * np.log2(size)
             made[name] = make_book(basis, staged(rows, basis, [size] * stages, least, seed + 10 * step))
         done((step + 1) / len(Books.NAMES))
     none = np.zeros((0, 5), np.int64)
     tables = (
-        (table_of(none, 1250, DEPTH, True), table_of(none[:, 1:], 256, INNER_DEPTH, False))
+        (table_of(none, _EVERY, DEPTH, True), table_of(none[:, 1:], _EVERY, INNER_DEPTH, False))
         if before is None
         else (before.patterns, before.inner_patterns)
     )

@@ -25,16 +25,16 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "coarse": ("coarse",),
     "fresh": ("fresh",),
     "moved": ("moved",),
-    "fine": ("fine1", "fine2", "fine3", "fine4"),
-    "inner": ("between1", "between2", "between3"),
+    "fine": ("fine1", "fine2", "fine3", "fine4", "fine5", "fine6"),
+    "inner": ("between1", "between2", "between3", "between4", "between5"),
 }
-"""The level of each stage of each book."""
+"""The level of each stage of each book; a book may have fewer."""
 _SOME = 256  # vectors at a time, whose scores stay in a core's cache
 
 
-def of_book(lives: Mapping[str, Life], name: str) -> tuple[Life, ...]:
+def of_book(lives: Mapping[str, Life], name: str, stages: int) -> tuple[Life, ...]:
     """Lives of the stages of a book; none at all if nothing has happened to it."""
-    mine = tuple(lives.get(level, Life()) for level in LEVELS[name])
+    mine = tuple(lives.get(level, Life()) for level in LEVELS[name][:stages])
     return mine if any(mine) else ()
 
 
@@ -45,7 +45,7 @@ def parts_of_book(state: TokenizerState, name: str, stages: int) -> tuple[np.nda
     more = state.tensors.get(f"{LIFE}{name}.{BASIS}")
     if more is None:
         return basis, tuple(codes), 0
-    for k, level in enumerate(LEVELS[name]):
+    for k, level in enumerate(LEVELS[name][:stages]):
         wide = np.zeros((len(codes[k]), len(basis) + len(more)), np.int16)
         wide[:, : len(basis)] = codes[k]
         said = state.tensors.get(f"{LIFE}{level}.{BEYOND}")
