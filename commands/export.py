@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pantok.commands import common
-from pantok.errors import OptionError, StoreError
+from pantok.errors import OptionError, PantokError, StoreError
 
 if TYPE_CHECKING:
     from pantok.formats.id_exports import Record
@@ -49,7 +47,9 @@ def command(
       pantok export home.zarr --to mds -o home_mds/ --length 4096
     """
     from pantok.formats import id_exports
+    from pantok.formats.files import make_folder, unwritable
     from pantok.formats.store import Store
+    from pantok.formats.store_disk import publish, staged, sweep_stages
     from pantok.layout import Layout
     from pantok.layout_columns import Numbering
 
@@ -57,6 +57,7 @@ def command(
     common.refuse_existing(output, force)
     if output.absolute() == store.absolute():
         raise OptionError(output, "is the store itself", "-o names another folder")
+    id_exports.may_replace(output)
     vocabulary = None if vocab is None else common.vocabulary_for(store, vocab)
     chosen, opened = Layout.of(layout), Store.open(store, vocabulary)
     vocabulary = vocabulary or opened.vocabulary
@@ -69,17 +70,17 @@ def command(
         "episodes": len(names),
     }  # fmt: skip
     # Made beside its place and moved there when whole, so that a folder of that name is a whole export.
-    stage = output.absolute().with_name(f".{output.name}.partial-{os.getpid()}")
-    stage.mkdir(parents=True)
+    place = output.absolute()
+    make_folder(place.parent)
     try:
-        done = id_exports.write(_records(opened, names, numbering, length), form, stage, about)
-        if output.is_dir():
-            shutil.rmtree(output)
-        elif output.exists():
-            output.unlink()
-        stage.rename(output)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        sweep_stages(place.parent, place.name)
+        with staged(place.parent, place.name) as stage:
+            done = id_exports.write(_records(opened, names, numbering, length), form, stage, about)
+            publish(stage, place, replace=force)
+    except PantokError:
+        raise  # what the store says is wrong with it
+    except OSError as error:
+        raise unwritable(output, error) from error
     size = common.tree_bytes(output)
     run.say(
         f"{output}: {common.counted(done.records, 'record')}, {common.counted(done.ids, 'id')}, "

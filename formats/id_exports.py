@@ -26,11 +26,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pantok.errors import OutputError
 from pantok.layout import TokenSequence
 
 COLUMNS: Mapping[str, type] = {"ids": np.uint32, "kind": np.uint8, "level": np.uint8, "time_ns": np.int64}
 """Of each record, arrays (N,); see `pantok.layout.TokenSequence`."""
 SHARD_BYTES = 64 << 20
+ABOUT = "about.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,19 @@ class Exported:
     ids: int
 
 
+def may_replace(path: Path) -> None:
+    """Raises OutputError unless `path` is an export, an empty folder, or not there: to replace a folder of recordings
+    or a store would lose them."""
+    if not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        ours = json.loads((path / ABOUT).read_bytes())["format"] in WRITERS
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise OutputError(path, "is there and is not an export, so it is not replaced", "remove it or rename -o")
+
+
 def write(records: Iterable[Record], form: str, out: Path, about: Mapping[str, Any]) -> Exported:
     """Writes `records`, those of an episode one after another, into the folder `out`, which must be empty.
 
@@ -69,7 +84,7 @@ def write(records: Iterable[Record], form: str, out: Path, about: Mapping[str, A
     WRITERS[form](counting(), out, int(about["size"]))
     done = Exported(*counted)
     facts = {"format": form, **about, "records": done.records, "ids": done.ids}
-    (out / "about.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (out / ABOUT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return done
 
 

@@ -222,3 +222,20 @@ def test_the_command(made: Path, tmp_path: Path, pantok) -> None:
     assert wrong.code == 2 and "nowhere" in wrong.err
     assert pantok("export", made, "--to", "parquet", "-o", made, "-f").code == 2 and (made / "zarr.json").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"], "nothing half done is left"
+
+
+def test_force_replaces_an_export_alone(made: Path, tmp_path: Path, pantok) -> None:
+    """A folder of recordings, another store, the folder that the store itself lies in: none of them is lost."""
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "ep1.csv").write_text("t,x\n0,1\n")
+    before = sorted(made.parent.rglob("*"))
+    for out in (tmp_path / "recordings", tmp_path / "recordings" / "ep1.csv", made.parent):
+        done = pantok("export", made, "--to", "parquet", "-o", out, "-f")
+        assert done.code == 1 and "is not an export, so it is not replaced" in done.err
+    assert (tmp_path / "recordings" / "ep1.csv").read_text() == "t,x\n0,1\n"
+    assert sorted(made.parent.rglob("*")) == before
+    for form in ("parquet", "megatron"):
+        assert pantok("export", made, "--to", form, "-o", tmp_path / "out", "-f").code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["about.json", "ids.bin", "ids.idx"]
+    nowhere = pantok("export", made, "--to", "mds", "-o", "/proc/out")
+    assert nowhere.code == 1 and nowhere.err.startswith("Error: /proc/out: cannot be written")
