@@ -54,7 +54,13 @@ force = click.option("-f", "--force", is_flag=True, help="Overwrite the output i
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
-seed = click.option("--seed", default=0, show_default=True, help="Same input, settings and seed: same result.")
+seed = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Same input, settings and seed: same result.",
+)
 device = click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, ...")
 config_file = click.option(
     "--config",
@@ -127,6 +133,24 @@ def refuse_existing(path: Path, force: bool) -> None:
             if not parent.is_dir():
                 raise OptionError(path, f"{parent} is a file, not a folder", "-o names another place")
             break
+
+
+def refuse_vocabulary(path: Path, force: bool) -> None:
+    """Before any work: as `refuse_existing`, and --force replaces a vocabulary alone. Raises VocabularyError, too."""
+    from pantok.formats.vocab import may_replace
+
+    refuse_existing(path, force)
+    may_replace(path, force)
+
+
+def check_device(device: str) -> None:
+    """Before any work. Raises OptionError for one that torch does not know, or that this machine has not."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # which of them depends on how torch was built
+        raise OptionError(f"--device {device}", "there is no such device here", "--device cpu") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -364,6 +388,15 @@ def table_of(columns: list[str], rows: list[list[str]], words: Collection[str] =
 def counted(count: int, what: str) -> str:
     """`1 episode`, `2 episodes`."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def figure(value: float | None, digits: int = 1) -> str:
+    """`1,234.5`; a dash for what cannot be said.
+
+    >>> figure(1234.56), figure(None)
+    ('1,234.6', '-')
+    """
+    return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def human_bytes(count: float) -> str:

@@ -71,7 +71,7 @@ def command(
     from pantok.formats import vocab
 
     run = common.Run(quiet, as_json)
-    common.refuse_existing(output, force)
+    common.refuse_vocabulary(output, force)
     settings = common.read_config(config_path)
     common.override(settings, "text", size=text_size)
     reading = common.reading(settings, size, fps)

@@ -112,7 +112,7 @@ def merge(
     from pantok.vocabulary import merge as merge_all
 
     run = common.Run(quiet, as_json)
-    common.refuse_existing(output, force)
+    common.refuse_vocabulary(output, force)
     for path in parts:
         if not path.exists():
             raise VocabularyError(path, "there is no such vocabulary or text model", "name what is there")

@@ -74,7 +74,7 @@ def compose(
 
     run = common.Run(quiet, as_json)
     if not dry_run:
-        common.refuse_existing(output, force)
+        common.refuse_vocabulary(output, force)
     given = {"merges": merges, "objective": objective, "price": price, "across": across, "longest": longest}
     given["most_ids"] = most_ids
     given["serves"] = None if serves is None else 3600 * serves

@@ -79,7 +79,7 @@ def grow(
 
     run = common.Run(quiet, as_json)
     if not dry_run:
-        common.refuse_existing(output, force)
+        common.refuse_vocabulary(output, force)
     given = {"far": far, "most": most}
     config = from_mapping(GrowConfig, {k: v for k, v in given.items() if v is not None}, "grow")
     old = load_vocabulary(vocabulary)

@@ -61,7 +61,7 @@ def prune(
 
     run = common.Run(quiet, as_json)
     if not dry_run:
-        common.refuse_existing(output, force)
+        common.refuse_vocabulary(output, force)
     old = load_vocabulary(vocabulary)
     new, report = pruned(old, count_codes(store, old), below=below, max_loss=float("inf") if force else max_loss)
     columns = ["level", "codes", "kept", "spared", "uses", "changed", "added error", "bits a code", "after"]

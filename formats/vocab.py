@@ -51,8 +51,7 @@ def save_vocabulary(
     lineage: what led to it, one mapping for each operation; its birth if None. Raises VocabularyError.
     """
     path = Path(path)
-    if path.exists() or path.is_symlink():
-        _may_replace(path, force)
+    may_replace(path, force)
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         with staged(path.absolute().parent, path.name) as stage:
@@ -275,8 +274,10 @@ def _facts(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "crc32c": f"{crc32c(data):08x}"}
 
 
-def _may_replace(path: Path, force: bool) -> None:
-    """Raises VocabularyError unless `path` may be replaced."""
+def may_replace(path: Path, force: bool) -> None:
+    """Raises VocabularyError unless `path` may be replaced: nothing is there, or a vocabulary and `force` is given."""
+    if not (path.exists() or path.is_symlink()):
+        return
     if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
         return
     if not force:
