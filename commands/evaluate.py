@@ -276,6 +276,7 @@ def _write_page(job: Job, store: Path, opened: Store, part: str, html: Path) -> 
     import time
 
     from pantok.formats.report import Page, render
+    from pantok.formats.report_page import write_page
 
     facts = {
         "measured": part,
@@ -284,10 +285,7 @@ def _write_page(job: Job, store: Path, opened: Store, part: str, html: Path) -> 
         "made": time.strftime("%Y-%m-%d %H:%M"),
     }
     text = render(Page(title=str(store), facts=facts, tracks=job.found, problems=job.run.problems))
-    html.parent.mkdir(parents=True, exist_ok=True)
-    staged = html.with_name(f".{html.name}.part")
-    staged.write_text(text, encoding="utf-8")
-    staged.replace(html)
+    write_page(html, text)
     job.run.say(
         f"Wrote {html}: {common.human_bytes(len(text.encode()))}. Open it in a browser; it needs no other file."
     )

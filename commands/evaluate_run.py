@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pantok.commands import common
+from pantok.errors import StoreError
+from pantok.formats.addresses import Place, is_remote
 
 if TYPE_CHECKING:
     from pantok.vocabulary import Vocabulary
@@ -46,9 +48,12 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
 
     stored = RunFolder(folder).config
     if store is None:
-        store = Path(stored["store"])
-        run.say(f"On what was held out of {store}; --on names another store.")
+        store = Place(stored["store"])
+        if not (is_remote(store) or store.exists()):
+            raise StoreError(folder, f"was trained on {store}, which is not there", "--on names where it is now")
         wanted = tuple(stored["held_out"])
+        what = f"what was held out of {store}" if wanted else f"all of {store}, of which nothing was held out"
+        run.say(f"On {what}; --on names another store.")
     else:
         wanted = ()
     opened = Store.open(store)
@@ -93,10 +98,10 @@ def evaluate(run: common.Run, folder: Path, store: Path | None, episodes: tuple[
 
 def _baselines(
     run: common.Run, stored: dict[str, Any], vocabulary: Vocabulary, layout: Any, batches: list[Any], found: Any,
-    rate: float,
+    rate: float | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Bits a second of a trigram of the run's training episodes and of xz, for the same predicted ids. The n-gram is
-    left out, and it is said, where the store that the run was trained on is not there."""
+    """Bits a second (an id, where no time passes) of a trigram of the run's training episodes and of xz, for the same
+    predicted ids. The n-gram is left out, and it is said, where the store that the run was trained on is not there."""
     import numpy as np
 
     from pantok.errors import PantokError
@@ -106,14 +111,15 @@ def _baselines(
     from pantok.world_model.beside import counted, ngram_bits, xz_rate
     from pantok.world_model.intervals import resampled
 
-    xz = xz_rate(batches, rate)
-    baselines: dict[str, Any] = {"xz_bits_per_second": xz["value"], "xz_bits_per_second_95": xz["95"]}
+    unit, scale = _unit(rate), 1.0 if rate is None else rate
+    xz = xz_rate(batches, scale)
+    baselines: dict[str, Any] = {f"xz_{unit}": xz["value"], f"xz_{unit}_95": xz["95"]}
     try:
-        held = set(stored["held_out"])
-        names = tuple(n for n in Store.open(Path(stored["store"])).episodes if n not in held)
+        held, trained_on = set(stored["held_out"]), Place(stored["store"])
+        names = tuple(n for n in Store.open(trained_on).episodes if n not in held)
         length = int(stored["train"]["length"])
         train = StreamDataset(
-            stored["store"], layout, length=length, batch_size=32, episodes=names, shuffle=False, rank=0, world=1,
+            trained_on, layout, length=length, batch_size=32, episodes=names, shuffle=False, rank=0, world=1,
             vocabulary=vocabulary, columns=("ids", "document"),
         )  # fmt: skip
     except PantokError as error:
@@ -123,11 +129,14 @@ def _baselines(
     read = (train.batch(0, list(range(k, min(k + 32, total)))) for k in range(0, total, 32))
     ngram = counted(read, vocabulary.size, makeup_of(vocabulary))
     elements = np.array([e for e, _ in found.windows])
-    spent = resampled(ngram_bits(ngram, batches), elements, rate)
+    spent = resampled(ngram_bits(ngram, batches), elements, scale)
     return {
-        **baselines, "ngram_bits_per_second": spent["value"], "ngram_bits_per_second_95": spent["95"],
-        "ngram_episodes": len(names),
+        **baselines, f"ngram_{unit}": spent["value"], f"ngram_{unit}_95": spent["95"], "ngram_episodes": len(names),
     }  # fmt: skip
+
+
+def _unit(rate: float | None) -> str:
+    return "bits_per_element" if rate is None else "bits_per_second"
 
 
 def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
@@ -149,18 +158,20 @@ def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
 
 def _rows(document: dict[str, Any]) -> list[list[str]]:
     rows = [
-        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", f"{v['bits_per_second']:,.1f}"]
+        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", common.figure(v["bits_per_second"])]
         for kind, v in document["by_kind"].items()
     ]
-    whole = f"{document['bits_per_second']:,.1f}"
+    whole = common.figure(document["bits_per_second"])
     return [*rows, ["all", "100.0%", f"{document['bits_per_element']:.2f}", whole]]
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    low, high = document["bits_per_second_95"]
+    unit = _unit(document["bits_per_second"])
+    digits, words = (0, "bits a second of experience") if document["bits_per_second"] is not None else (2, "bits an id")
+    low, high = document[f"{unit}_95"]
     lines = [
-        f"{document['bits_per_second']:,.0f} bits a second of experience (95% of resampled windows: {low:,.0f} to "
-        f"{high:,.0f}); for the same ids {_rivals(document['baselines'])}."
+        f"{document[unit]:,.{digits}f} {words} (95% of resampled windows: {low:,.{digits}f} to {high:,.{digits}f}); "
+        f"for the same ids {_rivals(document['baselines'], unit, digits)}."
     ]
     for track, values in document["next_step"].items():
         lines.append(_next_line(track, values))
@@ -192,10 +203,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _rivals(baselines: dict[str, Any]) -> str:
-    named = (("ngram_bits_per_second", "a trigram of the training episodes"), ("xz_bits_per_second", "xz"))
+def _rivals(baselines: dict[str, Any], unit: str, digits: int) -> str:
+    named = ((f"ngram_{unit}", "a trigram of the training episodes"), (f"xz_{unit}", "xz"))
     said = [
-        f"{words} needs {baselines[key]:,.0f}{_between(baselines[f'{key}_95'], 0)}"
+        f"{words} needs {baselines[key]:,.{digits}f}{_between(baselines[f'{key}_95'], digits)}"
         for key, words in named
         if key in baselines
     ]

@@ -74,10 +74,12 @@ class RunWindows:
         finally:
             feed.close()
 
-    def rate(self, elements: float) -> float:
-        """Predicted ids of a second of experience, if `elements` of the windows' ids are predicted."""
-        length = self.model.config.length
-        return self.data.windows.ids / max(1e-9, self.seconds) * elements / (len(self.chosen) * length)
+    def rate(self, elements: float) -> float | None:
+        """Predicted ids of a second of experience, if `elements` of the windows' ids are predicted; None where no time
+        passes."""
+        if not self.seconds:
+            return None
+        return self.data.windows.ids / self.seconds * elements / (len(self.chosen) * self.model.config.length)
 
 
 def _seconds(stream: Any) -> float:

@@ -12,6 +12,7 @@ import click
 
 from pantok.commands import common
 from pantok.errors import InputError, OptionError
+from pantok.formats.addresses import Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,6 +86,7 @@ def command(
     remedy = "train a run on this store, or encode the recording under the run's vocabulary"
     vocabulary = of_run(store, source, RunFolder(run_folder), remedy)
     stream = translated(vocabulary, source.vocabulary, source.read(name))
+    common.check_device(device)
     model, layout = load_model(run_folder, checkpoint, device)
     codec = Codec(vocabulary)
     first = min(int(t.clock.start_ns) for t in stream.tracks.values())
@@ -147,7 +149,7 @@ def origin_of(text: str) -> tuple[Path, str, int]:
     store, colon, episode = where.rpartition(":")
     if not colon or not store or not episode:
         raise OptionError(f"--from {text}", "does not name a store and an episode", "e.g. home.zarr:kitchen-03@12s")
-    return Path(store), episode, time_ns(instant, "--from")
+    return Place(store), episode, time_ns(instant, "--from")
 
 
 def time_ns(text: str, flag: str) -> int:

@@ -136,10 +136,10 @@ def command(
         torch.distributed.barrier()  # all have looked before one makes the folder
     if goes_on:
         config = _same(folder, config, {k for k, v in given.items() if v is not None}, config_path, preset, from_run)
-    elif share.rank == 0 and not dry_run:
-        common.refuse_existing(output, force)
-        folder.clear()
-    _check_device(device)
+    elif share.rank == 0:
+        common.refuse_existing(output, force or folder.begun)
+        folder.may_replace()
+    common.check_device(device)
     vocabulary = None if vocab is None else load_vocabulary(vocab)
     task = Task(store, config, folder if goes_on else None, share, run, vocabulary, parent)
     if llm is not None:
@@ -166,9 +166,11 @@ def command(
         run.say("Stages: " + ", ".join(f"{s.name} to step {s.stop}" for s in trainer.stages))
     if dry_run:
         run.end(document)
-    if share.rank == 0 and not folder.exists:
-        folder.create(document, task.data.vocabulary)
-        if task.grounding is not None:
+    if share.rank == 0:
+        if not goes_on:
+            folder.clear()  # not before all that was asked for has turned out to be there
+            folder.create(document, task.data.vocabulary)
+        if task.grounding is not None and folder.arrays("observations") is None:  # a kill may have come between
             folder.put_arrays("observations", *task.grounding.to_arrays())
     if share.world > 1:
         torch.distributed.barrier()
@@ -233,13 +235,6 @@ def _sinks(
 
     found: list[Sink] = [TensorBoard(folder.path, step)] if tensorboard else []
     return [*found, WandB(wandb, folder.path, document)] if wandb else found
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OptionError(f"--device {device}", "there is no such GPU here", "--device cpu")
 
 
 def _plain(value: Any) -> Any:

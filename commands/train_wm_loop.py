@@ -27,9 +27,10 @@ def train(
     from pantok.world_model.trainer import steps_left
 
     config, first = trainer.config, trainer.share.rank == 0
+    on = "held out" if task.held_out else "trained on"  # a single episode is not held out
     stopped: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    best = min((r["bits_per_second"] for r in folder.metrics() if "bits_per_second" in r), default=float("inf"))
+    best = min((r["bits_per_element"] for r in folder.metrics() if "bits_per_second" in r), default=float("inf"))
     found: dict[str, Any] = {}
     began, begun_at = time.monotonic(), trainer.step
 
@@ -39,7 +40,7 @@ def train(
             sink.log(record)
 
     try:
-        with run.progress(lambda: _panel(found, run.console.height)) as bar:
+        with run.progress(lambda: _panel(found, on, run.console.height)) as bar:
             shown = bar.add_task("training", total=config.steps, completed=trainer.step, note="")
             for record in steps_left(trainer):
                 rate = (trainer.step - begun_at) * config.batch * config.length / (time.monotonic() - began)
@@ -47,7 +48,7 @@ def train(
                 ends = trainer.step == config.steps or stops
                 doing = f"{record['stage']} · " if len(trainer.stages) > 1 else ""
                 note = f"{doing}{record['bits_per_element']:.2f} bits an id · {rate:,.0f} ids/s"
-                bar.update(shown, completed=trainer.step, note=note + _held(found))
+                bar.update(shown, completed=trainer.step, note=note + _held(found, on))
                 if first and (trainer.step % _LOG_EVERY == 0 or ends):
                     log({**record, "ids_per_second": rate})
                 looks = trainer.step % config.evaluate_every == 0 or ends
@@ -56,10 +57,10 @@ def train(
                 if looks and first:
                     found = task.measure(trainer, config.evaluate_windows)
                     log({"step": trainer.step, **found})
-                    is_best = found["bits_per_second"] <= best
+                    is_best = found["bits_per_element"] <= best
                     folder.save(trainer.step, trainer.tensors(), {"ids_per_second": rate}, is_best)
-                    best = min(best, found["bits_per_second"])
-                    run.say(f"step {trainer.step}: {note}{_held(found)}")
+                    best = min(best, found["bits_per_element"])
+                    run.say(f"step {trainer.step}: {note}{_held(found, on)}")
                 if stops:
                     run.say(f"Stopped at step {trainer.step}; the same command goes on from there.")
                     break
@@ -75,16 +76,20 @@ def train(
         elif trainer.sharded:
             trainer.averaged()
     if first:
-        _summary(run, found)
+        _summary(run, found, on)
     return {"step": trainer.step, "held_out_measured": found}
 
 
-def _held(found: Mapping[str, Any]) -> str:
-    return f" · held out {found['bits_per_second']:,.0f} bits/s" if found else ""
+def _held(found: Mapping[str, Any], on: str) -> str:
+    if not found:
+        return ""
+    if found["bits_per_second"] is None:
+        return f" · {on} {found['bits_per_element']:.2f} bits an id"
+    return f" · {on} {found['bits_per_second']:,.0f} bits/s"
 
 
-def _panel(found: Mapping[str, Any], height: int) -> Table | None:
-    """What was held out, by track and, where there is room, by level."""
+def _panel(found: Mapping[str, Any], on: str, height: int) -> Table | None:
+    """What was measured, by track and, where there is room, by level."""
     if not found:
         return None
     tracks, ahead = found["by_track"], found.get("next_step", {})
@@ -92,12 +97,12 @@ def _panel(found: Mapping[str, Any], height: int) -> Table | None:
     rows = []
     for track, values in tracks.items():
         rows.append(
-            [track, f"{values['bits_per_second']:,.1f}", f"{values['bits_per_element']:.2f}", _ahead(ahead, track)]
+            [track, common.figure(values["bits_per_second"]), f"{values['bits_per_element']:.2f}", _ahead(ahead, track)]
         )
         for level, its in values["levels"].items() if levels and len(values["levels"]) > 1 else ():
             name = level.partition(".")[2] or level
-            rows.append([f"  {name}", f"{its['bits_per_second']:,.1f}", f"{its['bits_per_element']:.2f}", ""])
-    return common.table_of(["held out", "bits a second", "bits an id", "one step ahead (the last again)"], rows)
+            rows.append([f"  {name}", common.figure(its["bits_per_second"]), f"{its['bits_per_element']:.2f}", ""])
+    return common.table_of([on, "bits a second", "bits an id", "one step ahead (the last again)"], rows)
 
 
 def _ahead(next_step: Mapping[str, Any], track: str) -> str:
@@ -108,14 +113,13 @@ def _ahead(next_step: Mapping[str, Any], track: str) -> str:
     return f"{by['model']:.2f} {unit} ({by['copy_last']:.2f})"
 
 
-def _summary(run: common.Run, found: Mapping[str, Any]) -> None:
+def _summary(run: common.Run, found: Mapping[str, Any], on: str) -> None:
     rows = [
-        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", f"{v['bits_per_second']:,.1f}"]
+        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", common.figure(v["bits_per_second"])]
         for kind, v in found["by_kind"].items()
     ]
-    low, high = found["bits_per_second_95"]
-    rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", f"{found['bits_per_second']:,.1f}"])
-    run.summary(["held out", "share of ids", "bits an id", "bits a second of experience"], rows)
+    rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", common.figure(found["bits_per_second"])])
+    run.summary([on, "share of ids", "bits an id", "bits a second of experience"], rows)
     for track, by in found.get("next_step", {}).items():
         unit = "dB" if by.get("copy_last", 0) > 5 else "of the spread"
         run.say(
@@ -126,4 +130,9 @@ def _summary(run: common.Run, found: Mapping[str, Any]) -> None:
         from pantok.commands.evaluate_run import collapse_line
 
         run.say(collapse_line(found["collapse"]))
-    run.say(f"95% of resampled windows: {low:,.1f} to {high:,.1f} bits a second.")
+    if found["bits_per_second_95"] is None:
+        low, high = found["bits_per_element_95"]
+        run.say(f"95% of resampled windows: {low:.2f} to {high:.2f} bits an id; no time passes in what was measured.")
+    else:
+        low, high = found["bits_per_second_95"]
+        run.say(f"95% of resampled windows: {low:,.1f} to {high:,.1f} bits a second.")

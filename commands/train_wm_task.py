@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,12 @@ class Task:
         self.config = config
         if folder is not None:
             self.held_out = tuple(folder.config["held_out"])
+            for name in self.held_out:
+                if name not in opened:
+                    raise StoreError(
+                        store, f"has no episode {name}, which {folder.path} holds out",
+                        f"the run is of {folder.config['store']}; for another store, -o names another run",
+                    )  # fmt: skip
         else:
             self.held_out = (held_out if parent is None else parent.held_out)(names, config.held_out)
         self.training = tuple(n for n in names if n not in set(self.held_out))
@@ -185,10 +192,12 @@ class Task:
         return trainer
 
     def measure(self, trainer: Trainer, windows: int) -> dict[str, Any]:
-        """Bits a second on what was held out, and the next step's observation; evenly spread windows."""
+        """Bits a second on what was held out (of all, if nothing was), and the next step's observation; evenly spread
+        windows. Raises DivergedError."""
         from pantok.world_model.beside import PREDICTORS, next_step
         from pantok.world_model.inputs import joined
         from pantok.world_model.measure import measure
+        from pantok.world_model.trainer import diverged
 
         total = len(self.measured.windows)
         chosen = sorted({round(k * (total - 1) / max(1, windows - 1)) for k in range(min(windows, total))})
@@ -201,7 +210,9 @@ class Task:
         seconds = sum(self.seconds[name] for name in self.held_out or self.training)
         # Of a second's ids some are not predicted (actions, a window's first); their share is that of the windows.
         share = found.elements / (len(chosen) * self.config.length)
-        report = found.report(self.measured.windows.ids / max(1e-9, seconds) * share)
+        if not math.isfinite(found.bits):
+            raise diverged(trainer.step, "what was measured")
+        report = found.report(self.measured.windows.ids / seconds * share if seconds else None)
         if self.grounding is not None and self.held_steps is not None and model.grounded is not None and states:
             ends, hidden = joined(states)
             found_next = next_step(self.grounding, model.grounded.cpu(), self.held_steps, ends, hidden)

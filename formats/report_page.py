@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from pantok.errors import OutputError
+from pantok.formats.files import make_folder, replaced
 from pantok.formats.report_style import STYLE
-from pantok.formats.store_disk import reason, write_file
 
 MARK = '<meta name="generator" content="pantok eval">'
 """Near the head of every page, so that a later run knows which file it may replace."""
@@ -42,11 +41,8 @@ def table(columns: list[str] | tuple[str, ...], rows: list[list[str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def write_page(path: Path, text: str, flag: str = "--html") -> None:
-    """Raises OutputError. flag: what named the path."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        write_file(path, text.encode())
-    except OSError as error:
-        raise OutputError(path, f"cannot be written: {reason(error)}", f"choose another {flag}") from error
+def write_page(path: Path, text: str) -> None:
+    """The page whole, or what was there before. Raises OutputError."""
+    make_folder(path.parent)
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -31,6 +31,9 @@ from pantok.formats.vocab import load_vocabulary, save_vocabulary
 from pantok.vocabulary import Vocabulary
 
 FORMAT = 1
+KIND = "pantok run"
+_FILES = ("config.json", "metrics.jsonl", "last", "best", "wandb_id")
+_FOLDERS = ("checkpoints", "vocabulary", "observations", "tensorboard")
 
 
 class RunFolder:
@@ -49,18 +52,41 @@ class RunFolder:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
             if not (self.path / "vocabulary").exists():
                 save_vocabulary(vocabulary, self.path / "vocabulary")
-            text = json.dumps({"format": FORMAT, "kind": "pantok run", **config}, indent=2) + "\n"
+            text = json.dumps({"format": FORMAT, "kind": KIND, **config}, indent=2) + "\n"
             with staged(self.path, "config") as stage:
                 write_file(stage / "config.json", text.encode())
                 os.replace(stage / "config.json", self.path / "config.json")
         except OSError as error:
             raise OutputError(self.path, f"cannot be written: {reason(error)}", "choose another -o") from error
 
+    @property
+    def begun(self) -> bool:
+        """Whether this is what a kill leaves of a run before its config.json is written."""
+        if not self.path.is_dir():
+            return False
+        names = {p.name for p in self.path.iterdir() if not p.name.startswith(".stage-")}
+        return "checkpoints" in names and names <= {*_FILES, *_FOLDERS} - {"config.json"}
+
+    def may_replace(self) -> None:
+        """Raises OutputError unless the folder is a run, what a kill left of one, empty, or not there: a store and a
+        language model have a `vocabulary` and a `config.json`, too."""
+        try:
+            ours = json.loads((self.path / "config.json").read_text(encoding="utf-8")).get("kind") == KIND
+        except FileNotFoundError:
+            ours = not self.path.exists() or not any(self.path.iterdir()) or self.begun
+        except (OSError, ValueError, AttributeError):
+            ours = False
+        if not ours:
+            raise OutputError(self.path, "is there and is not a run, so it is not replaced", "remove it or rename -o")
+
     def clear(self) -> None:
-        """Removes the run; nothing that is not one is touched."""
-        for name in ("config.json", "metrics.jsonl", "last", "best", "wandb_id"):
+        """Removes the run. Raises OutputError for what is not one."""
+        self.may_replace()
+        if self.path.is_dir():
+            sweep_stages(self.path)
+        for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "vocabulary", "observations", "tensorboard"):
+        for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     @property
@@ -71,6 +97,8 @@ class RunFolder:
             raise StoreError(self.path, "is not a run", "make one with `pantok train-wm STORE -o RUN`") from error
         except (OSError, ValueError) as error:
             raise StoreError(self.path / "config.json", f"cannot be read: {error}", "train again") from error
+        if not isinstance(found, dict) or found.get("kind") != KIND:
+            raise StoreError(self.path, "is not a run", "make one with `pantok train-wm STORE -o RUN`")
         if found.get("format") != FORMAT:
             raise StoreError(self.path, f"is of format {found.get('format')}", f"this pantok reads {FORMAT}")
         return dict(found)

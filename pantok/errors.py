@@ -7,7 +7,8 @@
     ├── TokenError(ValueError)       a code that its level does not have; names the position
     ├── StoreError(OSError)          a token store that is damaged, half written, or cannot be written
     ├── OutputError(OSError)         a file that cannot be written: a full disk, no permission
-    └── OptionError(ValueError)      options that contradict each other or the data
+    ├── OptionError(ValueError)      options that contradict each other or the data
+    └── DivergedError(ArithmeticError)   a training whose loss is no longer finite
 
 Each inherits the builtin that a caller of the library would catch. A bug is never dressed as one
 of these: it keeps its traceback.
@@ -56,3 +57,7 @@ class OutputError(PantokError, OSError):
 
 class OptionError(PantokError, ValueError):
     """Options that contradict each other or the data."""
+
+
+class DivergedError(PantokError, ArithmeticError):
+    """A training whose loss is no longer finite."""

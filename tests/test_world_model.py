@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import torch
 from click.testing import CliRunner
 
 from pantok.commands import cli
-from pantok.errors import OptionError
+from pantok.errors import DivergedError, OptionError
 from pantok.formats.runs import RunFolder
 from pantok.formats.store import Store
+from pantok.formats.vocab import load_vocabulary
 from pantok.layout import ROLES
 from pantok.loader import StreamDataset
 from pantok.world_model.backbone import Backbone, BackboneConfig, Cache
@@ -156,7 +158,7 @@ def test_what_is_predicted(data: StreamDataset) -> None:
 
 
 @pytest.fixture(scope="module")
-def words(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory, pantok) -> StreamDataset:
+def spoken(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory, pantok) -> Path:
     """Sentences that say what comes next: after `up` always `down`, after `left` always `right`."""
     folder, rng = tmp_path_factory.mktemp("words"), np.random.default_rng(0)
     for name in ("one", "two"):
@@ -164,7 +166,12 @@ def words(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory, pantok) ->
         (folder / f"{name}.txt").write_text("".join(said))
     done = pantok("encode", folder, "--vocab", vocabulary, "-o", folder / "words.zarr")
     assert done.code == 0, done.err
-    return StreamDataset(folder / "words.zarr", length=96, batch_size=4, rank=0, world=1)
+    return folder / "words.zarr"
+
+
+@pytest.fixture(scope="module")
+def words(spoken: Path) -> StreamDataset:
+    return StreamDataset(spoken, length=96, batch_size=4, rank=0, world=1)
 
 
 def test_ordinals() -> None:
@@ -245,9 +252,16 @@ def test_settings(tmp_path: Path) -> None:
     config = TrainConfig.of("small", tmp_path / "c.toml", steps=7, seed=None)
     assert (config.steps, config.length, config.backbone.width) == (7, 64, 16)
     assert config.ema == PRESETS["small"].ema and config.backbone.rope_base == 10_000
-    for wrong, message in (({"steps": 0}, "too small"), ({"latents": 64}, "0 to 32"), ({"optimizer": "sgd"}, "adamw")):
+    nan = float("nan")
+    for wrong, message in (
+        ({"steps": 0}, "too small"), ({"latents": 64}, "0 to 32"), ({"optimizer": "sgd"}, "adamw"),
+        ({"learning_rate": -1.0}, "above 0"), ({"learning_rate": nan}, "above 0"), ({"flow": nan}, "0 or more"),
+        ({"seed": -1}, "at least 0"), ({"evaluate_windows": 0}, "at least 1"), ({"warmup": -4}, "at least 0"),
+    ):  # fmt: skip
         with pytest.raises(OptionError, match=message):
             TrainConfig.of("tiny", None, **wrong)
+    with pytest.raises(OptionError, match="at least 1"):
+        BackboneConfig(layers=0)
     with pytest.raises(OptionError, match="tiny, small"):
         TrainConfig.of("huge")
 
@@ -297,9 +311,61 @@ def test_a_run_says_what_is_wrong(store: Path, tmp_path: Path) -> None:
     done = here(*run, "-n", "--json")
     assert done.code == 0 and json.loads(done.out)["parameters"] > 0 and not (tmp_path / "run").exists()
     assert here(*run, "--steps", 2, "-q").code == 0
+    shutil.rmtree(tmp_path / "run" / "observations")  # as of a run that was killed when it had hardly begun
+    (tmp_path / "run" / "last").unlink()
+    assert here(*run, "--steps", 2, "-q").code == 0 and (tmp_path / "run" / "observations").is_dir()
     other = here(*run, "--steps", 3, "-q")
     assert other.code == 2 and "steps: is 2 in the run that is there, not 3" in other.err
     nowhere = here("train-wm", tmp_path / "none.zarr", "-o", tmp_path / "x")
     assert nowhere.code == 1 and nowhere.err.startswith("Error: ") and nowhere.err.count("\n") == 1
-    if not torch.cuda.is_available():
-        assert "no such GPU" in here(*run, "-f", "--device", "cuda").err
+    for device in ("gpu9", "meta", "cuda:99"):
+        wrong = here(*run, "-f", "--device", device)
+        assert wrong.code == 2 and "no such device" in wrong.err
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_force_replaces_a_run_alone(store: Path, vocabulary: Path, tmp_path: Path) -> None:
+    """A store has a `vocabulary`, a language model a `config.json`: neither is a run. And what was asked for has to be
+    there before the run that is there goes."""
+    (tmp_path / "c.toml").write_text(TOML)
+    options = ["--config", tmp_path / "c.toml", "--steps", 1, "-q"]
+    shutil.copytree(store, tmp_path / "s.zarr")
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "config.json").write_text('{"model_type": "llama"}')
+    for name in ("s.zarr", "llm"):
+        before = kept(tmp_path / name)
+        done = here("train-wm", store, "-o", tmp_path / name, *options, "-f")
+        assert done.code == 1 and "is not a run, so it is not replaced" in done.err
+        assert kept(tmp_path / name) == before
+    folder = RunFolder(tmp_path / "run")
+    folder.create({}, load_vocabulary(vocabulary))
+    before = kept(folder.path)
+    for wrong in ([tmp_path / "none.zarr"], [store, "--vocab", tmp_path / "none.vocab"], [store, "--layout", "none"]):
+        assert here("train-wm", *wrong, "-o", folder.path, *options, "-f").code != 0
+    assert kept(folder.path) == before
+    (folder.path / "config.json").unlink()  # as a kill leaves one that was being begun
+    folder.clear()
+    assert not kept(folder.path)
+
+
+def test_words_without_times_cost_no_bits_a_second(spoken: Path, tmp_path: Path) -> None:
+    """No time passes in text without times: bits an id are said, and nothing is divided by nought seconds."""
+    (tmp_path / "c.toml").write_text(TOML)
+    done = here("train-wm", spoken, "-o", tmp_path / "run", "--config", tmp_path / "c.toml", "--steps", 2, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["held_out_measured"]
+    low, high = found["bits_per_element_95"]
+    assert found["bits_per_second"] is None and low <= found["bits_per_element"] <= high
+    said = here("eval", tmp_path / "run", "--points", 0)
+    assert said.code == 0 and "bits an id (95%" in said.err and "bits a second of experience" not in said.err
+    score = here("vocab", "score", spoken / "vocabulary", "--on", spoken)
+    assert score.code == 1 and "last no time, so they have no bits a second" in score.err
+
+
+def test_a_training_that_diverges_says_so(data: StreamDataset) -> None:
+    trainer = Trainer(WorldModel(data.vocabulary, CONFIG), replace(CONFIG, learning_rate=1e30, warmup=0), data)
+    with pytest.raises(DivergedError, match=r"step \d: the loss is no longer finite"):
+        list(steps_left(trainer))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pantok.errors import InputError
 from pantok.evolve.compose import Corpus
 from pantok.evolve.compositions import MODALITY as COMPOSITION
 from pantok.evolve.compositions import Compositions, makeup_of
@@ -18,6 +19,8 @@ from pantok.evolve.dictionary import composition_bits
 from pantok.evolve.objective import Cost, cost_and_bits, held_out
 from pantok.layout import TokenSequence
 from pantok.vocabulary import BASIS, BEYOND, LIFE, Vocabulary, canonical_json
+
+_LEAST_S = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +70,23 @@ def score(
 
     rest: those that are to be held out; none of `sequences` is then. Else a quarter of them.
 
-    Raises InputError if they are too few to hold some out.
+    Raises InputError if they are too few to hold some out, or if no time passes in them.
     """
     given, last = [s for s in sequences if len(s[0])], [s for s in rest if len(s[0])]
     counted = sum(len(sequence) for sequence, _ in given)
     given += last
     compositions = Compositions.of(vocabulary)
     whole = Corpus.of(given, compositions.across)
+    if whole.passage.seconds.sum() < _LEAST_S:
+        raise InputError(
+            "recordings", "last no time, so they have no bits a second", "text with times has: .srt, .vtt, .jsonl"
+        )
     corpus = whole.composed(compositions)
     groups = len(corpus.passage.seconds)
     held = np.arange(groups) >= whole.passage.group[counted] if last and counted else held_out(groups)
     train, judged = corpus.passage.taken(~held), corpus.passage.taken(held)
+    if not len(train.ids) or not len(judged.ids):
+        raise InputError("recordings", "are too short to hold a part of them out", "give more of them")
     weight = description_bits(vocabulary)
     found, bits = cost_and_bits(train, judged, vocabulary.size, makeup=makeup_of(vocabulary), dictionary_bits=weight)
     owner, names = _owners(vocabulary)

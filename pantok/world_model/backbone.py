@@ -48,6 +48,9 @@ class BackboneConfig:
     positions: str = "shared"
 
     def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "kv_heads"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"backbone {name}", f"{getattr(self, name)} is too small", "at least 1")
         if (not self.head and self.width % self.heads) or self.heads % self.kv_heads or self.head_width % 4:
             raise OptionError(
                 "backbone", f"width {self.width}, heads {self.heads}, kv_heads {self.kv_heads} do not divide",

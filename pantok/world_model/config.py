@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,10 @@ from pantok.world_model.stages import stages_of
 OBJECTIVES = ("generative", "latent", "vicreg", "ema", "sigreg")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
+_LEAST = {
+    "length": 8, "batch": 1, "accumulate": 1, "steps": 1, "warmup": 0, "seed": 0, "code_features": 0, "hint": 0,
+    "evaluate_every": 1, "evaluate_windows": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +90,15 @@ class TrainConfig:
         ):
             if getattr(self, name) not in known:
                 raise OptionError(f"train {name}", f"cannot be {getattr(self, name)}", f"known: {', '.join(known)}")
-        for name, low in (("length", 8), ("batch", 1), ("accumulate", 1), ("steps", 1), ("evaluate_every", 1)):
+        for name, low in _LEAST.items():
             if getattr(self, name) < low:
                 raise OptionError(f"train {name}", f"{getattr(self, name)} is too small", f"at least {low}")
+        for name in ("learning_rate", "clip", "ground_hours"):
+            if not getattr(self, name) > 0:  # NaN, too
+                raise OptionError(f"train {name}", f"cannot be {getattr(self, name)}", "a number above 0")
+        for name in ("weight_decay", "flow", "ground", "decode"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise OptionError(f"train {name}", f"cannot be {getattr(self, name)}", "0 or more")
         for name in ("action_dropout", "held_out", "ema", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"train {name}", f"{getattr(self, name)} is no share", "0 to 1")

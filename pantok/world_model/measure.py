@@ -45,15 +45,22 @@ class Measured:
     gate: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     names: tuple[str, ...] = ()
 
-    def report(self, elements_per_second: float) -> dict[str, Any]:
-        """elements_per_second: predicted elements of a second of experience, so that bits become bits a second."""
+    def report(self, elements_per_second: float | None) -> dict[str, Any]:
+        """elements_per_second: predicted elements of a second of experience, so that bits become bits a second; None
+        where no time passes (text without times), and then bits a second are None, too."""
         each = self.bits / max(1.0, self.elements)
         elements, bits = np.array([(e, b) for e, b in self.windows if e]).reshape(-1, 2).T
-        rate = resampled(bits, elements, elements_per_second)
+
+        def told(scale: float | None) -> tuple[float | None, list[float] | None]:
+            rate = None if scale is None else resampled(bits, elements, scale)
+            return (None, None) if rate is None else (rate["value"], rate["95"] or [rate["value"]] * 2)
+
+        a_second, a_second_95 = told(elements_per_second)
         return {
-            "bits_per_second": rate["value"],
-            "bits_per_second_95": rate["95"] or [rate["value"]] * 2,
+            "bits_per_second": a_second,
+            "bits_per_second_95": a_second_95,
             "bits_per_element": each,
+            "bits_per_element_95": told(1.0)[1],
             "elements": self.elements,
             "windows": len(self.windows),
             "by_kind": self._shares(self.by_kind, elements_per_second),
@@ -66,7 +73,7 @@ class Measured:
             "switch": self._switch(),
         }
 
-    def _tracks(self, elements_per_second: float) -> dict[str, dict[str, Any]]:
+    def _tracks(self, elements_per_second: float | None) -> dict[str, dict[str, Any]]:
         """Of each track, and in `levels` of each kind of its ids; what belongs to none is `steps`."""
         found: dict[str, dict[str, Any]] = {}
         for track, kinds in sorted(self.by_track.items()):
@@ -88,12 +95,14 @@ class Measured:
             "calibration_error_95": None if found.calibration_95 is None else list(found.calibration_95),
         }
 
-    def _shares(self, sums: Mapping[str, list[float]], elements_per_second: float) -> dict[str, dict[str, float]]:
+    def _shares(
+        self, sums: Mapping[str, list[float]], elements_per_second: float | None
+    ) -> dict[str, dict[str, float | None]]:
         return {
             name: {
                 "share": count / self.elements,
                 "bits_per_element": bits / count,
-                "bits_per_second": bits / self.elements * elements_per_second,
+                "bits_per_second": None if elements_per_second is None else bits / self.elements * elements_per_second,
             }
             for name, (count, bits) in sorted(sums.items())
         }

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pantok.errors import OptionError
+from pantok.errors import DivergedError, OptionError
 from pantok.loader import StreamDataset
 from pantok.world_model.config import TrainConfig
 from pantok.world_model.grounding import Steps
@@ -357,10 +357,14 @@ def from_torchrun(device: str) -> tuple[Share, str]:
     return Share(rank, world), device
 
 
+def diverged(step: int, what: str) -> DivergedError:
+    return DivergedError(f"step {step}", f"{what} is no longer finite", "begin anew with a lower --lr")
+
+
 def steps_left(trainer: Trainer) -> Iterator[dict[str, Any]]:
-    """Advances to the last step; yields what each measured. Raises FloatingPointError at a loss that is not finite."""
+    """Advances to the last step; yields what each measured. Raises DivergedError at a loss that is not finite."""
     while trainer.step < trainer.config.steps:
         found = trainer.advance()
         if not math.isfinite(found["loss"]):
-            raise FloatingPointError(f"step {trainer.step}: the loss is {found['loss']}")
+            raise diverged(trainer.step, "the loss")
         yield found
