@@ -98,9 +98,12 @@ class _Seconds(click.ParamType):
             whole = 0
             for part in large:
                 whole = whole * 60 + int(part)
-            return int((whole * 60 + Fraction(seconds)) * 1_000_000_000)
+            found = int((whole * 60 + Fraction(seconds)) * 1_000_000_000)
         except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not a time, such as 12.5 or 1:02.5", param, ctx)
+            self.fail(f"{value!r} is no time, such as 12.5 or 1:02.5 (minutes:seconds)", param, ctx)
+        if abs(found) >= 1 << 62:
+            self.fail(f"{value!r} is more than a hundred years", param, ctx)
+        return found
 
 
 SECONDS = _Seconds()
@@ -218,6 +221,13 @@ def recording_of(stream: TokenStream, folder: Path | None) -> Episode:
         return read_episode(EpisodeFiles(stream.id, paths, rules), reading, problems.append)
     except PantokError as error:
         raise InputError(stream.id, "; ".join([*problems, str(error)])) from error
+
+
+def span_ns(stream: TokenStream) -> tuple[int, int]:
+    """From where the first of its tracks begins to where the last one ends; (0, 0) if nothing is in them."""
+    clocks = [t.clock for t in stream.tracks.values() if t.ticks]
+    spans = [(int(c.start_ns), int(c.start_ns) + c.duration_ns) for c in clocks] or [(0, 0)]
+    return min(start for start, _ in spans), max(end for _, end in spans)
 
 
 def vocabulary_for(store: Path, path: Path | None) -> Vocabulary:

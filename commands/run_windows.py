@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pantok.commands.common import span_ns
 
 if TYPE_CHECKING:
     from pantok.layout import Layout
@@ -59,7 +61,7 @@ class RunWindows:
         kept = RunFolder(folder).arrays("observations") if model.grounded is not None else None
         grounding = None if kept is None else Grounding.from_arrays(*kept, model.vocabulary, layout)
         steps = None if grounding is None else Steps(grounding, streams.values(), data.episodes, pictures=pictures)
-        seconds = sum(_seconds(s) for s in streams.values())
+        seconds = sum(end - start for start, end in map(span_ns, streams.values())) / 1e9
         return cls(model, layout, data, chosen, streams, grounding, steps, seconds)
 
     def batches(self, tick: Callable[[float], None] = lambda done: None) -> Iterator[Inputs]:
@@ -80,9 +82,3 @@ class RunWindows:
         if not self.seconds:
             return None
         return self.data.windows.ids / self.seconds * elements / (len(self.chosen) * self.model.config.length)
-
-
-def _seconds(stream: Any) -> float:
-    clocks = [t.clock for t in stream.tracks.values() if t.ticks]
-    starts = [int(c.start_ns) for c in clocks]
-    return (max(s + c.duration_ns for s, c in zip(starts, clocks, strict=True)) - min(starts)) / 1e9 if clocks else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.model import WorldModel
 
+_WRITTEN = (".mp4", ".wav", ".parquet", ".srt", ".txt", ".jsonl")
+
 
 @click.command("simulate")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
     "--actions", default="keep", show_default=True, metavar="keep|FILE|text:WORDS",
     help="keep: those recorded, then the last again; a table of actions from there on; words that are said.",
 )  # fmt: skip
-@common.output("The file to write, such as future.mp4; motion and text are written beside it.", required=False)
+@common.output(
+    "The file to write, such as future.mp4 (.wav of sound alone); motion and text are written beside it.",
+    required=False,
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with what came and what was simulated.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Futures to draw.")
 @click.option(
@@ -79,36 +85,47 @@ def command(
         raise OptionError("-o", "is missing", "name a file such as future.mp4, or a page with --html")
     if html is not None:
         may_write(html, force)
+    stem = None if output is None else _stem(output)
     store, episode, at_ns = origin_of(origin)
     length_ns = time_ns(duration, "--for")
     source = Store.open(store)
-    name = common.choose(source.episodes, (episode,), "episode")[0]
+    name, *others = common.choose(source.episodes, (episode,), "episode")
+    if others:
+        raise OptionError(f"episode {episode}", f"is {1 + len(others)} of them: {name}, {others[0]} …", "name one")
     remedy = "train a run on this store, or encode the recording under the run's vocabulary"
     vocabulary = of_run(store, source, RunFolder(run_folder), remedy)
     stream = translated(vocabulary, source.vocabulary, source.read(name))
     common.check_device(device)
     model, layout = load_model(run_folder, checkpoint, device)
     codec = Codec(vocabulary)
-    first = min(int(t.clock.start_ns) for t in stream.tracks.values())
+    first, end = common.span_ns(stream)
     start_ns = first + at_ns
+    if not first <= start_ns <= end:
+        raise OptionError(f"--from {origin}", f"is outside of {name}, which lasts {(end - first) / 1e9:g} s")
     given, words = _actions(run, actions, stream, codec, start_ns)
     stems: list[str] = []
     if output is not None:
-        stems = [output.stem + (f"-{k + 1}" if samples > 1 else "") for k in range(samples)]
+        stems = [f"{stem}-{k + 1}" if samples > 1 else str(stem) for k in range(samples)]
         for stem in stems:
             for future_path in _plan(codec, stream, output.parent, stem, (start_ns, start_ns + length_ns)).outputs:
                 common.refuse_existing(future_path, force)
     written: list[str] = []
     sheet: Sheet | None = None
-    began, steps = time.monotonic(), 0
+    began, steps, begun_ns = time.monotonic(), 0, None
     with run.progress() as bar:
         for number in range(samples):
             simulation = Simulation(
                 model, layout, stream, start_ns, start_ns + length_ns, actions=given, words=words,
                 config=SimulateConfig(temperature=temperature, top_p=top_p, seed=seed + number),
             )  # fmt: skip
+            if not simulation.steps:
+                raise OptionError(
+                    f"--for {duration}", f"is so short that nothing of {name} begins in it: all is as recorded",
+                    "simulate for longer",
+                )  # fmt: skip
             shown = bar.add_task(f"future {number + 1}", total=simulation.steps, note="")
-            for _ in simulation:
+            for step in simulation:
+                begun_ns = step.time_ns if begun_ns is None else begun_ns
                 steps += 1
                 bar.advance(shown)
             future, span = simulation.stream, (start_ns, start_ns + length_ns)
@@ -130,10 +147,13 @@ def command(
     for path in written:
         run.say(f"Wrote {path}")
     run.say(f"{common.counted(steps, 'step')} in {common.human_seconds(seconds)}.")
+    if begun_ns is not None and begun_ns > start_ns:
+        run.say(f"Simulated from {(begun_ns - first) / 1e9:g} s on; what had begun before is as it was recorded.")
     document = {
         "episode": name,
         "start_ns": start_ns,
         "stop_ns": start_ns + length_ns,
+        "simulated_from_ns": begun_ns,
         "steps": steps,
         "written": written,
         "psnr_db": {} if sheet is None else sheet.psnr_db,
@@ -152,12 +172,23 @@ def origin_of(text: str) -> tuple[Path, str, int]:
     return Place(store), episode, time_ns(instant, "--from")
 
 
+def _stem(output: Path) -> str:
+    """The name of what is written without the suffix, which follows from what is written. Raises OptionError."""
+    if output.is_dir():
+        raise OptionError(output, "is a folder", "-o names a file, such as future.mp4")
+    if output.suffix in _WRITTEN:
+        return output.stem
+    if re.fullmatch(r"\.[A-Za-z]\w*", output.suffix):
+        raise OptionError(output, "cannot be written", f"simulate writes {', '.join(_WRITTEN)}")
+    return output.name
+
+
 def time_ns(text: str, flag: str) -> int:
     """`12s`, `12.5` or `1:02.5` as nanoseconds. Raises OptionError."""
     try:
         return int(common.SECONDS.convert(text.removesuffix("s"), None, None))
     except click.BadParameter as error:
-        raise OptionError(f"{flag} {text}", "is no time", "such as 12s, 12.5 or 1:02.5") from error
+        raise OptionError(flag, error.message) from error
 
 
 def load_model(folder: Path, checkpoint: str, device: str) -> tuple[WorldModel, Any]:
@@ -213,9 +244,10 @@ def _actions(
     from pantok import tokenizers
     from pantok.formats.folder import ReadOptions, find_episodes, read_episode
 
-    found = find_episodes([Path(actions)], run.problem)
-    if not found:
-        raise InputError(actions, "holds no table of actions", "give a .csv, .parquet or .npz")
+    found = find_episodes([Path(actions)], run.problem) if actions else []
+    if len(found) != 1:
+        many = f"holds {len(found)} recordings" if found else "holds no table of actions"
+        raise InputError(actions or "--actions", many, "give a .csv, .parquet or .npz")
     mine = [t for t in stream.tracks if t.partition(".")[0] == "action"]
     read = read_episode(found[0], ReadOptions(), run.problem)
     given: dict[str, Any] = {}

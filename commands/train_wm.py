@@ -181,7 +181,11 @@ def command(
         trainer.before = (document["from_run"] or {}).get("step", 0)
         if share.rank == 0:
             folder.rewind(state["step"])
-        run.say(f"Goes on from step {trainer.step} of {config.steps}.")
+        ended = trainer.step >= config.steps
+        run.say(
+            f"Has done all of its {config.steps} steps: `--from-run {output} -o NEW_RUN` goes on." if ended
+            else f"Goes on from step {trainer.step} of {config.steps}."
+        )  # fmt: skip
     else:
         counts = trainer.begin()
         if parent is not None:

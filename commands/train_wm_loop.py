@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pantok.world_model.trainer import Trainer
 
 _LOG_EVERY = 10
+_UNITS = {"dB": "dB", "nmse": "of the spread"}
 
 
 def train(
@@ -40,7 +41,7 @@ def train(
             sink.log(record)
 
     try:
-        with run.progress(lambda: _panel(found, on, run.console.height)) as bar:
+        with run.progress(lambda: _panel(found, run.console.height, on)) as bar:
             shown = bar.add_task("training", total=config.steps, completed=trainer.step, note="")
             for record in steps_left(trainer):
                 rate = (trainer.step - begun_at) * config.batch * config.length / (time.monotonic() - began)
@@ -88,7 +89,7 @@ def _held(found: Mapping[str, Any], on: str) -> str:
     return f" · {on} {found['bits_per_second']:,.0f} bits/s"
 
 
-def _panel(found: Mapping[str, Any], on: str, height: int) -> Table | None:
+def _panel(found: Mapping[str, Any], height: int, on: str = "held out") -> Table | None:
     """What was measured, by track and, where there is room, by level."""
     if not found:
         return None
@@ -109,8 +110,7 @@ def _ahead(next_step: Mapping[str, Any], track: str) -> str:
     by = next_step.get(track)
     if by is None:
         return ""
-    unit = "dB" if by["copy_last"] > 5 else "of the spread"
-    return f"{by['model']:.2f} {unit} ({by['copy_last']:.2f})"
+    return f"{by['model']:.2f} {_UNITS[by['unit']]} ({by['copy_last']:.2f})"
 
 
 def _summary(run: common.Run, found: Mapping[str, Any], on: str) -> None:
@@ -121,10 +121,9 @@ def _summary(run: common.Run, found: Mapping[str, Any], on: str) -> None:
     rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", common.figure(found["bits_per_second"])])
     run.summary([on, "share of ids", "bits an id", "bits a second of experience"], rows)
     for track, by in found.get("next_step", {}).items():
-        unit = "dB" if by.get("copy_last", 0) > 5 else "of the spread"
         run.say(
-            f"{track}, one step ahead: {by['model']:.2f} {unit}; the ridge {by['ridge']:.2f}, the last again "
-            f"{by['copy_last']:.2f}."
+            f"{track}, one step ahead: {by['model']:.2f} {_UNITS[by['unit']]}; the ridge {by['ridge']:.2f}, the last "
+            f"again {by['copy_last']:.2f}."
         )
     if found.get("collapse"):
         from pantok.commands.evaluate_run import collapse_line

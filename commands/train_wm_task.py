@@ -216,7 +216,9 @@ class Task:
         if self.grounding is not None and self.held_steps is not None and model.grounded is not None and states:
             ends, hidden = joined(states)
             found_next = next_step(self.grounding, model.grounded.cpu(), self.held_steps, ends, hidden)
-            report["next_step"] = {t: {p: v[p]["value"] for p in PREDICTORS} for t, v in found_next.items()}
+            report["next_step"] = {
+                t: {"unit": v["unit"], **{p: v[p]["value"] for p in PREDICTORS}} for t, v in found_next.items()
+            }
             model.grounded.to(trainer.device)
         if model.latent is not None and states:
             from pantok.world_model.collapse import collapse_of

@@ -150,7 +150,11 @@ class RunFolder:
         name = self._pointed(which) if which in ("last", "best") else which
         folder = self.path / "checkpoints" / (name or "")
         if not name or not folder.is_dir():
-            raise StoreError(self.path, f"has no checkpoint {which}", "let `pantok train-wm` run to its first one")
+            there = sorted(p.name for p in (self.path / "checkpoints").glob("step-*"))
+            remedy = (
+                f"there are last, best, {', '.join(there)}" if there else "let `pantok train-wm` run to its first one"
+            )
+            raise StoreError(self.path, f"has no checkpoint {which}", remedy)
         try:
             tensors = {file: load((folder / f"{file}.safetensors").read_bytes()) for file in files}
             return tensors, json.loads((folder / "state.json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from pantok.commands import cli
-from pantok.commands.train_wm_loop import _panel
+from pantok.commands.train_wm_loop import _ahead, _panel
 from pantok.errors import OutputError
 from pantok.formats import metric_sinks
 from pantok.formats.metric_sinks import TensorBoard, scalars
@@ -166,3 +166,9 @@ def test_what_is_said(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="--tensorboard"):
         TensorBoard(tmp_path / "file")
+
+
+def test_a_share_of_the_spread_is_not_called_decibels() -> None:
+    """What is far worse than the mean, as a pure tone foretold by its last value, is a share above 5."""
+    ahead = {"audio": {"unit": "nmse", "model": 24.44, "copy_last": 24.5}}
+    assert _ahead(ahead, "audio") == "24.44 of the spread (24.50)" and _ahead(ahead, "video") == ""

@@ -155,9 +155,28 @@ def test_the_command(store: Path, tmp_path: Path) -> None:
     assert {t.name for t in read_table(Path(table))} >= {"action"}
     assert pantok(*ask, "-o", out).code == 2, "what is there is not overwritten"
     the_sheet(tmp_path, ask)
-    for wrong, message in (("nowhere", "store and an episode"), (f"{store}:film-1", "did you mean film-01")):
-        failed = pantok("simulate", tmp_path / "run", "--from", wrong, "-o", tmp_path / "x.mp4")
+    film = f"{store}:film-01"
+    for wrong, more, message in (
+        ("nowhere", [], "store and an episode"),
+        (f"{store}:film-1", [], "did you mean film-01"),
+        (f"{store}:*", [], "is 2 of them: film-01, street/walk"),
+        (f"{film}@99", [], "is outside of film-01, which lasts 1.3 s"),
+        (f"{film}@-1", [], "is outside of film-01"),
+        (f"{film}@0.41", ["--for", "0.001"], "nothing of film-01 begins in it"),
+        (film, ["--for", "1e30"], "more than a hundred years"),
+        (film, ["-o", tmp_path / "x.avi"], "simulate writes .mp4"),
+        (film, ["-o", tmp_path], "is a folder"),
+    ):
+        failed = pantok("simulate", tmp_path / "run", "--from", wrong, "-o", tmp_path / "x.mp4", *more)
         assert failed.code == 2 and message in failed.err, failed.err
+    for actions in ("", tmp_path / "two"):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        for name in ("a.csv", "b.csv"):
+            shutil.copy(tmp_path / "push.csv", tmp_path / "two" / name)
+        failed = pantok(*ask, "-o", tmp_path / "x.mp4", "--actions", actions)
+        assert failed.code == 1 and "give a .csv" in failed.err, failed.err
+    failed = pantok(*ask, "-o", tmp_path / "x.mp4", "--checkpoint", "step-7")
+    assert failed.code == 1 and "there are last, best, step-00000002" in failed.err
 
 
 class Looked(HTMLParser):
