@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -95,7 +96,7 @@ def command(
         threads=0 if form == "plan" else 1, columns=wanted,
     )  # fmt: skip
     if resume is not None:
-        data.load_state_dict(_state(resume))
+        data.load_state_dict(_state(resume, data))
     out = sys.stdout.buffer
     if form == "plan":
         from pantok.formats.id_plan import Planner
@@ -146,7 +147,7 @@ def _resume(data: StreamDataset, epoch: int, windows: Sequence[int]) -> list[str
         stride = data.batch_size * data.world
         begin = windows[0] - data.rank
         after = [begin] * (len(windows) - 1) + [begin + stride]
-    return [f"{epoch + (w >= total)}.{w if w < total else 0}.{data.seed}" for w in after]
+    return [f"{epoch + (w >= total)}.{w if w < total else 0}.{data.seed}.{data.data_id}" for w in after]
 
 
 def _windows(data: StreamDataset) -> Iterator[dict[str, Any]]:
@@ -174,9 +175,15 @@ def _count(data: StreamDataset) -> int:
     return sum(len(range(b + data.rank, min(b + stride, total), data.world)) for s in spans for b in s[::stride])
 
 
-def _state(token: str) -> dict[str, int]:
-    try:
-        epoch, window, seed = (int(part) for part in token.split("."))
-    except ValueError:
-        raise OptionError(f"--from {token}", "is no resume token", "take it from a record's `resume`") from None
-    return {"epoch": epoch, "window": window, "seed": seed}
+def _state(token: str, data: StreamDataset) -> dict[str, Any]:
+    """Raises OptionError for what no record of this stream carries. Tokens of before do not say what data they are of."""
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(?:\.(\w+))?", token)
+    if found is None:
+        raise OptionError(f"--from {token}", "is no resume token", "take it from a record's `resume`")
+    epoch, window, seed = (int(part) for part in found.groups()[:3])
+    if window >= len(data.windows) or (data.epochs is not None and epoch > data.epochs):
+        raise OptionError(
+            f"--from {token}", f"is beyond the end: there are {len(data.windows)} windows in an epoch",
+            "give the options of the stream that it is of",
+        )  # fmt: skip
+    return {"epoch": epoch, "window": window, "seed": seed, "data": found.group(4) or data.data_id}

@@ -16,6 +16,7 @@ from pantok.commands.stream import _records
 from pantok.formats import id_streams
 from pantok.formats.store import Store
 from pantok.loader import StreamDataset
+from tests.conftest import run_pantok
 
 
 def stream(store: Path, *words: str) -> bytes:
@@ -79,6 +80,17 @@ def test_it_goes_on_from_a_token_and_shares_are_whole(store: Path) -> None:
     assert len(whole) > 8
     token = json.loads(whole[5])["resume"]
     assert stream(store, *words, "--from", token).splitlines() == whole[6:]
+    before = token.rpartition(".")[0]  # as versions of before wrote them
+    assert stream(store, *words, "--from", before).splitlines() == whole[6:]
+    assert stream(store, *words, "--from", json.loads(whole[-1])["resume"]) == b""
+    for wrong, told in (
+        ((*words[:3], "64", *words[4:], "--from", token), "is of data"),
+        ((*words, "--from", "0.9999.3"), "beyond the end"),
+        ((*words, "--from", "3.0.3"), "beyond the end"),
+        ((*words, "--from", "-1.0.3"), "no resume token"),
+    ):
+        done = run_pantok("stream", store, *wrong)
+        assert done.code == 2 and told in done.err, done.err
     shares = [stream(store, *words, "--rank", str(r), "--world", "3").splitlines() for r in range(3)]
 
     def records(lines: list[bytes]) -> list[tuple]:

@@ -63,7 +63,7 @@ def follow(lines: list[bytes]) -> dict[tuple[int, int], np.ndarray]:
 def plan(data: StreamDataset, token: str = "") -> list[bytes]:
     """What `pantok stream --format plan` writes, in this process."""
     if token:
-        data.load_state_dict(_state(token))
+        data.load_state_dict(_state(token, data))
     out = io.BytesIO()
     write(Planner(data._sources[0].path, data.layout, data.vocabulary), _windows(data), out, data.length)
     return out.getvalue().splitlines()
