@@ -36,6 +36,10 @@ COMMANDS = {
 }
 
 
+GO_ON = ("encode", "train-wm")
+"""Commands that take up what an interrupted one of the same words had finished."""
+
+
 class LazyGroup(click.Group):
     """Loads the module of a command when it is called by name; translates errors once, for all of them."""
 
@@ -77,7 +81,8 @@ class LazyGroup(click.Group):
                 sys.exit(FAILED)
             raise
         except KeyboardInterrupt:
-            _say("Stopped. What was finished is kept; the same command goes on from there.")
+            goes_on = ctx.invoked_subcommand in GO_ON
+            _say("Stopped. What was finished is kept; the same command goes on from there." if goes_on else "Stopped.")
             sys.exit(128 + signal.SIGINT)
 
 

@@ -46,7 +46,7 @@ class Job:
 
 @click.command("eval")
 @click.argument("store", type=common.STORE)
-@click.option("--episode", "episodes", multiple=True, help="Measure these alone; may be repeated.")
+@click.option("--episode", "episodes", multiple=True, help="Measure these (or patterns) alone; may be repeated.")
 @click.option("--sources", type=click.Path(path_type=Path), help="Where the recordings are now, if they have moved.")
 @click.option("--limit", type=float, default=10.0, show_default=True, help="Seconds of each track to decode; 0: all.")
 @click.option("--levels", help="Prefixes of levels to measure, e.g. 1,2,4.  [default: all, 8 at most]")
@@ -91,12 +91,12 @@ def command(
     from pantok.formats.store import Store
 
     run = common.Run(quiet, as_json)
-    if limit < 0:
+    if not 0 <= limit < math.inf:
         raise OptionError("--limit", f"cannot be {limit:g}", "seconds, or 0 for all")
     if html is not None:
         may_write(html, force)
     if RunFolder(store).exists:
-        if horizon <= 0:
+        if not 0 < horizon < math.inf:
             raise OptionError("--horizon", f"cannot be {horizon:g}", "seconds, such as 1")
         asked = evaluate_run.Asked(checkpoint=checkpoint, points=points, horizon_s=horizon, html=html)
         evaluate_run.evaluate(run, store, on, episodes, asked)
@@ -110,7 +110,7 @@ def command(
         reference,
         html is not None,
     )
-    chosen = list(episodes or opened.episodes)
+    chosen = common.choose(opened.episodes, episodes, "--episode")
     with run.progress() as bar:
         task = bar.add_task("eval", total=len(chosen), note="")
         for episode in chosen:

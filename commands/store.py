@@ -60,6 +60,11 @@ def pack(
 
     The copy is a store like any other: it opens, reads, verifies and trains, with the same digest. Reading it costs
     unpacking; `--plain` turns a packed store back into one that is mapped.
+
+    \b
+    Example:
+      pantok store pack home.zarr -o home.packed.zarr
+      pantok store pack home.packed.zarr -o home.zarr --plain
     """
     from pantok.formats.store import Store
     from pantok.formats.store_merge import MergeConfig
@@ -100,6 +105,10 @@ def compact(
 
     Readers and writers may go on meanwhile; killed at any moment it loses nothing, and run again it goes on. No digest
     changes.
+
+    \b
+    Example:
+      pantok store compact home.zarr --dry-run
     """
     from pantok.formats.store import Store
     from pantok.formats.store_merge import MergeConfig, Merged, plan
@@ -137,6 +146,10 @@ def arrange(store: Path, layout: str, vocab: Path | None, in_use: bool, as_json:
     Jobs find what is laid out by themselves; their ids and their order are the same with it and without. It lies in the
     store's .cache, takes about as much room as the codes, and may be removed at any time. After more episodes are
     encoded, run it again: only these are laid out.
+
+    \b
+    Example:
+      pantok store arrange home.zarr --layout coarse
     """
     from pantok.formats.store import Store
     from pantok.formats.store_laid import arrange as arrange_store

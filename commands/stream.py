@@ -176,7 +176,7 @@ def _count(data: StreamDataset) -> int:
 
 
 def _state(token: str, data: StreamDataset) -> dict[str, Any]:
-    """Raises OptionError for what no record of this stream carries. Tokens of before do not say what data they are of."""
+    """Raises OptionError for what no record of this stream carries. Tokens of before do not name their data."""
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(?:\.(\w+))?", token)
     if found is None:
         raise OptionError(f"--from {token}", "is no resume token", "take it from a record's `resume`")

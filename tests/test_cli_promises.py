@@ -182,6 +182,40 @@ def test_every_option_is_explained(pantok) -> None:
             assert len(block.split()) > 3, f"{name}: no help for -{block}"
 
 
+def test_every_help_has_an_example() -> None:
+    import click
+
+    from pantok.commands import cli
+
+    def leaves(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
+        if not isinstance(command, click.Group):
+            return [(name, command)]
+        within = click.Context(command)
+        return [x for n in command.list_commands(within) for x in leaves(command.get_command(within, n), f"{name} {n}")]
+
+    found = leaves(cli.pantok, "pantok")
+    assert len(found) > 15
+    for name, command in found:
+        assert "Example:" in str(command.help), name
+        assert "--json" in [o for p in command.params for o in p.opts] or name == "pantok stream", name
+
+
+def test_a_stop_promises_no_more_than_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C `encode` and `train-wm` go on where they were; what others had begun is not there."""
+    import click
+    from click.testing import CliRunner
+
+    from pantok.commands import cli
+
+    def stopped(*args: object) -> click.Command:
+        return click.Command("x", callback=lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    monkeypatch.setattr(cli.LazyGroup, "get_command", stopped)
+    for name, goes_on in (("encode", True), ("export", False), ("fit-vocab", False)):
+        done = CliRunner().invoke(cli.pantok, [name])
+        assert done.exit_code == 130 and ("goes on" in done.stderr) == goes_on and done.stderr.startswith("Stopped.")
+
+
 def test_a_store_may_lie_in_object_storage_wherever_one_is_read() -> None:
     def parameters(command: click.Command | None) -> list[click.Parameter]:
         assert command is not None

@@ -174,7 +174,13 @@ def test_originals_that_moved_changed_or_went(made: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(("--limit", "-1"), "--limit"), (("--levels", "0"), "--levels"), (("--levels", "a"), "--levels")],
+    [
+        (("--limit", "-1"), "--limit"),
+        (("--limit", "nan"), "--limit"),
+        (("--levels", "0"), "--levels"),
+        (("--levels", "a"), "--levels"),
+        (("--episode", "nowhere*"), "--episode nowhere*: is not there"),
+    ],
 )
 def test_wrong_options_are_said(made: Path, arguments: tuple[str, ...], says: str) -> None:
     result = run(made / "home.zarr", *arguments)
@@ -185,4 +191,4 @@ def test_wrong_options_are_said(made: Path, arguments: tuple[str, ...], says: st
 def test_what_is_not_there_is_said(made: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "nothing.zarr").exit_code == 1
     unknown = run(made / "home.zarr", "--episode", "wolk")
-    assert unknown.exit_code == 1 and "did you mean walk" in unknown.stderr
+    assert unknown.exit_code == 2 and "did you mean walk" in unknown.stderr
