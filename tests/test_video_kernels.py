@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba import njit
 
 from pantok.tokenizers import video_choose_kernels as choose
 from pantok.tokenizers import video_kernels as pictures
+from pantok.tokenizers import video_lanes
 from pantok.tokenizers import video_motion_kernels as motion
 from pantok.tokenizers import video_search_kernels as search
 from pantok.tokenizers.video_choose import gaps_of, squared
 from pantok.tokenizers.video_exact import Book, make_book
 from pantok.tokenizers.video_grid import REACH, SITE, WEIGHTS, Grid, Reference
 from pantok.tokenizers.video_groups import cut_in_groups
-from pantok.tokenizers.video_lanes import KEPT, LANES
+from pantok.tokenizers.video_lanes import KEPT, LANES, paired
 
 
 def picture(grid: Grid, seed: int) -> np.ndarray:
@@ -258,16 +260,47 @@ def test_patterns_of_most_gain(table: int, ways: int) -> None:
     assert (best > 0).any()
 
 
+@pytest.mark.parametrize("how", [video_lanes._HOW, (1, ""), (2, ""), (4, "")])
+def test_products_of_pairs_are_those_of_whole_numbers(how: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a processor multiplies them with; of numbers as large as there may be, an odd count."""
+    monkeypatch.setattr(video_lanes, "_HOW", how)
+
+    @njit
+    def best(x: np.ndarray, rows: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+        video_lanes.best_lanes(x, rows, table, 0, x.shape[1], out)
+
+    @njit
+    def least(codes: np.ndarray, lanes: np.ndarray, out: np.ndarray) -> None:
+        video_lanes.least_keys(codes, lanes, 3, 0, out)
+
+    rng = np.random.default_rng(how[0])
+    x, codes = rng.integers(-900, 900, (6, 5)), rng.integers(-900, 900, (LANES, 5))
+    x[1], codes[3], codes[4] = 0, 0, [-(2**15) + 1, 0, 0, 0, 2**15 - 1]
+    start = rng.integers(0, 1 << 20, LANES)
+    table, rows, out = np.concatenate([start[None].astype(np.int32), paired(codes).T]), np.array([5, 1, 0, 2]), None
+    out = np.zeros(4, np.int32)
+    best(paired(x), rows, np.ascontiguousarray(table), out)
+    scores = start + x[rows] @ codes.T
+    assert np.array_equal(out >> 4, scores.min(1)) and np.array_equal(out & 15, scores.argmin(1))
+    lines = np.concatenate([start[:8, None].astype(np.int32), paired(codes[:8])], 1)
+    keys = np.zeros((KEPT, LANES), np.int32)
+    least(lines, np.ascontiguousarray(paired(np.resize(x, (LANES, 5))).T), keys)
+    every = start[:8] + np.resize(x, (LANES, 5)) @ codes[:8].T
+    assert np.array_equal(keys[:8].T & 7, np.argsort(every, 1, kind="stable"))
+    assert np.array_equal(keys[0] >> 3, every.min(1))
+
+
 @pytest.mark.parametrize("count", [4, 8, 64, 68, 300])
 def test_the_nearest_groups_are_the_nearest_groups(count: int) -> None:
     rng = np.random.default_rng(count)
-    centres = rng.integers(-50, 50, (count, 7)).astype(np.float32)
+    centres = rng.integers(-50, 50, (count, 8))
     centres[:, 0] = rng.permutation(count) * 16_000  # far enough apart for the few bits that a score keeps of many
     centres[count // 2, 0] = (1 << 24) - 1
-    x = rng.integers(-9, 9, (37, 9)).astype(np.float32)
+    x = rng.integers(-9, 9, (37, 7))
     chosen = np.full((37, min(KEPT, count)), -1, np.int64)
-    search.nearest_groups(x, centres, chosen)
-    scores = centres[:, 0] + x[:, :6] @ centres[:, 1:].T
+    lines = np.concatenate([centres[:, :1].astype(np.int32), paired(centres[:, 1:])], 1)
+    search.nearest_groups(search.in_pairs(np.pad(x, ((0, 0), (0, 1))).astype(np.float32), 7), lines, chosen)
+    scores = centres[:, 0] + x @ centres[:, 1:].T
     assert np.array_equal(chosen, np.argsort(scores, 1, kind="stable")[:, :KEPT])
 
 

@@ -3,7 +3,8 @@
 A residual of pixels is a vector of integers r; a basis is integer rows b of norm at most S; both are bounded, so by
 Cauchy-Schwarz every partial sum of r.b stays below 2^24, the range in which float32 holds all integers. The same
 holds for the search of the nearest code: coefficients are rounded to integers in a unit coarse enough for
-|y| |c| + |c|^2 / 2 < 2^24. A product of such matrices is the same number in any order of summation.
+|y| |c| + |c|^2 / 2 < 2^24. A product of such matrices is the same number in any order of summation. Where codes are
+searched in groups, coefficients are int16 and sums int32, which are the same numbers.
 
 Decoding needs no transform at all: a code is looked up in a table of pixels (int16, eighths of a grey level).
 """
@@ -23,7 +24,7 @@ from pantok.tokenizers import video_search_kernels as kernels
 from pantok.tokenizers import video_ways_kernels as ways
 from pantok.tokenizers.video_grid import SITE, WEIGHTS
 from pantok.tokenizers.video_groups import BRIEF, cut_in_groups, in_groups
-from pantok.tokenizers.video_lanes import LANES
+from pantok.tokenizers.video_lanes import LANES, paired
 
 EXACT = 1 << 24
 FRACTION = 3
@@ -51,12 +52,15 @@ class Book:
     def __post_init__(self) -> None:
         longest = self.reach * max(float(np.linalg.norm(row.astype(np.float64))) for row in self.basis)
         assert longest < EXACT, (longest, self.basis.shape)
+        reached = self.clip
         for stage, (book, starts) in enumerate(zip(self.codes, self.starts, strict=True)):
             size = self.lives[stage].born(len(book)) if self.lives else len(book)
             assert starts[0] == 0 and starts[-1] == size and (np.diff(starts) > 0).all(), (stage, starts)
             norms = np.linalg.norm(book.astype(np.float64), axis=1)
             # Coefficients are cut to `clip` along the way, see `project`.
             assert (self.clip * norms + norms**2 / 2 + 1).max() < EXACT, (stage, norms.max(), self.clip)
+            reached += float(norms.max())
+        assert reached < 1 << 15, reached  # what coefficients come to, however badly codes fit: see `video_lanes`
 
     @property
     def width(self) -> int:
@@ -117,12 +121,12 @@ class Book:
         """What `deepen` takes: tables, numbers, centres, codes; filled up with what is never nearest."""
         split = [cut_in_groups(book, starts) for book, starts in zip(self.codes, self.starts, strict=True)]
         stages, dims = len(self.codes), len(self.basis)
-        most, many = max(map(len, self.codes)), max(map(len, split))
+        most, many, pairs = max(map(len, self.codes)), max(map(len, split)), (dims + 1) // 2
         table, numbers = (
-            np.zeros((stages, many, dims + 1, LANES), np.float32),
+            np.zeros((stages, many, pairs + 1, LANES), np.int32),
             np.zeros((stages, many, LANES), np.int64),
         )
-        centres = np.zeros((stages, -(-many // 4) * 4, dims + 1), np.float32)
+        centres = np.zeros((stages, -(-many // 4) * 4, pairs + 1), np.int32)
         table[:, :, 0], centres[:, :, 0] = EXACT - 1, EXACT - 1
         codes = np.zeros((stages, most, dims), np.int16)
         for s, (book, groups) in enumerate(zip(self.codes, split, strict=True)):
@@ -130,9 +134,10 @@ class Book:
             for c, group in enumerate(groups):
                 part = book[group].astype(np.int64)
                 numbers[s, c, : len(group)] = group
-                mine, centre = _lines(part), _lines((2 * part.sum(0) + len(group))[None] // (2 * len(group)))
-                table[s, c, 0, : len(group)], table[s, c, 1:, : len(group)] = mine[-1], mine[:-1]
-                centres[s, c, 0], centres[s, c, 1:] = centre[-1, 0], centre[:-1, 0]
+                centre = (2 * part.sum(0) + len(group)) // (2 * len(group))
+                table[s, c, 0, : len(group)] = (part * part).sum(1) // 2
+                table[s, c, 1:, : len(group)] = paired(-part).T
+                centres[s, c, 0], centres[s, c, 1:] = (centre * centre).sum() // 2, paired(-centre)
         return table, numbers, centres, codes
 
     @cached_property

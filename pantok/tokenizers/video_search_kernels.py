@@ -2,10 +2,10 @@
 
 What is unusual: a codebook is kept in groups of neighbours (`video_groups`); a vector is compared with the groups'
 centres and then with the codes of the nearest few. Which code is found is fixed by the book alone, and what it takes
-away is exact. Products are float32 whose sums are integers below 2^24 (see `video_exact`), sixteen codes at a time; a
-score and its place are then packed into one integer, whose minimum is found in one pass without a branch.
+away is exact. Coefficients are whole numbers, two in an int32 (`video_lanes`), and compared with sixteen codes at a
+time; a score and its place are then packed into one integer, whose minimum is found in one pass without a branch.
 
-Letters: D coefficients, K codes, C groups.
+Letters: D coefficients, P pairs of them, K codes, C groups.
 
 Source: search by clusters: the inverted file of Jégou, Douze and Schmid, IEEE TPAMI 33 (2011), §IV.
 """
@@ -46,20 +46,31 @@ def project(
 
 
 @njit(cache=True, nogil=True)
-def nearest_groups(x: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> None:
-    """The groups of nearest centres of each vector, in order: `chosen` int64 (n, p). x, centres: as of `nearest`."""
-    count, first = centres.shape
+def in_pairs(x: np.ndarray, dims: int) -> np.ndarray:
+    """int32 (n, P): the first `dims` coefficients of float32 x (n, D + 1), as of `video_lanes.paired`."""
+    out = np.zeros((len(x), dims + dims % 2), np.int16)
+    for i in range(len(x)):
+        row, goal = x[i], out[i]
+        for d in range(dims):
+            goal[d] = np.int16(row[d])
+    return out.view(np.int32)
+
+
+@njit(cache=True, nogil=True)
+def nearest_groups(pairs: np.ndarray, centres: np.ndarray, chosen: np.ndarray) -> None:
+    """The groups of nearest centres of each vector, in order: `chosen` int64 (n, p). pairs int32 (n, P) of the vectors;
+    centres: as of `nearest`."""
+    count, width = centres.shape
     bits = 1
     while count > 1 << bits:
         bits += 1
-    lanes, keys = np.zeros((first + 1, LANES), np.float32), np.empty((KEPT, LANES), np.int32)
-    lanes[1] = 1
-    for begin in range(0, len(x), LANES):
-        some = min(LANES, len(x) - begin)
+    lanes, keys = np.zeros((width - 1, LANES), np.int32), np.empty((KEPT, LANES), np.int32)
+    for begin in range(0, len(pairs), LANES):
+        some = min(LANES, len(pairs) - begin)
         for i in range(some):
-            row = x[begin + i]
-            for d in range(first - 1):
-                lanes[d + 2, i] = row[d]
+            row = pairs[begin + i]
+            for p in range(width - 1):
+                lanes[p, i] = row[p]
         least_keys(centres, lanes, bits, max(bits - 6, 0), keys)
         for i in range(some):
             for p in range(chosen.shape[1]):
@@ -72,18 +83,19 @@ def nearest(
 ) -> None:
     """The nearest code of each vector among the nearest groups. A tie goes to the lowest code.
 
-    x: float32 (n, D + 1), of which the last column is not looked at. table: float32 (C, D + 1, 16): of each group
-    half the squared norms of its codes, then minus their coefficients; numbers int64 (C, 16): which codes they are.
-    centres (C', D + 1): likewise of the groups, C' a multiple of 4. Both are filled up with what is never nearest.
+    x: float32 (n, D + 1), whole numbers below 2^15, of which the last column is not looked at. table: int32
+    (C, P + 1, 16): of each group half the squared norms of its codes, then minus their coefficients in pairs; numbers
+    int64 (C, 16): which codes they are. centres int32 (C', P + 1): likewise of the groups, C' a multiple of 4. Both are
+    filled up with what is never nearest.
     found: int64 (n,); least: float32 (n,), half the squared distance less half the vector's squared norm.
 
     Vectors are gathered by group, whose codes then stay in a core's cache. Scores are integers below 2^24.
     """
     groups, lines, _ = table.shape
-    count, probes = len(x), min(KEPT, groups)
+    count, probes, pairs = len(x), min(KEPT, groups), in_pairs(x, x.shape[1] - 1)
     chosen = np.zeros((count, probes), np.int64)
     if groups > 1:
-        nearest_groups(x, centres, chosen)
+        nearest_groups(pairs, centres, chosen)
     begin = np.zeros(groups + 1, np.int64)
     for i in range(count):
         for p in range(probes):
@@ -103,7 +115,7 @@ def nearest(
             some = min(4, begin[c + 1] - first)
             for k in range(4):
                 rows[k] = order[first + min(k, some - 1)]
-            best_lanes(x, rows, table, c * lines, lines - 1, keys)
+            best_lanes(pairs, rows, table, c * lines, lines - 1, keys)
             for k in range(some):
                 key = (np.int64(keys[k] >> 4) << 32) | numbers[c, keys[k] & 15]
                 best[rows[k]] = min(best[rows[k]], key)
@@ -126,8 +138,8 @@ def deepen(
     """Codes of residual stages, one after another while there is hope: enough is left in the first coefficients, those
     that a code can describe, and the codes so far have nearly paid for themselves.
 
-    x float32 (n, D + 1), spoiled. As in `nearest` for each of S stages: table (S, C, D + 1, 16), numbers (S, C, 16),
-    centres (S, C', D + 1); codes int16 (S, K, D). cost float64 (S,): squared error that a code of a stage has to
+    x float32 (n, D + 1), spoiled. As in `nearest` for each of S stages: table (S, C, P + 1, 16), numbers (S, C, 16),
+    centres (S, C', P + 1); codes int16 (S, K, D). cost float64 (S,): squared error that a code of a stage has to
     take away. found int64 (S, n): the codes, -1 where not tried; saved float64 (S, n): squared error that each takes
     away.
     """
