@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pantok.commands import phrases
 from pantok.commands.cli import SOME_SKIPPED
 from pantok.errors import InputError, OptionError, PantokError
 from pantok.formats.addresses import Place, is_remote
@@ -279,8 +280,8 @@ def show_plan(run: Run, found: Sequence[EpisodeFiles]) -> None:
     rows = []
     for files in found:
         size = sum(p.stat().st_size for p in files.paths if p.exists())
-        rows.append([files.id, ", ".join(p.name for p in files.paths), human_bytes(size)])
-    run.table(counted(len(found), "episode"), ["episode", "files", "size"], rows)
+        rows.append([files.id, ", ".join(p.name for p in files.paths), phrases.human_bytes(size)])
+    run.table(phrases.counted(len(found), "episode"), ["episode", "files", "size"], rows)
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -352,7 +353,7 @@ class Run:
         with self.progress() as bar:
             task = bar.add_task(doing, total=total, note="")
             for number, one in enumerate(many):
-                bar.update(task, completed=number, note=f"{number + 1} of {counted(total, 'episode')}")
+                bar.update(task, completed=number, note=f"{number + 1} of {phrases.counted(total, 'episode')}")
                 yield one
 
     def say(self, text: str = "") -> None:
@@ -393,33 +394,3 @@ def table_of(columns: list[str], rows: list[list[str]], words: Collection[str] =
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def counted(count: int, what: str) -> str:
-    """`1 episode`, `2 episodes`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def figure(value: float | None, digits: int = 1) -> str:
-    """`1,234.5`; a dash for what cannot be said.
-
-    >>> figure(1234.56), figure(None)
-    ('1,234.6', '-')
-    """
-    return "-" if value is None else f"{value:,.{digits}f}"
-
-
-def human_bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.commands.workers import Done, Job, encode_episode, encode_in_processes, workers_for
 from pantok.errors import OptionError
 
@@ -151,7 +151,7 @@ def _ticker(bar: Any, task: Any) -> Callable[[str, float], None]:
     """Progress inside one episode: the track and the seconds of experience taken in."""
 
     def tick(track: str, seconds: float) -> None:
-        bar.update(task, note=f"{track} {common.human_seconds(seconds)}")
+        bar.update(task, note=f"{track} {phrases.human_seconds(seconds)}")
 
     return tick
 
@@ -207,24 +207,25 @@ def _summary(
         "bytes": common.tree_bytes(output),
         "latent_bytes": latent_bytes,
     }
-    latents = f", of which latents {common.human_bytes(latent_bytes)}" if latent_bytes else ""
-    size = f"{common.human_bytes(document['bytes'])}{latents}"
+    latents = f", of which latents {phrases.human_bytes(latent_bytes)}" if latent_bytes else ""
+    size = f"{phrases.human_bytes(document['bytes'])}{latents}"
     if new:
         speed = f", {experience / seconds:.1f}x real time" if seconds > 0 else ""
         also = f", {kept} were there already" if kept else ""
         if document["encoded_anew"]:
-            changed = common.counted(len(document["encoded_anew"]), "episode")
+            changed = phrases.counted(len(document["encoded_anew"]), "episode")
             run.say(f"Encoded anew, as files or settings have changed: {changed}.")
         run.say(
-            f"Wrote {output}: {common.counted(len(new), 'episode')}{also}; {common.human_seconds(experience)} of "
-            f"experience in {common.human_seconds(seconds)}{speed}; {document['codes']} codes; {size}."
+            f"Wrote {output}: {phrases.counted(len(new), 'episode')}{also}; {phrases.human_seconds(experience)} of "
+            f"experience in {phrases.human_seconds(seconds)}{speed}; {document['codes']} codes; {size}."
         )
     elif kept:
-        run.say(f"{output}: nothing to do, {common.counted(kept, 'episode')} of {len(done)} there already; {size}.")
+        run.say(f"{output}: nothing to do, {phrases.counted(kept, 'episode')} of {len(done)} there already; {size}.")
     if growing is not None:
         document = {**document, **growing.document(output)}
         growing.summary(output)
     if new or kept:
-        run.say(f"Next: pantok info {output} · pantok verify {output} · pantok eval {output}")
+        said = phrases.shell(output)
+        run.say(f"Next: pantok info {said} · pantok verify {said} · pantok eval {said}")
     nothing = not new and not kept
     run.end(document, 1 if nothing else 0)

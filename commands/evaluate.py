@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.commands import evaluate_shown as shown
 from pantok.errors import InputError, OptionError, PantokError
 
@@ -287,5 +287,5 @@ def _write_page(job: Job, store: Path, opened: Store, part: str, html: Path) -> 
     text = render(Page(title=str(store), facts=facts, tracks=job.found, problems=job.run.problems))
     write_page(html, text)
     job.run.say(
-        f"Wrote {html}: {common.human_bytes(len(text.encode()))}. Open it in a browser; it needs no other file."
+        f"Wrote {html}: {phrases.human_bytes(len(text.encode()))}. Open it in a browser; it needs no other file."
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import StoreError
 from pantok.formats.addresses import Place, is_remote
 
@@ -158,10 +158,10 @@ def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
 
 def _rows(document: dict[str, Any]) -> list[list[str]]:
     rows = [
-        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", common.figure(v["bits_per_second"])]
+        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", phrases.figure(v["bits_per_second"])]
         for kind, v in document["by_kind"].items()
     ]
-    whole = common.figure(document["bits_per_second"])
+    whole = phrases.figure(document["bits_per_second"])
     return [*rows, ["all", "100.0%", f"{document['bits_per_element']:.2f}", whole]]
 
 
@@ -236,7 +236,7 @@ def collapse_line(found: Mapping[str, float]) -> str:
 
 
 def _show(run: common.Run, document: dict[str, Any]) -> None:
-    title = f"{document['run']} on {common.counted(len(document['episodes']), 'episode')} of {document['store']}"
+    title = f"{document['run']} on {phrases.counted(len(document['episodes']), 'episode')} of {document['store']}"
     run.table(title, COLUMNS, _rows(document))
     for line in _lines(document):
         run.say(line)

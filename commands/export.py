@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import OptionError, PantokError, StoreError
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def command(
         raise unwritable(output, error) from error
     size = common.tree_bytes(output)
     run.say(
-        f"{output}: {common.counted(done.records, 'record')}, {common.counted(done.ids, 'id')}, "
-        f"{common.human_bytes(size)}, for {form}"
+        f"{output}: {phrases.counted(done.records, 'record')}, {phrases.counted(done.ids, 'id')}, "
+        f"{phrases.human_bytes(size)}, for {form}"
     )
     run.end({"output": str(output), "bytes": size, "format": form, "records": done.records, "ids": done.ids, **about})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import OptionError
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def command(
     run.summary(columns, [_row(state) for state in vocabulary.states.values()])
     size_bytes = common.tree_bytes(output)
     run.say(
-        f"Wrote {output}: {vocabulary.size} ids, {common.human_bytes(size_bytes)}, {common.human_seconds(seconds)}, "
-        f"from {common.counted(len(episodes), 'episode')}."
-        f"\nNext: pantok encode {' '.join(map(str, sources))} --vocab {output} -o …"
+        f"Wrote {output}: {vocabulary.size} ids, {phrases.human_bytes(size_bytes)}, {phrases.human_seconds(seconds)}, "
+        f"from {phrases.counted(len(episodes), 'episode')}."
+        f"\nNext: pantok encode {phrases.shell(*sources)} --vocab {phrases.shell(output)} -o …"
     )
     run.end(
         {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 
 if TYPE_CHECKING:
     from pantok.formats.store import Store, TrackSize
@@ -70,7 +70,7 @@ def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> N
     for track in size.tracks:
         facts = _track(vocabulary, track)
         tracks.append(facts)
-        head = [track.name, f"{track.episodes}", common.human_seconds(facts["seconds"])]
+        head = [track.name, f"{track.episodes}", phrases.human_seconds(facts["seconds"])]
         for k, level in enumerate(facts["levels"]):
             if level["codes"]:
                 rows.append([*head, f"{k} {level['name']}", f"{level['cardinality']}", *_rates(level)])
@@ -78,12 +78,12 @@ def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> N
         if len(facts["levels"]) > 1:
             rows.append([*head, f"all {len(facts['levels'])} levels", "", *_rates(facts)])
         if facts["latent_bytes"]:
-            rows.append(["", "", "", "latents", "", common.human_bytes(facts["latent_bytes"]), "",
+            rows.append(["", "", "", "latents", "", phrases.human_bytes(facts["latent_bytes"]), "",
                          _figure(facts["latent_bits_per_second"], 1000, 2)])  # fmt: skip
     seconds = size.duration_ns / 1e9
     title = (
-        f"{path}: {common.counted(len(store), 'episode')}, {common.human_seconds(seconds)}, "
-        f"{common.human_bytes(size.bytes)}, "
+        f"{path}: {phrases.counted(len(store), 'episode')}, {phrases.human_seconds(seconds)}, "
+        f"{phrases.human_bytes(size.bytes)}, "
         f"vocabulary {store.vocabulary_id[:12]} of {vocabulary.size} ids"
     )
     columns = ["track", "episodes", "duration", "level", "codes of", "codes", "tokens/s", "kbit/s"]
@@ -162,7 +162,7 @@ def _episode(run: common.Run, store: Store, name: str) -> None:
         counts = [len(level.codes) for level in track.levels]
         rows.append(
             [track.name, f"{track.clock.count}", rate, f"{track.clock.start_ns / 1e9:.3f}",
-             common.human_seconds(track.clock.duration_ns / 1e9), f"{track.ticks}", " ".join(map(str, counts)),
+             phrases.human_seconds(track.clock.duration_ns / 1e9), f"{track.ticks}", " ".join(map(str, counts)),
              "x".join(map(str, track.latents.values.shape)) if track.latents else ""]
         )  # fmt: skip
         tracks.append(

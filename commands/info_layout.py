@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import StoreError
 
 _LOOKED_AT = 64
@@ -52,9 +52,9 @@ def show_layout(run: common.Run, path: Path, layout: str, episode: str | None) -
     rows = [[r["track"] or "-", str(r["level"]), r["kind"], str(r["ids"]), _figure(r["ids_per_second"])] for r in rates]
     each = ids / seconds if seconds else None
     some = f"{len(names)} of " if 1 < len(names) < len(store) else ""  # else the title would say what the store holds
-    count = common.counted(len(store) if some else len(names), "episode")
+    count = phrases.counted(len(store) if some else len(names), "episode")
     run.table(
-        f"{path}, layout {layout}: {_figure(each)} ids a second, from {some}{count}, {common.human_seconds(seconds)}",
+        f"{path}, layout {layout}: {_figure(each)} ids a second, from {some}{count}, {phrases.human_seconds(seconds)}",
         ["track", "level", "kind", "ids", "ids/s"],
         rows,
     )

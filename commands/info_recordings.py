@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def show_recordings(run: common.Run, path: Path) -> None:
     columns = ["episode", "track", "kind", "rate, Hz", "samples", "duration", "holds"]
     run.table("Tracks, as they will be read", columns, rows, words=("track", "kind", "holds"))
     if len(found) > len(some):
-        run.say(f"… and {common.counted(len(found) - len(some), 'episode')} more: --json tells all.")
+        run.say(f"… and {phrases.counted(len(found) - len(some), 'episode')} more: --json tells all.")
     document = common.plan_document(found)
     for told in document["episodes"]:
         told["tracks"] = tracks.get(told["id"], [])
@@ -92,17 +92,17 @@ def _row(facts: dict[str, Any]) -> list[str]:
     if facts["modality"] == "video":
         holds = f"{info['width']}x{info['height']}, {info.get('codec', '')}"
     elif facts["modality"] == "text":
-        holds = common.counted(facts["samples"], "piece")
+        holds = phrases.counted(facts["samples"], "piece")
     else:
         named = "" if facts["modality"] == "audio" else f": {', '.join(channels[:_NAMED])}"
         more = "" if len(channels) <= _NAMED or not named else ", …"
         kind = info.get("codec") or info.get("dtype", "")
-        holds = f"{common.counted(len(channels), 'channel')} {kind}{named}{more}"
+        holds = f"{phrases.counted(len(channels), 'channel')} {kind}{named}{more}"
     return [
         facts["track"],
         facts["modality"],
         f"{float(Fraction(facts['rate_hz'])):.6g}" if facts["rate_hz"] else "",
         "" if facts["samples"] is None else str(facts["samples"]),
-        common.human_seconds(seconds) if seconds else "",
+        phrases.human_seconds(seconds) if seconds else "",
         holds,
     ]

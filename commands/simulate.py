@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import InputError, OptionError
 from pantok.formats.addresses import Place
 
@@ -141,12 +141,12 @@ def command(
             "for": f"{length_ns / 1e9:g} s", "actions": actions, "temperature": f"{temperature:g}",
             "top-p": f"{top_p:g}", "seed": str(seed), "steps": str(steps),
         }  # fmt: skip
-        title = f"{common.counted(samples, 'future')} of {name} from {at_ns / 1e9:g} s on"
+        title = f"{phrases.counted(samples, 'future')} of {name} from {at_ns / 1e9:g} s on"
         write_futures_page(html, title, facts, sheet.parts())
         written.append(str(html))
     for path in written:
         run.say(f"Wrote {path}")
-    run.say(f"{common.counted(steps, 'step')} in {common.human_seconds(seconds)}.")
+    run.say(f"{phrases.counted(steps, 'step')} in {phrases.human_seconds(seconds)}.")
     if begun_ns is not None and begun_ns > start_ns:
         run.say(f"Simulated from {(begun_ns - first) / 1e9:g} s on; what had begun before is as it was recorded.")
     document = {

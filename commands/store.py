@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import OptionError
 from pantok.formats.addresses import is_remote
 
@@ -82,8 +82,8 @@ def pack(
         )
     before, after = common.tree_bytes(store), common.tree_bytes(output)
     run.say(
-        f"{output}: {common.counted(done.episodes, 'episode')} in {common.counted(done.segments_after, 'segment')}, "
-        f"{common.human_bytes(after)} of {common.human_bytes(before)}."
+        f"{output}: {phrases.counted(done.episodes, 'episode')} in {phrases.counted(done.segments_after, 'segment')}, "
+        f"{phrases.human_bytes(after)} of {phrases.human_bytes(before)}."
     )
     run.end(_document(store, done, output=str(output), bytes_before=before, bytes_after=after, digest=opened.digest()))
 
@@ -166,18 +166,18 @@ def arrange(store: Path, layout: str, vocab: Path | None, in_use: bool, as_json:
             opened, Layout.of(layout), vocabulary, in_use, lambda n, all_: bar.update(task, completed=n, total=all_)
         )
     run.say(
-        f"{store}: {common.counted(done.episodes, 'episode')} laid out for layout {layout}, {done.laid} of them now: "
-        f"{done.ids:,} ids in {common.human_bytes(done.bytes)}."
+        f"{store}: {phrases.counted(done.episodes, 'episode')} laid out for layout {layout}, {done.laid} of them now: "
+        f"{done.ids:,} ids in {phrases.human_bytes(done.bytes)}."
     )
     run.end({"store": str(store), "layout": layout, **asdict(done)})
 
 
 def _words(store: Path, done: Any, what: str) -> str:
-    kept = f"; {common.counted(done.kept, 'episode')} changed meanwhile and stay where they are" if done.kept else ""
-    swept = f"; {common.counted(done.swept, 'folder')} removed that nothing needs" if done.swept else ""
+    kept = f"; {phrases.counted(done.kept, 'episode')} changed meanwhile and stay where they are" if done.kept else ""
+    swept = f"; {phrases.counted(done.swept, 'folder')} removed that nothing needs" if done.swept else ""
     return (
-        f"{store}: {common.counted(done.episodes, 'episode')} {what}, "
-        f"{common.counted(done.segments_before, 'segment')} before, {done.segments_after} after{kept}{swept}."
+        f"{store}: {phrases.counted(done.episodes, 'episode')} {what}, "
+        f"{phrases.counted(done.segments_before, 'segment')} before, {done.segments_after} after{kept}{swept}."
     )
 
 

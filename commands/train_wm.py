@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import OptionError
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def command(
         "from_run": parent.facts if parent else folder.config.get("from_run") if goes_on else None,
     }
     run.say(
-        f"{trainer.model.parameters_count:,} parameters, {common.counted(len(task.training), 'episode')} to train on "
+        f"{trainer.model.parameters_count:,} parameters, {phrases.counted(len(task.training), 'episode')} to train on "
         f"({len(task.data.windows)} windows of {config.length} ids), {len(task.held_out)} held out"
     )
     if config.stages:
@@ -228,7 +228,7 @@ def _same(
 
 def _say_growth(run: common.Run, parent: Parent, task: Task) -> None:
     more = task.vocabulary.size - parent.folder.vocabulary.size
-    grown = f"; {common.counted(more, 'id')} more, made of those that were there" if more else ""
+    grown = f"; {phrases.counted(more, 'id')} more, made of those that were there" if more else ""
     run.say(f"Goes on with what {parent.folder.path} learned in {parent.facts['step']} steps{grown}.")
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,11 +98,16 @@ def _panel(found: Mapping[str, Any], height: int, on: str = "held out") -> Table
     rows = []
     for track, values in tracks.items():
         rows.append(
-            [track, common.figure(values["bits_per_second"]), f"{values['bits_per_element']:.2f}", _ahead(ahead, track)]
+            [
+                track,
+                phrases.figure(values["bits_per_second"]),
+                f"{values['bits_per_element']:.2f}",
+                _ahead(ahead, track),
+            ]
         )
         for level, its in values["levels"].items() if levels and len(values["levels"]) > 1 else ():
             name = level.partition(".")[2] or level
-            rows.append([f"  {name}", common.figure(its["bits_per_second"]), f"{its['bits_per_element']:.2f}", ""])
+            rows.append([f"  {name}", phrases.figure(its["bits_per_second"]), f"{its['bits_per_element']:.2f}", ""])
     return common.table_of([on, "bits a second", "bits an id", "one step ahead (the last again)"], rows)
 
 
@@ -115,10 +120,10 @@ def _ahead(next_step: Mapping[str, Any], track: str) -> str:
 
 def _summary(run: common.Run, found: Mapping[str, Any], on: str) -> None:
     rows = [
-        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", common.figure(v["bits_per_second"])]
+        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", phrases.figure(v["bits_per_second"])]
         for kind, v in found["by_kind"].items()
     ]
-    rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", common.figure(found["bits_per_second"])])
+    rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", phrases.figure(found["bits_per_second"])])
     run.summary([on, "share of ids", "bits an id", "bits a second of experience"], rows)
     for track, by in found.get("next_step", {}).items():
         run.say(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.commands.cli import CHECK_FAILED
 from pantok.errors import InputError, OptionError, PantokError
 
@@ -67,13 +67,13 @@ def command(store: Path, sources: Path | None, episodes: tuple[str, ...], as_jso
         "leftovers": leftovers,
     }
     if faults:
-        count = common.counted(len(faults), "fault")
+        count = phrases.counted(len(faults), "fault")
         remedy = " Encode the episodes named above again: pantok encode … -f"
         run.say(f"[red]{count}[/] in {store}.{remedy if any(f.episode for f in faults) else ''}")
         run.end(document, CHECK_FAILED)
     opened = Store.open(store)
     extra = f"; {leftovers} leftovers of stopped writers, harmless" if leftovers else ""
-    run.say(f"{store}: {common.counted(len(opened), 'episode')}, every byte and every code as written{extra}.")
+    run.say(f"{store}: {phrases.counted(len(opened), 'episode')}, every byte and every code as written{extra}.")
     document |= {"episodes": len(opened), "digest": opened.digest()}
     if sources is not None:
         _compare(run, opened, common.choose(opened.episodes, episodes, "episode"), sources, document)
@@ -92,11 +92,11 @@ def _compare(run: common.Run, store: Store, chosen: list[str], sources: Path, do
         compared.append({"episode": episode, **_document(checked)})
     document |= {"ok": not broken, "compared": compared}
     if broken:
-        tracks = common.counted(len(compared), "track")
-        run.say(f"[red]{common.counted(broken, 'promise')} broken[/]; {tracks} compared with their recordings.")
+        tracks = phrases.counted(len(compared), "track")
+        run.say(f"[red]{phrases.counted(broken, 'promise')} broken[/]; {tracks} compared with their recordings.")
         run.end(document, CHECK_FAILED)
     run.say(
-        f"{common.counted(len(compared), 'track')} compared with their recordings: as long, at the same instants, and "
+        f"{phrases.counted(len(compared), 'track')} compared with their recordings: as long, at the same instants, and "
         f"{certified} with guaranteed bounds within them."
     )
     run.end(document)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.commands.cli import CHECK_FAILED
 
 
@@ -131,7 +131,7 @@ def compose(
     step = line("compose", new, [old], arguments, document["before"], document["after"])
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(
-        f"Wrote {output}: {new.size} ids, {said}. {common.human_seconds(time.monotonic() - began)}."
-        f"\nNext: pantok stream {store} --vocab {output}"
+        f"Wrote {output}: {new.size} ids, {said}. {phrases.human_seconds(time.monotonic() - began)}."
+        f"\nNext: pantok stream {phrases.shell(store)} --vocab {phrases.shell(output)}"
     )
     run.end(document)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.commands.cli import CHECK_FAILED
 from pantok.errors import NothingToLearnError
 
@@ -174,7 +174,7 @@ def grow(
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(
         f"Wrote {output}: {new.size} ids, {new.size - old.size} of them new; none has moved. "
-        f"{common.human_seconds(time.monotonic() - began)}."
-        f"\nNext: pantok encode {' '.join(map(str, sources))} --vocab {output} -o …"
+        f"{phrases.human_seconds(time.monotonic() - began)}."
+        f"\nNext: pantok encode {phrases.shell(*sources)} --vocab {phrases.shell(output)} -o …"
     )
     run.end(document)

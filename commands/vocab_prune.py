@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 from pantok.errors import OptionError
 
 
@@ -102,6 +102,6 @@ def prune(
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(
         f"Wrote {output}: {live[1]} of {new.size} ids in use, {live[0] - live[1]} fewer; the others still decode."
-        f"\nNext: pantok stream {store} --vocab {output}"
+        f"\nNext: pantok stream {phrases.shell(store)} --vocab {phrases.shell(output)}"
     )
     run.end(facts)

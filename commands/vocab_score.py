@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pantok.commands import common
+from pantok.commands import common, phrases
 
 
 @click.command("score")
@@ -101,9 +101,9 @@ def score(
         ["ids a second", f"{ids:.2f}"],
         ["ids without compositions", f"{found.uncomposed_ids}"],
         ["ids with compositions", f"{found.ids}"],
-        ["vocabulary", f"{loaded.size} ids, {common.human_bytes(found.vocabulary_bits / 8)}"],
+        ["vocabulary", f"{loaded.size} ids, {phrases.human_bytes(found.vocabulary_bits / 8)}"],
         ["vocabulary, bits a second", f"{cost.dictionary_bits_per_second:.2f}"],
-        ["judged on", f"{found.seconds:.1f} s, {common.counted(found.episodes, 'episode')}"],
+        ["judged on", f"{found.seconds:.1f} s, {phrases.counted(found.episodes, 'episode')}"],
     ]
     if measured is not None:
         low, high = measured["bits_per_second_95"]
