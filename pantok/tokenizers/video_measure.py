@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def measured(
             if tally:
                 originals = run.grid.to_frames(frames)
                 tally.add_end(tick, originals[-1], drawn.end)
-                tally.add_between(tick, originals, run.grid, lambda sites=drawn.sites: sites)
+                tally.add_between(tick, originals, run.grid, partial(np.asarray, drawn.sites))
             area += len(frames) * int(run.grid.inside.sum()) * 64
             frames_seen += len(frames)
         best = tally.best if tally else 0
