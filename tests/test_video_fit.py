@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pantok.quantizers.kmeans import shrunk
 from pantok.tokenizers.video_books import Books
-from pantok.tokenizers.video_fit import DIRECTIONS, shrunk
+from pantok.tokenizers.video_fit import DIRECTIONS
 
 
 def means(rows: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:

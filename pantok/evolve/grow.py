@@ -22,7 +22,7 @@ import numpy as np
 from pantok.errors import InputError, OptionError
 from pantok.experience import Track
 from pantok.quantizers.gated import Life, nearest_living
-from pantok.quantizers.kmeans import kmeans
+from pantok.quantizers.kmeans import kmeans, nearest, shrunk
 from pantok.tokenizers.base import Report, silent
 from pantok.vocabulary import TokenizerState
 
@@ -102,11 +102,13 @@ def grown_book(
     far: float,
     seed: int,
     spread: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
+    about_zero: bool = False,
 ) -> LevelGrowth:
     """New codes for `book` float32 (K, D), integers, learned from vectors `learned` and judged on `held`, both float32.
 
     price: decibels that a bit must take away; None for what the book's own bits take away.
     spread: makes rows legal for the level (rounded, within bounds).
+    about_zero: whether codes of no meaning would be noughts, so that what is chance in a mean of few can be taken out.
     """
     none = np.zeros((0, book.shape[1]), np.float32)
     if len(learned) < _PER_CODE * LEAST or not len(held):
@@ -134,7 +136,10 @@ def grown_book(
     def clustered(vectors: np.ndarray, size: int) -> np.ndarray:
         if len(vectors) > MOST_VECTORS:
             vectors = vectors[np.sort(np.random.default_rng(seed).permutation(len(vectors))[:MOST_VECTORS])]
-        return np.unique(spread(kmeans(vectors, size, seed=seed, iterations=_ITERATIONS)).astype(np.float32), axis=0)
+        made = kmeans(vectors, size, seed=seed, iterations=_ITERATIONS)
+        if about_zero:
+            made = shrunk(made, vectors, nearest(vectors, made)[0])
+        return np.unique(spread(made).astype(np.float32), axis=0)
 
     best, rows, size, score = start, none, LEAST, 0.0
     while size <= min(most, len(outside) // _PER_CODE):

@@ -91,7 +91,7 @@ def _grown(
             growth = grown_book(
                 level, left[0].astype(np.float32), left[1].astype(np.float32), codes, life,
                 price=None, most=most_of(config, len(codes), growths), far=config.far_of("video"),
-                seed=seed + 10 * number + stage, spread=book.bearable,
+                seed=seed + 10 * number + stage, spread=book.bearable, about_zero=True,
             )  # fmt: skip
             growths.append(growth)
             if growth.added:

@@ -16,7 +16,7 @@ import torch
 
 from pantok.errors import InputError, NothingToLearnError
 from pantok.experience import Track
-from pantok.quantizers.kmeans import kmeans, nearest
+from pantok.quantizers.kmeans import kmeans, nearest, shrunk
 from pantok.tokenizers.base import Report
 from pantok.tokenizers.video_books import DEPTH, INNER_DEPTH, TICK, Books
 from pantok.tokenizers.video_choose import END_TRADE, GREY, HOPE, INNER_TRADE, KEY_TRADE, Chooser, residual
@@ -182,24 +182,6 @@ def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: flo
         codes, _ = nearest(alive.astype(np.float32), book)
         left = alive - book[codes]
     return books
-
-
-def shrunk(book: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """float64 (K, D): codes (K, D), means of `rows` (n, D) by their `codes` int (n,), drawn towards zero by what of
-    them is chance.
-
-    A mean of m rows is off by the rows' own scatter over m. In each direction the scatter of the means is that of what
-    they stand for and of this error; a code keeps the share that is not error, less where few rows made it. A code of
-    no row stays as it is. Source: Efron and Morris, JASA 68 (1973), with a variance for each direction.
-    """
-    count = np.bincount(codes, minlength=len(book))[:, None]
-    scatter = ((rows - book[codes]) ** 2).sum(0) / max(len(rows) - len(book), 1)
-    seen = count[:, 0] > 0
-    if not seen.any():
-        return book.astype(np.float64)
-    chance = scatter / np.maximum(count, 1)
-    true = np.maximum((book[seen].astype(np.float64) ** 2 - chance[seen]).mean(0), 0.0)
-    return np.where(count > 0, book * (true / np.maximum(true + chance, 1e-12)), book)
 
 
 def table_of(seen: np.ndarray, most: int, depth: int, wide: bool) -> np.ndarray:
