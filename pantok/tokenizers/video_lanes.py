@@ -14,24 +14,28 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 LANES = 16
 """Codes that are compared at once."""
 _INTS = ir.VectorType(ir.IntType(32), LANES)
-_HOW: tuple[int, str] = next(
-    (
-        (parts, instruction)
-        for feature, parts, instruction in (
-            ("avx512bw", 1, "llvm.x86.avx512.pmaddw.d.512"),
-            ("avx2", 2, "llvm.x86.avx2.pmadd.wd"),
-            ("sse2", 4, "llvm.x86.sse2.pmadd.wd"),
-        )
-        if binding.get_host_cpu_features().get(feature)
-    ),
-    (4, ""),
+_INSTRUCTIONS = (
+    ("avx512bw", 1, "llvm.x86.avx512.pmaddw.d.512"),
+    ("avx2", 2, "llvm.x86.avx2.pmadd.wd"),
+    ("sse2", 4, "llvm.x86.sse2.pmadd.wd"),
 )
+
+
+def _fitting() -> tuple[int, str]:
+    """What numba compiles for: this processor, unless its settings say another, which is not to get the instruction."""
+    there = binding.get_host_cpu_features()
+    if config.CPU_NAME is not None or config.CPU_FEATURES is not None or not config.ENABLE_AVX:
+        there = {}
+    return next(((parts, name) for feature, parts, name in _INSTRUCTIONS if there.get(feature)), (4, ""))
+
+
+_HOW = _fitting()
 """Into how many vectors sixteen lanes are cut, and what multiplies and adds the pairs of one; none if written out."""
 KEPT = 12
 """Scores that `least_keys` keeps."""
