@@ -118,7 +118,8 @@ def compose(
     if not kept:
         run.say(
             f"Nothing written: no number of merges serves --objective {config.objective} on {store}. "
-            "--force keeps them nevertheless."
+            "--force keeps them nevertheless"
+            + ("; --objective length keeps as many as cost no bits." if config.objective == "bits" else ".")
         )
         run.end(document, CHECK_FAILED)
     fewer = 1 - after["ids_per_second"] / before["ids_per_second"]
