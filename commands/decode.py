@@ -151,18 +151,12 @@ class Plan:
         return Signal(blocks, self._clock(track), {**track.info, **track.header}, max(1, len(track.channels)))
 
     def _add_video(self, picture: TrackTokens, voice: TrackTokens | None) -> None:
-        from pantok.formats.media_out import changes_in
+        from pantok.formats.media_out import changes_in, write_media
 
-        def write(path: Path) -> None:
-            from pantok.formats.media_out import write_media
-
-            sound = self._signal(voice) if voice is not None else None
-            write_media(path, self._signal(picture), sound, lossless=self._lossless)
-
+        seen, heard = self._signal(picture), self._signal(voice) if voice is not None else None
         path = self._path(picture, ".mp4")
-        self.outputs[path] = write
-        heard = self._signal(voice) if voice is not None else None
-        if found := changes_in(self._signal(picture), heard, lossless=self._lossless):
+        self.outputs[path] = lambda path: write_media(path, seen, heard, lossless=self._lossless)
+        if found := changes_in(seen, heard, lossless=self._lossless):
             self.changes[path] = found
 
     def _add_sound(self, sound: TrackTokens) -> None:

@@ -156,7 +156,7 @@ def _foresight(seen: list[Foreseen]) -> dict[str, Any]:
     }
 
 
-def _rows(document: dict[str, Any]) -> list[list[str]]:
+def rows_by_kind(document: Mapping[str, Any]) -> list[list[str]]:
     rows = [
         [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", phrases.figure(v["bits_per_second"])]
         for kind, v in document["by_kind"].items()
@@ -237,7 +237,7 @@ def collapse_line(found: Mapping[str, float]) -> str:
 
 def _show(run: common.Run, document: dict[str, Any]) -> None:
     title = f"{document['run']} on {phrases.counted(len(document['episodes']), 'episode')} of {document['store']}"
-    run.table(title, COLUMNS, _rows(document))
+    run.table(title, COLUMNS, rows_by_kind(document))
     for line in _lines(document):
         run.say(line)
 
@@ -256,4 +256,4 @@ def _page(path: Path, document: dict[str, Any], seen: list[Foreseen], metrics: l
         rows = {"what came": one.came, "simulated": one.simulated, "the last frame, repeated": still}
         strips.append(Strip(title, rows, one.rate_hz))
     title = f"{document['run']} on {document['store']}"
-    write_run_page(path, title, _lines(document), COLUMNS, _rows(document), strips, metrics)
+    write_run_page(path, title, _lines(document), COLUMNS, rows_by_kind(document), strips, metrics)

@@ -119,20 +119,15 @@ def _ahead(next_step: Mapping[str, Any], track: str) -> str:
 
 
 def _summary(run: common.Run, found: Mapping[str, Any], on: str) -> None:
-    rows = [
-        [kind, f"{100 * v['share']:.1f}%", f"{v['bits_per_element']:.2f}", phrases.figure(v["bits_per_second"])]
-        for kind, v in found["by_kind"].items()
-    ]
-    rows.append(["all", "100.0%", f"{found['bits_per_element']:.2f}", phrases.figure(found["bits_per_second"])])
-    run.summary([on, "share of ids", "bits an id", "bits a second of experience"], rows)
+    from pantok.commands.evaluate_run import collapse_line, rows_by_kind
+
+    run.summary([on, "share of ids", "bits an id", "bits a second of experience"], rows_by_kind(found))
     for track, by in found.get("next_step", {}).items():
         run.say(
             f"{track}, one step ahead: {by['model']:.2f} {_UNITS[by['unit']]}; the ridge {by['ridge']:.2f}, the last "
             f"again {by['copy_last']:.2f}."
         )
     if found.get("collapse"):
-        from pantok.commands.evaluate_run import collapse_line
-
         run.say(collapse_line(found["collapse"]))
     if found["bits_per_second_95"] is None:
         low, high = found["bits_per_element_95"]

@@ -122,6 +122,11 @@ def replaced(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_free(path: Path) -> bool:
+    """Whether nothing is there, or an empty folder: what may be written to without losing anything."""
+    return not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir()))
+
+
 def make_folder(folder: Path) -> None:
     """The folder and those above it, where they are missing. Raises OutputError."""
     try:

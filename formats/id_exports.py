@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pantok.errors import OutputError
+from pantok.formats.files import is_free
 from pantok.layout import TokenSequence
 
 COLUMNS: Mapping[str, type] = {"ids": np.uint32, "kind": np.uint8, "level": np.uint8, "time_ns": np.int64}
@@ -58,7 +59,7 @@ class Exported:
 def may_replace(path: Path) -> None:
     """Raises OutputError unless `path` is an export, an empty folder, or not there: to replace a folder of recordings
     or a store would lose them."""
-    if not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir())):
+    if is_free(path):
         return
     try:
         ours = json.loads((path / ABOUT).read_bytes())["format"] in WRITERS

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pantok
 from pantok.errors import StoreError
+from pantok.formats.files import is_free
 from pantok.formats.store_array import group_json
 from pantok.formats.store_disk import SealError, crc32c, put_if_absent, reason, seal, unseal, write_file
 from pantok.formats.store_manifest import FOLDER, commit_name
@@ -96,7 +97,7 @@ def read_root(path: Path) -> str:
 
 
 def may_replace(path: Path, force: bool) -> None:
-    if not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir())):
+    if is_free(path):
         return
     if not force:
         raise StoreError(path, "is there already", "--force replaces it, -o gives another name")

@@ -167,21 +167,26 @@ def staged(rows: np.ndarray, basis: np.ndarray, sizes: Sequence[int], least: flo
             books.append(np.zeros((1, len(basis))))
             continue
         room = 1 << max(0, (len(alive) // ROWS_PER_CODE).bit_length() - 1)
+        energy = (alive**2).sum(1)
         some = alive[:: max(1, len(alive) // (size * _BEGIN))]
         book = np.rint(kmeans(some, min(size, room), seed=seed + stage, iterations=5))
         for _ in range(2):
-            codes, error = nearest(alive.astype(np.float32), book)
-            pays = (alive**2).sum(1) - error > least
+            _, pays = _served(alive, energy, book, least)
             if pays.sum() < ROWS_PER_CODE * len(book):
                 break
             book = np.rint(kmeans(alive[pays], len(book), seed=seed + stage, iterations=2, start=book))
-        codes, error = nearest(alive.astype(np.float32), book)
-        pays = (alive**2).sum(1) - error > least
+        codes, pays = _served(alive, energy, book, least)
         book = np.rint(shrunk(book, alive[pays], codes[pays]))
         books.append(book)
         codes, _ = nearest(alive.astype(np.float32), book)
         left = alive - book[codes]
     return books
+
+
+def _served(rows: np.ndarray, energy: np.ndarray, book: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest code of each row, and whether it takes away more than `least` of the row's `energy` (n,)."""
+    codes, error = nearest(rows.astype(np.float32), book)
+    return codes, energy - error > least
 
 
 def table_of(seen: np.ndarray, most: int, depth: int, wide: bool) -> np.ndarray:
