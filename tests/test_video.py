@@ -18,11 +18,12 @@ from pantok import pixels
 from pantok.errors import InputError, OptionError, PantokError, TokenError, VocabularyError
 from pantok.experience import Block, Clock, Track
 from pantok.stream import LevelCodes, TrackTokens
-from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, _Fill, lambda_of
+from pantok.tokenizers.video import VideoConfig, VideoOptions, VideoTokenizer, lambda_of
+from pantok.tokenizers.video_beside import Beside
 from pantok.tokenizers.video_books import LEVELS
 from pantok.tokenizers.video_choose import INNER_TRADE, Chooser, squared
 from pantok.tokenizers.video_grid import SITE, Grid
-from pantok.tokenizers.video_tick import draw_between, pack, unpack
+from pantok.tokenizers.video_tick import pack, unpack
 
 RATE = Fraction(25)
 
@@ -118,25 +119,27 @@ def test_more_effort_makes_a_better_trade(tokenizer: VideoTokenizer, film: np.nd
     assert costs[2] < costs[1] < 0.995 * costs[0]
 
 
-def test_frames_between_are_coded_once_whoever_does_it(tokenizer: VideoTokenizer, film: np.ndarray) -> None:
-    grid = Grid(96, 128)
-    chooser = Chooser(grid, tokenizer.books)
-    first, second = (grid.to_sites(film[i : i + 4]) for i in (0, 4))
-    none = np.zeros((0, 2), np.int64)
-    past = chooser.code(first, None, none, 64.0).end
-    expected = chooser.code(second, past, none, 64.0)
+def test_work_beside_is_done_once_whoever_does_it() -> None:
+    done: list[str] = []
+
+    def work() -> int:
+        done.append(threading.current_thread().name)
+        return len(done)
+
     busy = threading.Event()
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(busy.wait, 30)
-        fill = _Fill(chooser, chooser.ends(second, past, none, 64.0), beside)
-        fill.help()
-        fill.help()  # nothing is left to do
-        mine = fill.plan()
+    with ThreadPoolExecutor(1, thread_name_prefix="beside") as thread:
+        thread.submit(busy.wait, 30)
+        mine = Beside(thread, work)
+        mine.help()
+        mine.help()  # nothing is left to do
+        assert mine.result() == 1 and done == [threading.current_thread().name]
         busy.set()
-        other = _Fill(chooser, chooser.ends(second, past, none, 64.0), beside).plan()
-    for made, base in (mine, other):
-        assert all(np.array_equal(x, y) for x, y in zip(pack(made), pack(expected.plan), strict=True))
-        assert np.array_equal(draw_between(made, base, tokenizer.books), expected.sites[:-1])
+        theirs: Beside[int] = Beside(thread, work)
+        while len(done) < 2:
+            pass
+        assert theirs.result() == 2 and done[1].startswith("beside")
+        with pytest.raises(ZeroDivisionError):
+            Beside(thread, lambda: 1 // 0).result()
 
 
 def test_fit_is_reproducible() -> None:

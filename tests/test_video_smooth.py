@@ -78,13 +78,13 @@ def test_the_set_is_chosen_by_the_error_it_leaves() -> None:
     tally = Tally(smoothing)
     assert tally.best == 0, "nothing was seen"
     for tick in range(8):  # a line in eight each time: all lines
-        tally.add_end(tick, flat[0], decoded)
+        tally.add(tally.look(tick, flat, decoded, lambda: pytest.fail("there is none between")))
     columns = missing(noisy[0], flat[0], 64, 40, limits)
     assert np.array_equal(tally._products[0], np.triu(columns[0] @ columns[0].T)) and not tally._products[1].any()
     left = [((columns[0][7] - w[0] @ columns[0][:7] / 512) ** 2).sum() for w in smoothing.weights.astype(float)]
     assert tally.best == 1 + int(np.argmin(left)) and min(left) < (columns[0][7] ** 2).sum()
     other = Tally(smoothing)
-    other.add_end(0, noisy[0], decoded)
+    other.add(other.look(0, noisy, decoded, lambda: pytest.fail("there is none between")))
     assert other.best == 0, "there is nothing to take away"
 
 
@@ -97,8 +97,9 @@ def test_frames_between_count_as_often_as_there_are_of_them() -> None:
     noisy = (flat + rng.integers(-9, 10, flat.shape)).astype(np.uint8)
     noisy[:, : 32 * 48] = 90 + (noisy[:, : 32 * 48].astype(int) - 90) // 4
     sites, tally, seen = grid.to_sites(noisy[:3]), Tally(smoothing), np.zeros(3, int)
+    end = Reference(grid, grid.to_sites(flat)[3])  # as it should be: nothing to say
     for tick in range(48):  # every second one; three frames in turn, and eight shares of their lines
-        tally.add_between(tick, flat, grid, lambda: sites)
+        tally.add(tally.look(tick, flat, end, lambda: sites))
         seen[tick // 2 % 3] += tick % 2 == 0
     expected = np.zeros((2, 8, 8), np.int64)
     for frame in noisy[:3]:
@@ -107,8 +108,7 @@ def test_frames_between_count_as_often_as_there_are_of_them() -> None:
     assert seen.tolist() == [8, 8, 8]
     assert np.array_equal(tally._products, expected * np.array([6, 8])[:, None, None])
     assert tally.best == 1
-    tally.add_between(1, flat, grid, lambda: pytest.fail("it is not looked at"))
-    tally.add_between(2, flat[:1], grid, lambda: pytest.fail("there are none"))
+    assert not tally.look(1, flat, end, lambda: pytest.fail("it is not looked at")).any()
 
 
 def missing(made: np.ndarray, wanted: np.ndarray, height: int, width: int, limits: np.ndarray) -> list[np.ndarray]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.tokenizers.counts import More
+from pantok.tokenizers.video_beside import Beside
 from pantok.tokenizers.video_books import BLOCK, LEVELS, SHALLOW, TICK, Books, levels_of
 from pantok.tokenizers.video_choose import GREY, Chooser, Ends, residual
 from pantok.tokenizers.video_control import Control, VideoOptions, lambda_of
@@ -43,7 +45,7 @@ from pantok.tokenizers.video_measure import SPARE, measured, pruned, usage
 from pantok.tokenizers.video_refine import refined
 from pantok.tokenizers.video_smooth import Smoothing, Tally
 from pantok.tokenizers.video_smooth_fit import Gathered, learned_smoothing
-from pantok.tokenizers.video_tick import Plan, draw, draw_between, pack, unpack
+from pantok.tokenizers.video_tick import draw, draw_between, pack, unpack
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT, FORMATS = 4, (2, 3, 4)
@@ -300,63 +302,71 @@ class VideoEncoder(Encoder):
         )
 
     def _overlapped(self, ticks: Sequence[np.ndarray]) -> None:
-        """Ticks at a fixed trade: frames between are coded on a second thread, beside the end of the next tick."""
-        waiting: deque[tuple[_Fill, int, np.ndarray]] = deque()
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as beside:
-            for frames in ticks:
-                sites = self._begun(frames)
+        """Ticks at a fixed trade. What nothing later depends on, and the cutting of the next tick, is done beside."""
+        cut: Beside[np.ndarray] | None = None
+        waiting: deque[Beside[tuple[list[np.ndarray], np.ndarray | None]]] = deque()
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
+            for frames, later in zip_longest(ticks, ticks[1:]):
+                sites = self._grid.to_sites(frames) if cut is None else cut.result()
+                cut = None if later is None else Beside(thread, partial(self._grid.to_sites, later))
+                self._begin()
                 ends = self._chooser.ends(sites, self._past, self._before, self._control.lam)
                 self._past, self._before = ends.end, ends.plan.vectors[1:]
-                waiting.append((_Fill(self._chooser, ends, beside), self._ticks - 1, frames))
-                self._seen(frames, sites, ends.end)
+                waiting.append(Beside(thread, partial(self._filled, ends, self._ticks - 1, frames)))
+                self._describe(sites)
                 if len(waiting) > 2:
-                    waiting[-1][0].help()
-                    self._filled(*waiting.popleft())
-            for fill, _, _ in reversed(waiting):
-                fill.help()
+                    if not waiting[0].is_done:
+                        waiting[-1].help()
+                    self._keep(*waiting.popleft().result())
+            for part in reversed(waiting):
+                part.help()
             for part in waiting:
-                self._filled(*part)
+                self._keep(*part.result())
 
-    def _filled(self, fill: _Fill, tick: int, frames: np.ndarray) -> None:
-        plan, base = fill.plan()
+    def _filled(self, ends: Ends, tick: int, frames: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """What `_keep` takes of a tick of which the last frame is coded. Changes no more than `ends.plan`."""
+        base = self._chooser.fill(ends)
+        sums = None
         if self._tally is not None:
-            self._tally.add_between(tick, frames, self._grid, partial(draw_between, plan, base, self._chooser.books))
-        self._keep(pack(plan))
+            books = self._chooser.books
+            sums = self._tally.look(tick, frames, ends.end, partial(draw_between, ends.plan, base, books))
+        return pack(ends.plan), sums
 
     def _tick(self, frames: np.ndarray) -> None:
-        sites = self._begun(frames)
+        sites = self._grid.to_sites(frames)
+        self._begin()
         while True:
             drawn = self._chooser.code(sites, self._past, self._before, self._control.lam)
             codes = pack(drawn.plan)
             if self._control.accepts(codes, sites, partial(self._shown, drawn.sites)):
                 break
         self._past, self._before = drawn.end, drawn.plan.vectors[1:]
-        self._seen(frames, sites, drawn.end)
+        self._describe(sites)
+        sums = None
         if self._tally is not None:
-            self._tally.add_between(self._ticks - 1, frames, self._grid, lambda: drawn.sites)
-        self._keep(codes)
+            sums = self._tally.look(self._ticks - 1, frames, drawn.end, lambda: drawn.sites)
+        self._keep(codes, sums)
 
     def _shown(self, sites: np.ndarray) -> np.ndarray:
         """Decoded sites as they will be shown, should the track go on as it has begun."""
         return sites if self._tally is None else self._tally.smoothing.shown(self._grid, sites, self._tally.best)
 
-    def _begun(self, frames: np.ndarray) -> np.ndarray:
-        """The tick's frames as sites; forgets the past if it is a key."""
+    def _begin(self) -> None:
+        """Forgets the past if the tick is a key."""
         if self._ticks % self._key_every == 0:
             self._past, self._before = None, self._before[:0]
         self._ticks += 1
-        return self._grid.to_sites(frames)
 
-    def _seen(self, frames: np.ndarray, sites: np.ndarray, end: Reference) -> None:
-        """A tick whose last frame is coded: what is asked for beside its codes."""
-        if self._tally is not None:
-            self._tally.add_end(self._ticks - 1, frames[-1], end)
+    def _describe(self, sites: np.ndarray) -> None:
+        """The latents of a tick, if they are asked for."""
         if self._options.latents:
             wanted = residual(sites[-1], GREY).reshape(self._grid.blocks, -1)
             values = self._coarse.project(wanted)[:, : self._width] * self._coarse.unit
             self._latents.append(values.astype(np.float16))
 
-    def _keep(self, codes: Sequence[np.ndarray]) -> None:
+    def _keep(self, codes: Sequence[np.ndarray], sums: np.ndarray | None) -> None:
+        if self._tally is not None and sums is not None:
+            self._tally.add(sums)
         for level, part in enumerate(codes):
             self._counts[level].append(len(part))
             if len(part):
@@ -367,21 +377,3 @@ def _format_of(books: Books) -> int:
     if books.courses is None:
         return 2
     return 3 if (len(books.fine.codes), len(books.inner.codes)) == SHALLOW else FORMAT
-
-
-class _Fill:
-    """The frames between of one tick, coded by `beside` or by whoever asks for help before it has begun."""
-
-    def __init__(self, chooser: Chooser, ends: Ends, beside: ThreadPoolExecutor) -> None:
-        self._chooser, self._ends = chooser, ends
-        self._future: Future[np.ndarray] = beside.submit(chooser.fill, ends)
-        self._mine: np.ndarray | None = None
-
-    def help(self) -> None:
-        if self._mine is None and self._future.cancel():
-            self._mine = self._chooser.fill(self._ends)
-
-    def plan(self) -> tuple[Plan, np.ndarray]:
-        """The completed plan, and the frames between before detail, as of `Chooser.fill`."""
-        base = self._future.result() if self._mine is None else self._mine
-        return self._ends.plan, base

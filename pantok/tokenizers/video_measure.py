@@ -96,8 +96,7 @@ def measured(
                 bits[level] += len(codes) * np.log2(sizes[level])
             if tally:
                 originals = run.grid.to_frames(frames)
-                tally.add_end(tick, originals[-1], drawn.end)
-                tally.add_between(tick, originals, run.grid, partial(np.asarray, drawn.sites))
+                tally.add(tally.look(tick, originals, drawn.end, partial(np.asarray, drawn.sites)))
             area += len(frames) * int(run.grid.inside.sum()) * 64
             frames_seen += len(frames)
         best = tally.best if tally else 0

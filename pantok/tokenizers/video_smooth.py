@@ -99,32 +99,36 @@ class Tally:
         self.smoothing = smoothing
         self._products = np.zeros((2, len(FOURS) + 1, len(FOURS) + 1), np.int64)  # of luma, of chroma
 
-    def add_end(self, tick: int, frame: np.ndarray, decoded: Reference) -> None:
-        """frame: uint8 (frame_bytes,), the original of the last frame of a tick. One line in a few is looked at, others
-        in the next tick."""
-        height, width = decoded.grid.height, decoded.grid.width
-        luma = frame[: height * width].reshape(height, width)
-        self._add(tick, luma, *decoded.framed, 0, self._products)
+    def look(self, tick: int, frames: np.ndarray, end: Reference, drawn: Callable[[], np.ndarray]) -> np.ndarray:
+        """What a tick says, int64 (2, 8, 8), for `add`; may be asked beside other ticks.
 
-    def add_between(self, tick: int, frames: np.ndarray, grid: Grid, drawn: Callable[[], np.ndarray]) -> None:
-        """frames: uint8 (n, frame_bytes), the originals of a tick. drawn: gives the sites uint8 (n - 1, N, 96) of those
-        between as they were decoded; it is not called in a tick that is not looked at."""
-        number, others = tick // _TICKS, len(frames) - 1
-        if tick % _TICKS or not others:
-            return
-        chosen, products = number % others, np.zeros_like(self._products)
-        made = grid.to_frames(drawn()[chosen : chosen + 1])
-        wanted = pixels.planes(frames[chosen : chosen + 1], grid.height, grid.width)
-        for plane, (target, lines) in enumerate(zip(wanted, pixels.planes(made, grid.height, grid.width), strict=True)):
-            framed = np.pad(lines[0], kernels.EDGE, "edge")
-            self._add(number, target[0], framed, kernels.EDGE, min(plane, 1), products)
-        self._products += np.array([others, others + 1])[:, None, None] * (_TICKS * products)
+        frames: uint8 (n, frame_bytes), the originals. end: the last of them as decoded. drawn: gives the sites uint8
+        (m, N, 96) of frames as they were decoded, from the first on; it is not called in a tick of which no frame
+        between is looked at. Of a last frame one line in a few is looked at, others in the next tick.
+        """
+        grid, others = end.grid, len(frames) - 1
+        sums = np.zeros_like(self._products)
+        if others and tick % _TICKS == 0:
+            number = tick // _TICKS
+            chosen = number % others
+            made = pixels.planes(grid.to_frames(drawn()[chosen : chosen + 1]), grid.height, grid.width)
+            wanted = pixels.planes(frames[chosen : chosen + 1], grid.height, grid.width)
+            for plane, (target, lines) in enumerate(zip(wanted, made, strict=True)):
+                framed = np.pad(lines[0], kernels.EDGE, "edge")
+                self._sum(number, target[0], framed, kernels.EDGE, min(plane, 1), sums)
+            sums *= np.array([others, others + 1])[:, None, None] * _TICKS
+        luma = frames[-1, : grid.height * grid.width].reshape(grid.height, grid.width)
+        self._sum(tick, luma, *end.framed, 0, sums)
+        return sums
 
-    def _add(
-        self, number: int, target: np.ndarray, lines: np.ndarray, margin: int, kind: int, products: np.ndarray
+    def add(self, sums: np.ndarray) -> None:
+        self._products += sums
+
+    def _sum(
+        self, number: int, target: np.ndarray, lines: np.ndarray, margin: int, kind: int, sums: np.ndarray
     ) -> None:
         first = 5 * number % _LINES
-        kernels.tally(lines, margin, target, first, _LINES, self.smoothing.limits[kind], products[kind])
+        kernels.tally(lines, margin, target, first, _LINES, self.smoothing.limits[kind], sums[kind])
 
     @property
     def best(self) -> int:
