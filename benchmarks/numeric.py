@@ -7,6 +7,7 @@ chunks to learn from, 100 others to measure. Sample arm: the float tracks of sam
 to learn from. Errors are in units of the half range. FAST (Pertsch et al. 2025, §V): a DCT of each joint over the
 chunk, coefficients times a scale rounded, all joints interleaved from low to high frequency, then BPE; its pieces here
 are trained and, in its favour, chosen by our trainer and shortest segmentation. Speeds are of CPU time, one run.
+Then, what holes (NaN) in a table cost.
 """
 
 from __future__ import annotations
@@ -95,6 +96,32 @@ def binning(held: np.ndarray) -> Row:
     return "256 bins", codes.size / len(held), float(np.abs((codes + 0.5) / 128 - 1 - held).max()), 256, spent
 
 
+def holes(size: int) -> None:
+    """Codes for a second (50 rows) of smooth motion of one channel in which there are holes, by a vocabulary of half of
+    the same: as tables have them in which sensors with clocks of their own stand side by side."""
+    rng = np.random.default_rng(1)
+    moving = moves(rng, 80).reshape(-1, 7)[:, :1]
+    row = np.arange(len(moving))[:, None]
+    kinds = {
+        "none": row < 0,
+        "one of ten, at random": rng.random(moving.shape) < 0.1,
+        "five seconds of ten": row // 250 % 2 == 0,
+        "nine of ten rows": row % 10 > 0,
+        "all": row >= 0,
+    }
+    tracks = [
+        Track.of_array("proprio", np.where(empty, np.nan, moving), Clock.regular(50, len(moving)))
+        for empty in kinds.values()
+    ]
+    half = [
+        Track.of_array("proprio", t.read()[0][: len(moving) // 2], t.clock.cut(0, len(moving) // 2)) for t in tracks
+    ]
+    made = NumericTokenizer.fit(half, NumericConfig(size=size))
+    print("\n| NaN | codes a second |\n|---|---|")
+    for name, track in zip(kinds, tracks, strict=True):
+        print(f"| {name} | {len(made.encode(track).levels[0].codes) / len(moving) * ROWS:.2f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=2048)
@@ -109,6 +136,7 @@ def main() -> None:
             speed = held.size / max(spent, 1e-9)
             label = f"{name} 50x{held.shape[2]} | {label} | {codes} | {tokens:.1f} | {bits:.0f}"
             print(f"| {label} | {worst:.4f} | {speed:,.0f} |", flush=True)
+    holes(size)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_a_piece_of_later_pieces_is_refused() -> None:
 @settings(max_examples=60, deadline=None)
 @given(length=st.integers(2, 100))
 def test_stillness_is_one_code(length: int) -> None:
-    pieces = train(matrix([[0, 1, 2, 0, 1, 2, 1, 1]]), 3, 40, still=(1, length), longest=100)
+    pieces = train(matrix([[0, 1, 2, 0, 1, 2, 1, 1]]), 3, 40, still=[(1, length)], longest=100)
     assert pieces.segment(np.ones((1, length), np.int64))[1].tolist() == [1]
 
 

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from pantok.errors import OptionError, TokenError
 from pantok.experience import Block, Clock, Track
+from pantok.quantizers import bpe
 from pantok.quantizers.bounded import Grid, digits_for, theorem_digits
 from pantok.stream import TrackTokens
 from pantok.tokenizers.numeric import NumericConfig, NumericOptions, NumericTokenizer, certificate
-from pantok.tokenizers.numeric_band import differences
+from pantok.tokenizers.numeric_band import differences, resting
 from pantok.tokenizers.numeric_channel import sums
+from pantok.tokenizers.numeric_symbols import Alphabet
 
 
 def smooth(rows: int = 730, channels: int = 4, seed: int = 0) -> np.ndarray:
@@ -118,13 +120,26 @@ def test_integers_are_exact_or_within_their_bound(fitted: NumericTokenizer, data
         assert max(abs(int(a) - int(b)) for a, b in zip(decoded.ravel(), values.ravel(), strict=True)) <= bound
 
 
-@settings(max_examples=60, deadline=None)
-@given(index=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30), order=st.integers(0, 2), group=st.integers(1, 9))
-def test_differences_are_undone_even_where_they_wrap(index: list[int], order: int, group: int) -> None:
-    array = np.array(index, np.int64)
-    found = differences(array, order, group)
-    back = [sums(found[i : i + group], order) for i in range(0, len(array), group)]
-    assert np.array_equal(np.concatenate([np.zeros(0, np.int64), *back]), array)
+@settings(max_examples=100, deadline=None)
+@given(
+    index=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30),
+    empty=st.lists(st.booleans(), min_size=30, max_size=30),
+    order=st.integers(0, 2),
+    group=st.integers(1, 9),
+)
+def test_differences_are_undone_even_where_they_wrap(
+    index: list[int], empty: list[bool], order: int, group: int
+) -> None:
+    """In holes, of which no difference is kept, nothing moves."""
+    array, holes = np.array(index, np.int64), np.array(empty[: len(index)], bool)
+    still = array.copy()
+    for row in np.flatnonzero(holes):
+        still[row] = still[row - 1] if row % group else 0
+    assert np.array_equal(resting(array, holes, group), still)
+    found = np.where(holes, 0, differences(still, order, group))
+    back = [sums(found[i : i + group], order, holes[i : i + group]) for i in range(0, len(array), group)]
+    back = np.concatenate([np.zeros(0, np.int64), *back])
+    assert np.array_equal(back[~holes], array[~holes]) and (not order or np.array_equal(back, still))
 
 
 def same(a: TrackTokens, b: TrackTokens) -> bool:
@@ -241,6 +256,45 @@ def test_what_does_not_move_costs_little(fitted: NumericTokenizer) -> None:
     # The least the format can say: a code for each channel and tick, and where it stands at each of the two keys.
     assert len(still.levels[0].codes) == 4 * (10 + 2)
     assert 4 * len(still.levels[0].codes) < len(moving.levels[0].codes)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", ">f8"])
+def test_a_sensor_that_is_silent_costs_little(fitted: NumericTokenizer, dtype: str) -> None:
+    values = smooth(500).astype(dtype)
+    whole = len(fitted.encode(track_of(values)).levels[0].codes)
+    values[:, 0] = np.nan
+    values[60:260, 1] = -values[:200, 0]  # a NaN with a sign
+    values[:, 2][np.arange(500) % 10 > 0] = np.nan  # slower than the others
+    values[200:400, 3] = np.inf  # out of range
+    values[450, 3] = -np.inf
+    tokens = fitted.encode(track_of(values))
+    assert np.array_equal(np.isnan(fitted.decoded(tokens)), np.isnan(values))
+    assert worst(fitted.decoded(tokens), values) <= max(Fraction(c["bound"]) for c in certificate(tokens))
+    dead = fitted.encode(track_of(np.where(values[:, :1] > 0, 0, values[:, :1])))
+    assert len(dead.levels[0].codes) == 10, "a code for each tick"
+    assert len(tokens.levels[0].codes) < 2 * whole, "holes in bytes would be forty times as many"
+    assert [len(fitted.decoded(tokens, start=a, stop=b)) for a, b in ((55, 61), (250, 270))] == [6, 20]
+    assert np.array_equal(fitted.decoded(tokens, start=255, stop=270), fitted.decoded(tokens)[255:270], equal_nan=True)
+
+
+def test_a_nan_that_says_something_stays_what_it_is(fitted: NumericTokenizer) -> None:
+    values = smooth(60, 2)
+    values.view(np.uint64)[7, 0] = 0x7FF00000000007A2  # R's NA
+    decoded = fitted.decoded(fitted.encode(track_of(values)))
+    assert decoded.view(np.uint64)[7, 0] == 0x7FF00000000007A2
+
+
+def test_vocabularies_without_a_symbol_for_nan_are_as_they_were() -> None:
+    alphabet = Alphabet(64, holes=False)
+    old = NumericTokenizer(NumericConfig(), bpe.Pieces(alphabet.size, np.zeros((0, 2), np.int32)), {}, version=2)
+    again = NumericTokenizer.from_state(old.state())
+    assert again.state().config["format"] == 2 and again.levels == old.levels
+    values = smooth(60, 1)
+    values[3] = np.nan
+    tokens = again.encode(track_of(values))
+    decoded = again.decoded(tokens)
+    assert worst(decoded, values) <= Fraction(certificate(tokens)[0]["bound"])
+    assert len(tokens.levels[0].of_tick(0)) > 50 + 9, "nine more: that a sample follows, and its bytes"
 
 
 def test_an_empty_track_is_empty(fitted: NumericTokenizer) -> None:

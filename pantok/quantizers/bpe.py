@@ -18,6 +18,7 @@ Source of the merges: Gage, "A New Algorithm for Data Compression", C Users Jour
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -189,13 +190,13 @@ def train(
     mergeable: int | None = None,
     longest: int = 32,
     least: int = 2,
-    still: tuple[int, int] | None = None,
+    still: Sequence[tuple[int, int]] = (),
 ) -> Pieces:
     """Pieces for runs of symbols (R, L), PAD at the ends, up to `size` codes in all.
 
     mergeable: only symbols below it may be merged (all by default). longest: symbols that a piece may spell.
-    least: a pair seen less often is not merged. still: (symbol, length): there shall be a piece of that symbol so many
-    times over, and of the doublings on the way, seen or not. Deterministic: ties go to the lower pair.
+    least: a pair seen less often is not merged. still: (symbol, length) each: there shall be a piece of that symbol so
+    many times over, and of the doublings on the way, seen or not. Deterministic: ties go to the lower pair.
     """
     mergeable = alphabet if mergeable is None else mergeable
     # A PAD between the runs keeps pairs inside them.
@@ -216,8 +217,8 @@ def train(
             allowed[code] = True
         return codes
 
-    if still is not None:
-        for pair in _doublings(*still, alphabet)[: size - alphabet]:
+    for symbol, length in still:
+        for pair in _doublings(symbol, length, alphabet + len(merges))[: max(size - alphabet - len(merges), 0)]:
             flat = _replace(flat, add([pair]), size)
     while alphabet + len(merges) < size and len(flat) > 1:
         a, b = flat[:-1], flat[1:]

@@ -35,10 +35,11 @@ from pantok.tokenizers.counts import More, among
 from pantok.tokenizers.numeric_band import BandSearch
 from pantok.tokenizers.numeric_channel import Channel, half_range, sums
 from pantok.tokenizers.numeric_encoder import NumericEncoder, channel_names
-from pantok.tokenizers.numeric_symbols import Alphabet
+from pantok.tokenizers.numeric_symbols import HOLES, Alphabet
 from pantok.vocabulary import Level, TokenizerState
 
-FORMAT = 2
+FORMAT, FORMATS = 3, (2, 3)
+"""What is written, and what is read: 2 has no symbols for NaN and infinities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class NumericConfig:
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        least = Alphabet(self.reach).size
+        least = Alphabet(self.reach, holes=False).size
         for name, low, high in (
             ("size", least, 65_000), ("reach", 1, 8000), ("longest", 1, 256), ("samples", 1000, 10**9),
             ("tick", 1, 10_000), ("key_ticks", 1, 10_000), ("digits", 0, 4), ("base", 3, 31),
@@ -126,10 +127,11 @@ class NumericTokenizer(Tokenizer):
         pieces: bpe.Pieces,
         ranges: Mapping[str, float],
         metrics: Mapping[str, Any] | None = None,
+        version: int = FORMAT,
     ) -> None:
-        """ranges: half range of each channel that was seen, by `track/channel`."""
+        """ranges: half range of each channel that was seen, by `track/channel`. version: of FORMATS."""
         self.config, self.pieces, self.ranges, self.metrics = config, pieces, dict(ranges), dict(metrics or {})
-        self.alphabet = Alphabet(config.reach)
+        self.version, self.alphabet = version, Alphabet(config.reach, holes=version >= 3)
         digits = tuple(Level(f"digit{k + 1}", config.base, "digit", (1,)) for k in range(config.digits))
         self._levels = (Level("pieces", pieces.size, "code", (0,)), *digits)
 
@@ -189,7 +191,7 @@ class NumericTokenizer(Tokenizer):
             report("pieces", 0.3 + 0.6 * (turn + 0.5) / config.rounds)
             pieces = bpe.train(
                 np.concatenate(runs), alphabet.size, config.size, mergeable=alphabet.small, longest=config.longest,
-                still=(config.reach, min(config.tick, config.longest)),
+                still=[(symbol, min(config.tick, config.longest)) for symbol in alphabet.still],
             )  # fmt: skip
             fitted = cls(config, pieces, ranges)
         report("measuring", 0.9)
@@ -205,11 +207,12 @@ class NumericTokenizer(Tokenizer):
         for number in range(tokens.ticks):
             codes, _ = self.pieces.expand(level.of_tick(number).astype(np.int64))
             rows = min(tick, tokens.clock.count - number * tick)
-            found, _ = self.alphabet.parse(codes, channels, rows, itemsize)
+            found, holes, _ = self.alphabet.parse(codes, channels, rows, itemsize)
             # A large residual ends a run, as a PAD does: the rest of the tick still teaches.
             # (Not by its size: the least int64 has none, and wide unsigned integers leave it as a residual.)
             reach = self.config.reach
             spelled = np.where((found >= -reach) & (found <= reach), found + reach, bpe.PAD)
+            spelled = np.where(holes, self.alphabet.of_holes(holes), spelled)
             runs.append(np.pad(spelled, ((0, 0), (0, tick - rows)), constant_values=bpe.PAD))
         return np.concatenate(runs) if runs else np.zeros((0, tick), np.int64)
 
@@ -262,18 +265,21 @@ class NumericTokenizer(Tokenizer):
     ) -> np.ndarray:
         """Rows [first, last) between two keys."""
         residuals = np.zeros((last - first, len(channels)), np.int64)
+        holes = np.zeros(residuals.shape, np.int8)
         raw: dict[tuple[int, int], bytes] = {}
         for tick in range(first // tokens.tick, -(-last // tokens.tick)):
             at = tick * tokens.tick - first
             rows = min(tokens.tick, last - first - at)
             symbols, _ = self.pieces.expand(tokens.levels[0].of_tick(tick).astype(np.int64))
-            got, verbatim = self.alphabet.parse(symbols, len(channels), rows, dtype.itemsize)
-            residuals[at : at + rows] = got.T
+            got, empty, verbatim = self.alphabet.parse(symbols, len(channels), rows, dtype.itemsize)
+            residuals[at : at + rows], holes[at : at + rows] = got.T, empty.T
             raw |= {(at + row, channel): data for (channel, row), data in verbatim.items()}
         digits = self._digits_between(tokens, channels, first, last, kept)
         values = np.empty(residuals.shape, dtype)
         for c, channel in enumerate(channels):
-            values[:, c] = channel.rebuild(sums(residuals[:, c], channel.order), digits[c], dtype)
+            values[:, c] = channel.rebuild(sums(residuals[:, c], channel.order, holes[:, c] > 0), digits[c], dtype)
+        if dtype.kind == "f":
+            values[holes > 0] = np.array(HOLES, dtype)[holes[holes > 0] - 1]
         for (row, c), data in raw.items():
             values[row, c] = np.frombuffer(data, dtype)[0] if dtype.kind != "b" else bool(data[0])
         return values
@@ -310,20 +316,21 @@ class NumericTokenizer(Tokenizer):
         return more
 
     def state(self) -> TokenizerState:
-        config = {"format": FORMAT, **to_mapping(self.config), "ranges": self.ranges}
+        config = {"format": self.version, **to_mapping(self.config), "ranges": self.ranges}
         return TokenizerState("numeric", config, self._levels, {"merges": self.pieces.merges}, {}, self.metrics)
 
     @classmethod
     def from_state(cls, state: TokenizerState) -> NumericTokenizer:
         settings = dict(state.config)
         version, ranges = settings.pop("format", None), settings.pop("ranges", {})
-        if state.modality != "numeric" or version != FORMAT:
+        if state.modality != "numeric" or version not in FORMATS:
             raise VocabularyError(
-                "numeric tokenizer", f"is {state.modality} of format {version}, this reads {FORMAT}", "upgrade pantok"
+                "numeric tokenizer", f"is {state.modality} of format {version}, this reads {FORMATS}", "upgrade pantok"
             )
         config = from_mapping(NumericConfig, settings, "numeric tokenizer")
-        pieces = bpe.Pieces(Alphabet(config.reach).size, np.asarray(state.tensors["merges"], np.int32).reshape(-1, 2))
-        return cls(config, pieces, ranges, state.metrics)
+        alphabet = Alphabet(config.reach, holes=version >= 3)
+        pieces = bpe.Pieces(alphabet.size, np.asarray(state.tensors["merges"], np.int32).reshape(-1, 2))
+        return cls(config, pieces, ranges, state.metrics, version)
 
 
 def track_like(track: Track, values: np.ndarray, clock: Clock) -> Track:

@@ -45,6 +45,15 @@ def held(whole: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.where(last >= 0, whole[np.maximum(last, 0)], 0)
 
 
+def resting(index: np.ndarray, holes: np.ndarray, group: int) -> np.ndarray:
+    """Indices with those at `holes` bool (n,) replaced by the last one before them within the group, 0 if none is."""
+    if not holes.any():
+        return index
+    rows = np.arange(len(index))
+    last = np.maximum.accumulate(np.where(holes, -1, rows))
+    return np.where(last >= rows // group * group, index[np.maximum(last, 0)], 0)
+
+
 def best_order(index: np.ndarray, group: int, orders: Sequence[int]) -> int:
     """The order whose residuals are the smallest by the sum of log2(1 + |r|); the lower one on a tie."""
     if len(index) < 2:

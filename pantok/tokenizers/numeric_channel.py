@@ -89,12 +89,17 @@ def half_range(values: np.ndarray) -> float:
     return half if 0 < half < float("inf") else (abs(high) or 1.0)
 
 
-def sums(residuals: np.ndarray, order: int) -> np.ndarray:
-    """Inverse of `differences` within one group."""
+def sums(residuals: np.ndarray, order: int, holes: np.ndarray) -> np.ndarray:
+    """Inverse of `differences` within one group, int64 (n,). At `holes` bool (n,), whose residuals are 0, nothing
+    moves: a sample there is what the one before it is, 0 at the start."""
     with np.errstate(over="ignore"):
-        for k in range(order - 1, -1, -1):
-            residuals = np.concatenate([residuals[:k], np.cumsum(residuals[k:])])
-    return residuals
+        if order == 2:
+            steps, resting = np.cumsum(residuals[1:]), np.flatnonzero(holes[1:])
+            last = np.searchsorted(resting, np.arange(len(steps)), "right") - 1
+            if len(resting):
+                steps = steps - np.where(last >= 0, steps[resting[np.maximum(last, 0)]], 0)
+            residuals = np.concatenate([residuals[:1], steps])
+        return residuals if order == 0 else np.cumsum(residuals)
 
 
 def plan_channels(

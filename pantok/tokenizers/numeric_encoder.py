@@ -14,8 +14,9 @@ from pantok.errors import InputError
 from pantok.experience import Block, Clock, Track
 from pantok.stream import LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers.base import Encoder
-from pantok.tokenizers.numeric_band import differences
+from pantok.tokenizers.numeric_band import differences, resting
 from pantok.tokenizers.numeric_channel import Channel, plan_channels
+from pantok.tokenizers.numeric_symbols import holes_of
 
 if TYPE_CHECKING:
     from pantok.tokenizers.numeric import NumericOptions, NumericTokenizer
@@ -45,10 +46,15 @@ class NumericEncoder(Encoder):
             values, names, ranges, [self._options.bound(self._track.name, n) for n in names],
             self._options.max_error_relative, config.digits, config.base, config.tick * config.key_ticks, made.search,
         )  # fmt: skip
-        residuals = np.stack(
-            [differences(index[:, c], ch.order, config.tick * config.key_ticks) for c, ch in enumerate(channels)], 1
-        ) if len(names) else index  # fmt: skip
-        levels = (self._pieces(residuals, raw, values), *self._digit_levels(channels, digits, len(values)))
+        holes = holes_of(values) * (raw & made.alphabet.holes)
+        group = config.tick * config.key_ticks
+        residuals = np.empty_like(index)
+        for c, channel in enumerate(channels):
+            residuals[:, c] = differences(resting(index[:, c], holes[:, c] > 0, group), channel.order, group)
+        levels = (
+            self._pieces(residuals, holes, raw & (holes == 0), values),
+            *self._digit_levels(channels, digits, len(values)),
+        )
         header = {
             "dtype": values.dtype.str,
             "key_every": config.key_ticks,
@@ -68,7 +74,7 @@ class NumericEncoder(Encoder):
         start = self._track.clock.start_ns if self._track.clock else 0
         return Clock.regular(self._track.rate or 1, count, start)
 
-    def _pieces(self, residuals: np.ndarray, raw: np.ndarray, values: np.ndarray) -> LevelCodes:
+    def _pieces(self, residuals: np.ndarray, holes: np.ndarray, raw: np.ndarray, values: np.ndarray) -> LevelCodes:
         """Level 0: per tick the runs of its channels, one after another."""
         made, tick = self._tokenizer, self._tokenizer.config.tick
         rows, channels = residuals.shape
@@ -83,10 +89,9 @@ class NumericEncoder(Encoder):
                 continue
             part = slice(first * tick, first * tick + (last - first) * length)
             shape = (last - first, length, channels)
-            by_run = residuals[part].reshape(shape).transpose(0, 2, 1).reshape(-1, length)
-            raw_run = raw[part].reshape(shape).transpose(0, 2, 1).reshape(-1, length)
+            by_run = [a[part].reshape(shape).transpose(0, 2, 1).reshape(-1, length) for a in (residuals, holes, raw)]
             bytes_run = verbatim[part].reshape(*shape, itemsize).transpose(0, 2, 1, 3).reshape(-1, length, itemsize)
-            symbols, _ = made.alphabet.runs(by_run, raw_run, bytes_run)
+            symbols, _ = made.alphabet.runs(*by_run, bytes_run)
             found, per_run = made.pieces.segment(symbols)
             codes.append(found)
             counts[first:last] = per_run.reshape(last - first, channels).sum(1)

@@ -1,9 +1,14 @@
 """Residuals as symbols: one symbol for a small one, a few for a large one, raw bytes for what no grid holds.
 
     0 .. 2A           residual -A .. A
-    2A + n            n = 1 .. 8: a residual in n bytes follows (zigzag, low byte first), as n byte symbols
-    2A + 9            the sample itself follows as bytes of its dtype; then its residual, as for any other
+    2A + 1 .. 2A + 3  a hole: the sample is NaN, infinite or negative infinite, and its index is that of the one before
+    2A + 3 + n        n = 1 .. 8: a residual in n bytes follows (zigzag, low byte first), as n byte symbols
+    2A + 12           the sample itself follows as bytes of its dtype; then its residual, as for any other
     .. + 256          the byte symbols
+
+What is unusual: a table in which several sensors with clocks of their own stand side by side is mostly holes, so a hole
+is a symbol like a residual, of which pieces are made; and so is what a range finder says where nothing comes back.
+Vocabularies of format 2 have no holes, and spell such samples in bytes.
 
 Any sequence of symbols means something: bytes where a residual should stand are passed over, a run that ends early
 goes on with residuals of 0, what is too many is not read.
@@ -17,17 +22,30 @@ import numpy as np
 
 from pantok.quantizers.bpe import PAD
 
+HOLES = (np.nan, np.inf, -np.inf)
+
 
 @dataclass(frozen=True)
 class Alphabet:
-    """reach: A, the largest residual that is one symbol."""
+    """reach: A, the largest residual that is one symbol. holes: whether there are symbols for HOLES."""
 
     reach: int
+    holes: bool = True
+
+    @property
+    def hole(self) -> int:
+        """The symbol of the first of HOLES, where there are any."""
+        return 2 * self.reach + 1
 
     @property
     def small(self) -> int:
-        """Symbols below this are residuals."""
-        return 2 * self.reach + 1
+        """Each of the symbols below this is a sample."""
+        return self.hole + len(HOLES) * self.holes
+
+    @property
+    def still(self) -> tuple[int, ...]:
+        """What may stand a whole tick long in any recording: no change, NaN, nothing within reach."""
+        return (self.reach, self.hole, self.hole + 1) if self.holes else (self.reach,)
 
     @property
     def raw(self) -> int:
@@ -41,19 +59,29 @@ class Alphabet:
     def size(self) -> int:
         return self.byte + 256
 
-    def runs(self, residuals: np.ndarray, raw: np.ndarray, verbatim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Symbols of runs: residuals int64 (R, T), raw bool (R, T), verbatim uint8 (R, T, itemsize).
+    def of_holes(self, holes: np.ndarray) -> np.ndarray:
+        """int64: symbols of holes int8, as of `holes_of`."""
+        return self.hole - 1 + holes.astype(np.int64)
+
+    def runs(
+        self, residuals: np.ndarray, holes: np.ndarray, raw: np.ndarray, verbatim: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Symbols of runs: residuals int64 (R, T), holes int8 (R, T), raw bool (R, T), verbatim uint8 (R, T, itemsize).
+        holes: see `holes_of`.
 
         Returns symbols int64 (R, longest) filled with PAD, and which rows are plain (T symbols, no bytes).
         """
-        large = (residuals > self.reach) | (residuals < -self.reach)
-        plain = ~(large | raw).any(1)
+        assert self.holes or not holes.any()
+        with np.errstate(over="ignore"):
+            symbols = np.where(holes, self.of_holes(holes), residuals + self.reach)
+        bytes_too = raw | (((residuals > self.reach) | (residuals < -self.reach)) & (holes == 0))
+        plain = ~bytes_too.any(1)
         if plain.all():
-            return residuals + self.reach, plain
+            return symbols, plain
         rows = [
-            (residuals[r] + self.reach).tolist()
+            symbols[r].tolist()
             if plain[r]
-            else self._spell(residuals[r].tolist(), raw[r].tolist(), verbatim[r])
+            else self._spell(residuals[r].tolist(), holes[r].tolist(), raw[r].tolist(), verbatim[r])
             for r in range(len(residuals))
         ]
         out = np.full((len(rows), max(map(len, rows))), PAD, np.int64)
@@ -61,9 +89,12 @@ class Alphabet:
             out[r, : len(row)] = row
         return out, plain
 
-    def _spell(self, residuals: list[int], raw: list[bool], verbatim: np.ndarray) -> list[int]:
+    def _spell(self, residuals: list[int], holes: list[int], raw: list[bool], verbatim: np.ndarray) -> list[int]:
         symbols: list[int] = []
         for i, residual in enumerate(residuals):
+            if holes[i]:
+                symbols.append(self.hole + holes[i] - 1)
+                continue
             if raw[i]:
                 symbols.append(self.raw)
                 symbols += (verbatim[i].astype(np.int64) + self.byte).tolist()
@@ -78,18 +109,24 @@ class Alphabet:
 
     def parse(
         self, symbols: np.ndarray, runs: int, length: int, itemsize: int
-    ) -> tuple[np.ndarray, dict[tuple[int, int], bytes]]:
-        """Residuals int64 (runs, length) of the symbols of one tick, and {(run, row): raw bytes}."""
+    ) -> tuple[np.ndarray, np.ndarray, dict[tuple[int, int], bytes]]:
+        """Of the symbols of one tick: residuals int64 (runs, length), 0 in holes; holes int8 of the same shape; and
+        {(run, row): raw bytes}."""
         if len(symbols) == runs * length and (not len(symbols) or int(symbols.max()) < self.small):
-            return (symbols - self.reach).reshape(runs, length), {}
-        residuals = np.zeros(runs * length, np.int64)
+            found = symbols.reshape(runs, length)
+            holes = np.maximum(found - self.hole + 1, 0).astype(np.int8)
+            return np.where(holes, 0, found - self.reach), holes, {}
+        residuals, holes = np.zeros(runs * length, np.int64), np.zeros(runs * length, np.int8)
         raw: dict[tuple[int, int], bytes] = {}
         items, at, done = symbols.tolist(), 0, 0
         while at < len(items) and done < runs * length:
             symbol = items[at]
             at += 1
             if symbol < self.small:
-                residuals[done] = symbol - self.reach
+                if symbol < self.hole:
+                    residuals[done] = symbol - self.reach
+                else:
+                    holes[done] = symbol - self.hole + 1
                 done += 1
             elif symbol < self.raw:
                 wanted = symbol - self.small + 1
@@ -101,7 +138,7 @@ class Alphabet:
             elif symbol == self.raw:
                 data, at = self._bytes(items, at, itemsize)
                 raw[divmod(done, length)] = data.ljust(itemsize, b"\0")
-        return residuals.reshape(runs, length), raw
+        return residuals.reshape(runs, length), holes.reshape(runs, length), raw
 
     def spelled(self, symbols: np.ndarray, residuals: int, itemsize: int) -> bool:
         """Whether so many residuals are there, to the last byte: nothing after them is read."""
@@ -125,3 +162,17 @@ class Alphabet:
         while end < len(items) and end - at < wanted and items[end] >= self.byte:
             end += 1
         return bytes(v - self.byte for v in items[at:end]), end
+
+
+def holes_of(values: np.ndarray) -> np.ndarray:
+    """int8 of the shape of `values`: 1 + the place in HOLES of what each of them is, 0 of a number. NaN is the one that
+    everybody writes, of either sign; one that says something in its other bits (R's NA) is not a hole."""
+    kinds = np.zeros(values.shape, np.int8)
+    if values.dtype.kind != "f":
+        return kinds
+    size = values.dtype.itemsize
+    bits = np.ascontiguousarray(values).view(values.dtype.str.replace("f", "u"))
+    usual, sign = int(np.full(1, np.nan, f"f{size}").view(f"u{size}")[0]), 1 << (8 * size - 1)
+    kinds[(bits | sign) == (usual | sign)] = 1
+    kinds[values == np.inf], kinds[values == -np.inf] = 2, 3
+    return kinds
