@@ -39,25 +39,23 @@ def cheapest_path(
     low: np.ndarray,
     count: np.ndarray,
     cut: np.ndarray,
-    table: np.ndarray,
-    ends: np.ndarray,
-    height: np.ndarray,
+    trie: np.ndarray,
+    edges: np.ndarray,
     symbols: np.ndarray,
     starts: np.ndarray,
     longest: int,
     order: int,
     width: int,
+    reach: int,
     group: int,
     path: np.ndarray,
 ) -> int:
     """Fills `path` int64 (n,) with low <= path < low + count; returns the codes that spell it.
 
     low: int64 (n,). count: int64 (n,), 1 .. width. cut: bool (n,), no piece may reach over the start of this sample.
-    table, ends: the trie, columns of residuals -A .. A only. height: how much deeper than each node it goes. symbols,
-    starts: what codes spell. Prediction begins anew every `group` samples. Among equals the longest piece first, then
-    the lowest code.
+    trie, edges: of `bpe.Pieces`, residuals -reach .. reach only. symbols, starts: what codes spell. Prediction begins
+    anew every `group` samples. Among equals the longest piece first, then the lowest code.
     """
-    reach = (table.shape[1] - 1) // 2
     states = width**order
     total_codes = 0
     cost = np.zeros((min(group, len(low)) + 1, states), np.int64)
@@ -104,20 +102,22 @@ def cheapest_path(
                     shift = 0
                     if order == 2 and at >= 1:
                         shift = width * (a - low[first + at - 1])
+                    least, span, edge = trie[node, 0], trie[node, 1], trie[node, 2]
                     for j in range(count[first + at]):
                         point = low[first + at] + j
                         residual = point - expected
                         to = j + shift if order else 0
-                        if residual > reach or residual < -reach:
-                            if depth == 0:
-                                total = _escaped(residual) + cost[at + 1, to]
-                                if total < best:
-                                    best, best_length, best_piece = total, 0, -1 - j
+                        if depth == 0 and (residual > reach or residual < -reach):
+                            total = _escaped(residual) + cost[at + 1, to]
+                            if total < best:
+                                best, best_length, best_piece = total, 0, -1 - j
                             continue
-                        follow = table[node, residual + reach]
+                        if residual < least or residual >= least + span:
+                            continue
+                        place = edge + residual - least
+                        follow, code = edges[place, 0], edges[place, 1]
                         if follow == 0:
                             continue
-                        code = ends[follow]
                         if code >= 0:
                             total = 1 + cost[at + 1, to]
                             if (
@@ -126,7 +126,7 @@ def cheapest_path(
                                 or (total == best and depth + 1 == best_length and code < best_piece)
                             ):
                                 best, best_length, best_piece = total, depth + 1, code
-                        further = min(height[follow], stop - at - 1)
+                        further = min(edges[place, 2], stop - at - 1)
                         if further > 0 and hope[depth + 1 + further] <= best:
                             nodes[filled], lasts[filled], befores[filled] = follow, point, a
                             depths[filled] = depth + 1

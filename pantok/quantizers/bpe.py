@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -114,26 +113,38 @@ class Pieces:
         path = np.zeros(len(low), np.int64)
         if not len(low):
             return path, 0
-        small, ends, height = self._small_trie(reach)
         codes = cheapest_path(
-            np.ascontiguousarray(low), np.ascontiguousarray(count), cut, small, ends, height, *self._expansions,
-            int(self.lengths.max()), order, int(count.max()), group, path,
+            np.ascontiguousarray(low), np.ascontiguousarray(count), cut, *self._small_trie(reach), *self._expansions,
+            int(self.lengths.max()), order, int(count.max()), reach, group, path,
         )  # fmt: skip
         return path, int(codes)
 
-    def _small_trie(self, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The trie with the columns of residuals -reach .. reach only: it stays in a core's cache."""
-        if self._small.get("reach") is None or self._small["reach"] != reach:
+    def _small_trie(self, reach: int) -> tuple[np.ndarray, np.ndarray]:
+        """The trie of residuals -reach .. reach only, so tight that it stays in a core's cache.
+
+        nodes: int32 (nodes, 3), the least residual that leads on from each, how many from there on may, and where they
+        begin among the edges. edges: int32 (E, 3), the node that each leads to (0 for none), the code that ends there
+        (-1 for none), and how much deeper it goes.
+        """
+        if reach not in self._small:
             table, ends = self._trie
-            small = np.ascontiguousarray(table[:, : 2 * reach + 1])
-            height = np.zeros(len(small), np.int64)
-            for node in range(len(small) - 1, 0, -1):  # a node comes before those that it leads to
-                height[node] = max((1 + int(height[to]) for to in small[node][small[node] > 0]), default=0)
-            self._small.update(reach=reach, trie=(small, ends, height))
-        return self._small["trie"]
+            table = table[:, : 2 * reach + 1]
+            height = np.zeros(len(table), np.int32)
+            for node in range(len(table) - 1, 0, -1):  # a node comes before those that it leads to
+                height[node] = max((1 + int(height[to]) for to in table[node][table[node] > 0]), default=0)
+            nodes, edges, filled = np.zeros((len(table), 3), np.int32), [np.zeros((0, 3), np.int32)], 0
+            for node, row in enumerate(table):
+                places = np.flatnonzero(row)
+                if len(places):
+                    follow = row[places[0] : places[-1] + 1]
+                    nodes[node] = places[0] - reach, len(follow), filled
+                    edges.append(np.stack([follow, ends[follow], height[follow]], 1))
+                    filled += len(follow)
+            self._small[reach] = nodes, np.concatenate(edges)
+        return self._small[reach]
 
     @cached_property
-    def _small(self) -> dict[str, Any]:
+    def _small(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         return {}
 
     def segment(self, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -96,15 +96,17 @@ class BandSearch:
         low, count = held(low, verbatim), np.maximum(held(count, verbatim), 1)
         part = self._tried(len(column))
         plain = self._path(whole[part], np.ones(len(part), np.int64), kept[part], order)[1]
-        costs = [self._path(low[part], count[part], verbatim[part], o)[1] for o in (1, 2)]
+        paths = [self._path(low[part], count[part], verbatim[part], o) for o in (1, 2)]
+        costs = [codes for _, codes in paths]
         # Bytes of verbatim samples, counted in codes: they are not the path's.
         size = 1 + column.dtype.itemsize
         plain += size * int(kept[part].sum())
         least = min(costs) + size * int(verbatim[part].sum())
         if plain <= least:
             return grid, order, whole, kept
-        best = 1 + costs.index(min(costs))
-        return fine, best, self._path(low, count, verbatim, best)[0], verbatim
+        chosen = costs.index(min(costs))
+        path = paths[chosen][0] if len(part) == len(column) else self._path(low, count, verbatim, 1 + chosen)[0]
+        return fine, 1 + chosen, path, verbatim
 
     def _tried(self, rows: int) -> np.ndarray:
         """Rows of whole groups spread evenly over a channel."""

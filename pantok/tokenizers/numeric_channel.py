@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from pantok.quantizers.bounded import Grid, digits_for, finite, widened
 from pantok.tokenizers.numeric_band import BandSearch, best_order, held
@@ -15,6 +17,7 @@ from pantok.tokenizers.numeric_band import BandSearch, best_order, held
 ORDERS = (0, 1, 2)
 _FEW = 8
 """A channel of at most so many values that mostly stays where it is counts as step-like."""
+_WORTH_THREADS = 20_000  # samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,34 +120,52 @@ def plan_channels(
 
     ranges: half range of each channel where it is known. bounds: absolute bound where one is asked for.
     """
-    channels, columns, places = [], [], []
-    raw = np.zeros(values.shape, bool)
-    for c, name in enumerate(names):
-        column = values[:, c]
-        if values.dtype.kind == "f":
-            channel, whole, fine, kept = _floats(column, name, ranges[c], bounds[c], relative, digits, base)
-        else:
-            channel, whole, kept = _integers(column, name, bounds[c])
-            fine = np.zeros((len(column), 0), np.int64)
-        # Where a sample is verbatim its index repeats the one before, which costs one symbol.
-        whole = held(whole, kept)
-        order = best_order(whole, group, (0, 1) if channel.kind in ("flag", "step") else ORDERS)
-        if channel.kind == "smooth" and channel.grid is not None and not channel.digits and len(column):
-            grid, order, whole, kept = search.choose(column, channel.grid, order, whole, kept)
-            channel = replace(channel, grid=grid)
-        rebuilt = channel.rebuild(whole, fine, values.dtype)
-        error = 0.0
-        good = ~kept
-        if good.any() and channel.bound > 0:
-            wide = np.float64 if values.dtype.kind == "f" else np.int64
-            error = float(np.abs(rebuilt[good].astype(wide) - column[good].astype(wide)).max())
-        fields = {**channel.__dict__, "order": order, "max_error": error, "raw": int(kept.sum())}
-        channels.append(Channel(**fields))
-        columns.append(whole)
-        places.append(fine)
-        raw[:, c] = kept
-    index = np.stack(columns, 1) if columns else np.zeros(values.shape, np.int64)
-    return channels, index, places, raw
+
+    def planned(c: int) -> tuple[Channel, np.ndarray, np.ndarray, np.ndarray]:
+        return _planned(values[:, c], names[c], ranges[c], bounds[c], relative, digits, base, group, search)
+
+    # Compiled loops let go of the interpreter. The count of threads is the one that a process was given, see `workers`.
+    threads = min(torch.get_num_threads(), len(names)) if values.size >= _WORTH_THREADS else 1
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            plans = list(pool.map(planned, range(len(names))))
+    else:
+        plans = [planned(c) for c in range(len(names))]
+    index, raw = np.zeros(values.shape, np.int64), np.zeros(values.shape, bool)
+    for c, (_, column, _, kept) in enumerate(plans):
+        index[:, c], raw[:, c] = column, kept
+    return [p[0] for p in plans], index, [p[2] for p in plans], raw
+
+
+def _planned(
+    column: np.ndarray,
+    name: str,
+    known: float | None,
+    bound: float | None,
+    relative: float,
+    digits: int,
+    base: int,
+    group: int,
+    search: BandSearch,
+) -> tuple[Channel, np.ndarray, np.ndarray, np.ndarray]:
+    """One channel, its coarse indices int64 (n,), digits int64 (n, k), and which samples are kept verbatim."""
+    if column.dtype.kind == "f":
+        channel, whole, fine, kept = _floats(column, name, known, bound, relative, digits, base)
+    else:
+        channel, whole, kept = _integers(column, name, bound)
+        fine = np.zeros((len(column), 0), np.int64)
+    # Where a sample is verbatim its index repeats the one before, which costs one symbol.
+    whole = held(whole, kept)
+    order = best_order(whole, group, (0, 1) if channel.kind in ("flag", "step") else ORDERS)
+    if channel.kind == "smooth" and channel.grid is not None and not channel.digits and len(column):
+        grid, order, whole, kept = search.choose(column, channel.grid, order, whole, kept)
+        channel = replace(channel, grid=grid)
+    rebuilt = channel.rebuild(whole, fine, column.dtype)
+    error, good = 0.0, ~kept
+    if good.any() and channel.bound > 0:
+        wide = np.float64 if column.dtype.kind == "f" else np.int64
+        error = float(np.abs(rebuilt[good].astype(wide) - column[good].astype(wide)).max())
+    return replace(channel, order=order, max_error=error, raw=int(kept.sum())), whole, fine, kept
 
 
 def _floats(
