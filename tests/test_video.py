@@ -356,6 +356,14 @@ def test_one_picture_is_enough_to_fit() -> None:
     assert all(lv.cardinality <= 1024 for lv in fitted.levels)
 
 
+def test_pictures_that_stand_still_are_enough_to_fit() -> None:
+    """A wall and nothing else: no quad of any frame between needs a course, and there are none to learn from."""
+    still = np.full((12, scene(1, 33, 47).shape[1]), 90, np.uint8)
+    fitted = VideoTokenizer.fit([track_of(still, 33, 47)], VideoConfig(vectors=1000, rounds=1))
+    decoded = fitted.decoded(fitted.encode(track_of(still, 33, 47), VideoOptions(quality=9)))
+    assert len(decoded) == 12 and psnr(still, decoded) > 40
+
+
 def test_bad_input_is_named(tokenizer: VideoTokenizer) -> None:
     track = track_of(scene(4, 16, 16), 16, 16)
     with pytest.raises(InputError, match="needs uint8"):

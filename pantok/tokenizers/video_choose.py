@@ -143,8 +143,8 @@ class Chooser:
         inside, courses = self.grid.inside[::4], self.books.courses
         phases, end_phases = past.shifted[0], end.shifted[0]
         if courses is None:
-            if self.tap:
-                quads = np.flatnonzero((left.reshape(-1, 4).sum(1) >= 30 * lam) & inside)
+            quads = np.flatnonzero((left.reshape(-1, 4).sum(1) >= 30 * lam) & inside)
+            if self.tap and len(quads):
                 errors = np.empty((len(quads), len(frames) - 1, len(CANDIDATES)), np.int32)
                 ways.measure_steps(
                     phases, end_phases, self.grid.corners, plan.vectors, plan.kind, frames, quads, CANDIDATES, errors
