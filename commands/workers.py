@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -178,10 +179,19 @@ def encode_in_processes(
 
 
 def _start(threads: int) -> None:
-    """In a new worker: its share of the cores, and no reaction to Ctrl-C, which the parent handles."""
+    """In a new worker: its share of the cores, no reaction to Ctrl-C, which the parent handles, and no life after it."""
     import signal
 
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells nobody, and its workers hold both ends of the pipe that they wait at, for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # as if it were killed itself: what it has not committed is no part of the store

@@ -205,14 +205,14 @@ def test_processes_are_as_many_as_pay(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_killed_and_run_again(recordings: Path, vocabulary: Path, store: Path, pantok, tmp_path: Path) -> None:
     target = tmp_path / "killed.zarr"
     command = [sys.executable, "-m", "pantok", "encode", str(recordings), "--vocab", str(vocabulary), "-o", str(target)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         if target.exists() and len(Store.open(target)) == 1:
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate(timeout=30)  # the pipe is closed when the last of its workers has ended
     done = json.loads(pantok(*command[3:], "--json").out)
     assert done["already_there"] >= 1
     assert Store.open(target).digest() == Store.open(store).digest()
