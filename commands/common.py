@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MODALITIES = ("video", "audio", "numeric", "text")
+SHOWN = 50
+"""Episodes that a table for people shows; --json tells all."""
 
 STORE = click.Path(path_type=Place)
 """A store: a path, or an address in object storage."""
@@ -164,11 +166,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def tree_bytes(path: Path) -> int:
-    """Bytes of all files below a folder; of a store in object storage those of its segments."""
-    if is_remote(path):
-        from pantok.formats.store import Store
-
-        return Store.open(path).sizes().bytes
+    """Bytes of all files below a folder."""
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
@@ -276,12 +274,19 @@ def plan_document(found: Sequence[EpisodeFiles]) -> dict[str, Any]:
 
 
 def show_plan(run: Run, found: Sequence[EpisodeFiles]) -> None:
-    """The episodes and their files, as a table."""
+    """The first episodes and their files, as a table."""
     rows = []
-    for files in found:
+    for files in found[:SHOWN]:
         size = sum(p.stat().st_size for p in files.paths if p.exists())
         rows.append([files.id, ", ".join(p.name for p in files.paths), phrases.human_bytes(size)])
     run.table(phrases.counted(len(found), "episode"), ["episode", "files", "size"], rows)
+    say_unshown(run, len(found))
+
+
+def say_unshown(run: Run, count: int) -> None:
+    """That a table shows the first of `count` episodes alone, if it does."""
+    if count > SHOWN:
+        run.say(f"… and {phrases.counted(count - SHOWN, 'episode')} more: --json tells all.")
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:

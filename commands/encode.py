@@ -16,6 +16,9 @@ from pantok.errors import OptionError
 if TYPE_CHECKING:
     from pantok.commands.encode_growing import Growing
     from pantok.formats.folder import EpisodeFiles
+    from pantok.formats.store_sizes import StoreSize
+
+_MANY, _SMALL = 100, 1 << 20
 
 
 @click.command("encode")
@@ -193,7 +196,8 @@ def _summary(
 
     new = [d for d in done if d.encoded]
     kept = sum(1 for d in done if d.kept)
-    latent_bytes = sum(track.latent_bytes for track in Store.open(output).sizes().tracks)
+    sizes = Store.open(output).sizes()
+    latent_bytes = sum(track.latent_bytes for track in sizes.tracks)
     experience = sum(d.duration_s for d in new)
     document: Mapping[str, Any] = {
         "store": str(output),
@@ -204,7 +208,7 @@ def _summary(
         "experience_seconds": round(experience, 3),
         "seconds": round(seconds, 3),
         "codes": sum(d.codes for d in new),
-        "bytes": common.tree_bytes(output),
+        "bytes": sizes.bytes,
         "latent_bytes": latent_bytes,
     }
     latents = f", of which latents {phrases.human_bytes(latent_bytes)}" if latent_bytes else ""
@@ -217,7 +221,7 @@ def _summary(
             run.say(f"Encoded anew, as files or settings have changed: {changed}.")
         run.say(
             f"Wrote {output}: {phrases.counted(len(new), 'episode')}{also}; {phrases.human_seconds(experience)} of "
-            f"experience in {phrases.human_seconds(seconds)}{speed}; {document['codes']} codes; {size}."
+            f"experience in {phrases.human_seconds(seconds)}{speed}; {document['codes']:,} codes; {size}."
         )
     elif kept:
         run.say(f"{output}: nothing to do, {phrases.counted(kept, 'episode')} of {len(done)} there already; {size}.")
@@ -226,6 +230,12 @@ def _summary(
         growing.summary(output)
     if new or kept:
         said = phrases.shell(output)
-        run.say(f"Next: pantok info {said} · pantok verify {said} · pantok eval {said}")
+        compact = f" · pantok store compact {said}" if _is_scattered(sizes) else ""
+        run.say(f"Next: pantok info {said} · pantok verify {said} · pantok eval {said}{compact}")
     nothing = not new and not kept
     run.end(document, 1 if nothing else 0)
+
+
+def _is_scattered(sizes: StoreSize) -> bool:
+    """Whether the store is many small segments, of about forty files each."""
+    return sizes.segments > _MANY and sizes.bytes < sizes.segments * _SMALL

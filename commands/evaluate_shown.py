@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pantok.commands import common, phrases
+
 if TYPE_CHECKING:
     from pantok.commands.common import Run
     from pantok.evaluate import Point, TrackQuality
@@ -34,8 +36,11 @@ def tables(run: Run, title: str, found: Sequence[TrackReport]) -> None:
     from pantok.formats.report_charts import number
     from pantok.rates import codebook_use
 
-    rows = []
+    rows, names = [], list(dict.fromkeys(track.episode for track in found))
+    shown = set(names[: common.SHOWN])
     for track in found:
+        if track.episode not in shown:
+            continue
         rate, quality = track.rate, track.quality
         rows.append(
             [
@@ -52,11 +57,12 @@ def tables(run: Run, title: str, found: Sequence[TrackReport]) -> None:
         )
     columns = ["track", "seconds", "tokens/s", "bits/s", "bits/value", "quality", "reference", "encode", "decode"]
     run.table(title, columns, rows)
+    common.say_unshown(run, len(names))
     rows = [
         [
             f"{use.modality} {use.level} {use.name}",
-            str(use.cardinality),
-            str(use.tokens),
+            phrases.figure(use.cardinality, 0),
+            phrases.figure(use.tokens, 0),
             f"{use.used} ({use.used / use.cardinality:.1%})",
             number(use.perplexity),
             f"{number(use.entropy_bits_per_token)} of {number(math.log2(use.cardinality))}",

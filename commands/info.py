@@ -73,7 +73,7 @@ def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> N
         head = [track.name, f"{track.episodes}", phrases.human_seconds(facts["seconds"])]
         for k, level in enumerate(facts["levels"]):
             if level["codes"]:
-                rows.append([*head, f"{k} {level['name']}", f"{level['cardinality']}", *_rates(level)])
+                rows.append([*head, f"{k} {level['name']}", phrases.figure(level["cardinality"], 0), *_rates(level)])
                 head = [""] * 3
         if len(facts["levels"]) > 1:
             rows.append([*head, f"all {len(facts['levels'])} levels", "", *_rates(facts)])
@@ -84,7 +84,7 @@ def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> N
     title = (
         f"{path}: {phrases.counted(len(store), 'episode')}, {phrases.human_seconds(seconds)}, "
         f"{phrases.human_bytes(size.bytes)}, "
-        f"vocabulary {store.vocabulary_id[:12]} of {vocabulary.size} ids"
+        f"vocabulary {store.vocabulary_id[:12]} of {phrases.figure(vocabulary.size, 0)} ids"
     )
     columns = ["track", "episodes", "duration", "level", "codes of", "codes", "tokens/s", "kbit/s"]
     run.table(title, columns, rows)
@@ -108,11 +108,11 @@ def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> N
 def _rates(facts: dict[str, Any]) -> list[str]:
     """Columns codes, tokens/s, kbit/s."""
     per_second = _figure(facts["tokens_per_second"], 1, 1), _figure(facts["bits_per_second"], 1000, 2)
-    return [f"{facts['codes']}", *per_second]
+    return [phrases.figure(facts["codes"], 0), *per_second]
 
 
 def _figure(value: float | None, unit: float, digits: int) -> str:
-    return "-" if value is None else f"{value / unit:.{digits}f}"
+    return phrases.figure(None if value is None else value / unit, digits)
 
 
 def _track(vocabulary: Vocabulary, track: TrackSize) -> dict[str, Any]:
@@ -161,8 +161,9 @@ def _episode(run: common.Run, store: Store, name: str) -> None:
         rate = f"{float(track.clock.rate):.6g}" if track.clock.rate else "irregular"
         counts = [len(level.codes) for level in track.levels]
         rows.append(
-            [track.name, f"{track.clock.count}", rate, f"{track.clock.start_ns / 1e9:.3f}",
-             phrases.human_seconds(track.clock.duration_ns / 1e9), f"{track.ticks}", " ".join(map(str, counts)),
+            [track.name, phrases.figure(track.clock.count, 0), rate, f"{track.clock.start_ns / 1e9:.3f}",
+             phrases.human_seconds(track.clock.duration_ns / 1e9), phrases.figure(track.ticks, 0),
+             " ".join(map(str, counts)),
              "x".join(map(str, track.latents.values.shape)) if track.latents else ""]
         )  # fmt: skip
         tracks.append(
@@ -183,5 +184,5 @@ def _episode(run: common.Run, store: Store, name: str) -> None:
     columns = ["track", "samples", "rate, Hz", "start, s", "duration", "ticks", "codes by level", "latents"]
     run.table(f"{name} of {store.path}", columns, rows)
     sources = [{"path": s.path, "bytes": s.size_bytes, "sha256": s.sha256} for s in stream.sources]
-    run.table("", ["made from", "bytes"], [[s.path, str(s.size_bytes)] for s in stream.sources])
+    run.table("", ["made from", "bytes"], [[s.path, phrases.figure(s.size_bytes, 0)] for s in stream.sources])
     run.end({"episode": name, "sources": sources, "parameters": dict(stream.parameters), "tracks": tracks})

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pantok.experience import Track
     from pantok.formats.folder import EpisodeFiles
 
-_SHOWN = 50
-"""Episodes whose tracks are shown; --json tells all."""
 _NAMED = 4
 """Channels whose names are shown."""
 
@@ -23,7 +21,7 @@ def show_recordings(run: common.Run, path: Path) -> None:
     """Tables of episodes and of tracks; the files are opened, and tables and texts read, no picture or sound is."""
     found = common.find_episodes(run, (path,))
     common.show_plan(run, found)
-    some = found if run.as_json else found[:_SHOWN]
+    some = found if run.as_json else found[: common.SHOWN]
     tracks = {files.id: _tracks_of(run, files) for files in run.watched(some, len(some), "reading")}
     rows = []
     for name, told in tracks.items():
@@ -31,8 +29,7 @@ def show_recordings(run: common.Run, path: Path) -> None:
             rows.append(["" if number else name, *_row(track)])
     columns = ["episode", "track", "kind", "rate, Hz", "samples", "duration", "holds"]
     run.table("Tracks, as they will be read", columns, rows, words=("track", "kind", "holds"))
-    if len(found) > len(some):
-        run.say(f"… and {phrases.counted(len(found) - len(some), 'episode')} more: --json tells all.")
+    common.say_unshown(run, len(found))
     document = common.plan_document(found)
     for told in document["episodes"]:
         told["tracks"] = tracks.get(told["id"], [])
@@ -102,7 +99,7 @@ def _row(facts: dict[str, Any]) -> list[str]:
         facts["track"],
         facts["modality"],
         f"{float(Fraction(facts['rate_hz'])):.6g}" if facts["rate_hz"] else "",
-        "" if facts["samples"] is None else str(facts["samples"]),
+        "" if facts["samples"] is None else phrases.figure(facts["samples"], 0),
         phrases.human_seconds(seconds) if seconds else "",
         holds,
     ]

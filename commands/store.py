@@ -80,7 +80,7 @@ def pack(
         done = pack_store(
             opened, output, config, not plain, force, lambda n, all_: bar.update(task, completed=n, total=all_)
         )
-    before, after = common.tree_bytes(store), common.tree_bytes(output)
+    before, after = opened.sizes().bytes, Store.open(output).sizes().bytes
     run.say(
         f"{output}: {phrases.counted(done.episodes, 'episode')} in {phrases.counted(done.segments_after, 'segment')}, "
         f"{phrases.human_bytes(after)} of {phrases.human_bytes(before)}."

@@ -179,7 +179,7 @@ def encode_in_processes(
 
 
 def _start(threads: int) -> None:
-    """In a new worker: its share of the cores, no reaction to Ctrl-C, which the parent handles, and no life after it."""
+    """In a new worker: its share of the cores, no reaction to Ctrl-C, which the parent handles, and an end with it."""
     import signal
 
     import torch

@@ -160,6 +160,14 @@ class Manifest:
             return base.totals["live_bytes"]
         return sum(segment.bytes for segment in self.segments.values())
 
+    @property
+    def live_segments(self) -> int:
+        """How many segments hold a live episode."""
+        base = self.episodes.base
+        if base is not None and not self._live and not self.known.new:
+            return base.totals["live_segments"]
+        return len(self.segments)
+
     @classmethod
     def load(cls, store: Path) -> Manifest:
         """All commits of the store at `store`. Raises StoreError where one is missing or damaged."""

@@ -26,10 +26,13 @@ class TrackSize:
 
 @dataclass(frozen=True)
 class StoreSize:
-    """bytes: of all objects of the live segments, metadata and checksums included. duration_ns: of all episodes."""
+    """bytes: of all objects of the live segments, metadata and checksums included; neither the vocabularies nor the
+    manifest. duration_ns: of all episodes.
+    """
 
     tracks: tuple[TrackSize, ...]
     bytes: int
+    segments: int
     duration_ns: int
 
 
@@ -43,4 +46,4 @@ def store_sizes(manifest: Manifest, vocabulary: Vocabulary) -> StoreSize:
             sizes.append(
                 TrackSize(name, modality, episodes, ns, samples, ticks, tuple(codes), code_bytes, latent_bytes)
             )
-    return StoreSize(tuple(sizes), manifest.live_bytes, totals.duration_ns)
+    return StoreSize(tuple(sizes), manifest.live_bytes, manifest.live_segments, totals.duration_ns)

@@ -156,6 +156,32 @@ def test_info_shows_stores_vocabularies_and_folders(pantok, recordings: Path, vo
     assert "film-01" in pantok("info", store).out
 
 
+def test_many_small_episodes_are_told_in_few_lines(pantok, vocabulary: Path, tmp_path: Path) -> None:
+    """And what a store holds is as large by `info` as by `encode` and `store pack`."""
+    notes, out = tmp_path / "notes", tmp_path / "many.zarr"
+    notes.mkdir()
+    for k in range(101):
+        (notes / f"n{k:03d}.txt").write_text("Look, the cube is red. " * 30)
+    encode = ("encode", notes, "--vocab", vocabulary, "-o", out)
+    planned, held = pantok(*encode, "-n"), pantok("info", notes)
+    for shown, most in ((planned, 60), (held, 120)):
+        assert "n049" in shown.out and "n050" not in shown.out and len(shown.out.splitlines()) < most
+        assert "… and 51 episodes more" in shown.err
+    assert len(json.loads(pantok(*encode, "-n", "--json").out)["episodes"]) == 101
+    assert "store compact" in pantok(*encode).err
+    told = json.loads(pantok("info", out, "--json").out)
+    assert json.loads(pantok(*encode, "--json").out)["bytes"] == told["bytes"]
+    packed = json.loads(pantok("store", "pack", out, "-o", tmp_path / "packed.zarr", "--json").out)
+    small = json.loads(pantok("info", tmp_path / "packed.zarr", "--json").out)
+    assert (packed["bytes_before"], packed["bytes_after"]) == (told["bytes"], small["bytes"])
+    codes = told["tracks"][0]["codes"]
+    assert codes > 1000 and f" {codes:,} " in pantok("info", out).out
+    measured = pantok("eval", out)
+    assert "n049 text" in measured.out and "n050 text" not in measured.out
+    assert f" {codes:,} " in measured.out, "codebooks are of all"
+    assert "… and 51 episodes more" in measured.err
+
+
 def test_dry_runs_write_nothing(pantok, recordings: Path, vocabulary: Path, store: Path, tmp_path: Path) -> None:
     for args in (
         ("fit-vocab", recordings, "-o", tmp_path / "a", "-n"),
