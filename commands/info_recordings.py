@@ -86,15 +86,16 @@ def _row(facts: dict[str, Any]) -> list[str]:
     from fractions import Fraction
 
     info, channels, seconds = facts["info"], facts["channels"], facts["duration_s"]
+    spoken = f", {info['language']}" if "language" in info else ""
     if facts["modality"] == "video":
         holds = f"{info['width']}x{info['height']}, {info.get('codec', '')}"
     elif facts["modality"] == "text":
-        holds = phrases.counted(facts["samples"], "piece")
+        holds = phrases.counted(facts["samples"], "piece") + spoken
     else:
         named = "" if facts["modality"] == "audio" else f": {', '.join(channels[:_NAMED])}"
         more = "" if len(channels) <= _NAMED or not named else ", …"
         kind = info.get("codec") or info.get("dtype", "")
-        holds = f"{phrases.counted(len(channels), 'channel')} {kind}{named}{more}"
+        holds = f"{phrases.counted(len(channels), 'channel')} {kind}{named}{more}{spoken}"
     return [
         facts["track"],
         facts["modality"],

@@ -86,14 +86,16 @@ def read_container(
     fps: Fraction | None = None,
     problems: Problems = lambda line: None,
 ) -> list[Track]:
-    """The video and sound tracks of a media file; each opens it anew when it is read.
+    """The video, sound and text tracks of a media file; pictures and sound open it anew when they are read.
 
-    The first of a kind is `video` or `audio`, further ones `video.1`, `audio.1`, ... Cover art is not video.
+    The first of a kind is `video`, `audio` or `text`, further ones `video.1`, `audio.1`, ... Cover art is not video;
+    subtitles beside which there is neither video nor sound are not looked for.
     size: the shorter side in pixels, or (width, height). fps: frames a second, by repeating or dropping whole frames.
     problems: called with one line for each stream with which something was wrong that could be passed over.
     Raises InputError if the file holds no video and no sound that can be decoded.
     """
     from pantok.formats.container_audio import audio_track
+    from pantok.formats.container_texts import text_tracks
     from pantok.formats.container_video import video_track
 
     problems = once(problems)
@@ -101,7 +103,7 @@ def read_container(
     with opened(path) as container:
         wanted = [("video", s.index) for s in pictures_of(container)]
         wanted += [("audio", s.index) for s in container.streams.audio]
-        zero_ns = _zero_ns(container)
+        zero_ns, subtitled = _zero_ns(container), bool(container.streams.subtitles)
     named = {"video": 0, "audio": 0}
     failed: list[InputError] = []
     for kind, index in wanted:
@@ -122,7 +124,7 @@ def read_container(
         raise InputError(path, "holds no video and no sound that can be decoded", "check that it plays elsewhere")
     for failure in failed:
         problems(str(failure))
-    return tracks
+    return tracks + (text_tracks(path, zero_ns, problems) if subtitled else [])
 
 
 def probe(path: Path) -> list[StreamFacts]:
@@ -178,6 +180,12 @@ def _not_media(path: Path) -> InputError:
 def pictures_of(container: Any) -> list[Any]:
     """The video streams that are not cover art."""
     return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+
+
+def language_of(stream: Any) -> dict[str, str]:
+    """`language` (`eng`, `fre`) for a track's info, by which several are told apart; nothing where it is not said."""
+    said = str(stream.metadata.get("language") or "und")
+    return {} if said == "und" else {"language": said}
 
 
 def nominal_rate(stream: Any) -> Fraction | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pantok.errors import InputError
 from pantok.experience import NS, Block, Track
-from pantok.formats.container import FAULTS, Damage, announce, first_frame, frames_of, opened, steady
+from pantok.formats.container import FAULTS, Damage, announce, first_frame, frames_of, language_of, opened, steady
 from pantok.formats.files import Problems
 from pantok.formats.soundfiles import silence_what_is_no_sound
 
@@ -37,10 +37,11 @@ def audio_track(path: Path, index: int, name: str, zero_ns: int, problems: Probl
     with opened(path) as container:
         stream = container.streams[index]
         codec, end = stream.codec_context.name, _end(container, stream, int(frame.sample_rate), zero_ns)
+        spoken = language_of(stream)
     rate_hz, layout = int(frame.sample_rate), frame.layout
     dtype = "int16" if frame.format.name in _WHOLE else "float32"
     channels = layout.nb_channels
-    info = {"sample_rate": rate_hz, "dtype": dtype, "codec": codec, "layout": layout.name}
+    info = {"sample_rate": rate_hz, "dtype": dtype, "codec": codec, "layout": layout.name, **spoken}
 
     def blocks() -> Iterator[Block]:
         return _blocks(path, index, name, rate_hz, layout.name, channels, np.dtype(dtype), zero_ns, end, problems)

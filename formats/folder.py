@@ -252,8 +252,11 @@ def read_episode(
             continue
         sources.append(source)
         files.append((path, rules, read))
+    has_text = any(path.suffix.lower() in _TEXTS for path, _, _ in files)
     for path, rules, read in aligned(files, problems):
         for track in read:
+            if has_text and track.modality == "text" and path.suffix.lower() in _MEDIA:
+                continue  # the text beside a film stands for the subtitles within it
             renamed = _free_name(_renamed(track, rules), path, tracks)
             tracks[renamed.name] = renamed
     if not tracks:

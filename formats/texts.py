@@ -39,14 +39,20 @@ def read_texts(path: Path, name: str = "text") -> Track:
         spans = list(_cues(content))
     if not any(text for _, _, text in spans):
         raise InputError(path, "holds no text", "remove it, or give it content")
+    return track_of(path, name, spans)
+
+
+def track_of(thing: object, name: str, spans: list[Span], **info: Any) -> Track:
+    """The text track of spans, put in order. Raises InputError, which names `thing`, for times that are none."""
     for number, (start, end, text) in enumerate(spans, 1):
-        _check(f"{path} span {number}", start, end, text)
+        _check(f"{thing} span {number}", start, end, text)
     spans.sort(key=lambda span: span[0])
     values = np.empty(len(spans), object)
     values[:] = [text for _, _, text in spans]
     clock = Clock.irregular(np.array([start for start, _, _ in spans], np.int64))
     ends = [end for _, end, _ in spans]
-    info = {"ends_ns": ends} if any(end is not None for end in ends) else {}
+    if any(end is not None for end in ends):
+        info["ends_ns"] = ends
     return Track.of_array(name, values, clock, info=info)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from pantok.experience import Block, Track
 from pantok.formats import container_audio, container_video
 from pantok.formats.ahead import ahead
 from pantok.formats.container import probe
+from pantok.formats.folder import EpisodeFiles, read_episode
 from pantok.pixels import planes
 from tests.media_files import MS, Pictures, Sound, make_media, moving_pictures, psnr, read, times_of, tones
 
@@ -215,6 +217,58 @@ def test_streams_that_there_are_and_are_not(tmp_path: Path) -> None:
     assert tracks["audio.1"].rate == 44_100
     assert tracks["video.1"].read()[1].count == 7
     assert np.array_equal(tracks["audio.2"].read()[0], tones(4800, channels=6))
+
+
+def _with_subtitles(
+    path: Path, film: Path, spoken: dict[str, list[tuple[int, int, bytes]]], codec: str = "srt"
+) -> Path:
+    """`film` and beside its streams those of `spoken`: by language (start ms, end ms, packet)."""
+    with av.open(str(film)) as source, av.open(str(path), "w") as target:
+        video = target.add_stream_from_template(source.streams.video[0])
+        streams = []
+        for language in spoken:
+            streams.append(target.add_stream(codec))
+            streams[-1].metadata["language"] = language
+            streams[-1].codec_context.subtitle_header = b"[Script Info]\n"
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                target.mux(packet)
+        for stream, cues in zip(streams, spoken.values(), strict=True):
+            for start, end, content in cues:
+                packet = av.Packet(content)
+                packet.pts = packet.dts = start
+                packet.duration, packet.time_base, packet.stream = end - start, Fraction(1, 1000), stream
+                target.mux(packet)
+    return path
+
+
+def test_subtitles_within_a_film_are_text(tmp_path: Path) -> None:
+    film = make_media(tmp_path / "film.avi", Pictures(values=moving_pictures(50), height=32, width=48, codec="mpeg4"))
+    english = [(40, 500, b"Look,\n<i>there</i>"), (1000, 1500, "déjà".encode())]
+    made = _with_subtitles(tmp_path / "ep.mkv", film, {"eng": english, "fre": [(40, 480, b"Regarde")], "und": []})
+    tracks, said = read(made)
+    assert said == []
+    assert list(tracks) == ["video", "text", "text.1"]
+    assert list(tracks["text"].read()[0]) == ["Look,\nthere", "déjà"]
+    assert list(times_of(tracks["text"])) == [40 * MS, 1000 * MS]
+    assert tracks["text"].info == {"language": "eng", "ends_ns": [500 * MS, 1500 * MS]}
+    assert (list(tracks["text.1"].read()[0]), tracks["text.1"].info["language"]) == (["Regarde"], "fre")
+    inside = _with_subtitles(tmp_path / "ep.mp4", film, {"ger": [(40, 500, b"\x00\x04Halt")]}, "mov_text")
+    assert list(read(inside)[0]["text"].read()[0]) == ["Halt"]
+    # A text that lies beside it stands in their place.
+    (tmp_path / "ep.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nBeside it\n")
+    episode = read_episode(EpisodeFiles("ep", (made, tmp_path / "ep.srt")))
+    assert list(episode.tracks) == ["video", "text"]
+    assert list(episode.tracks["text"].read()[0]) == ["Beside it"]
+
+
+def test_subtitles_that_are_pictures_are_named(tmp_path: Path) -> None:
+    film = make_media(tmp_path / "film.avi", Pictures(values=moving_pictures(10), height=32, width=48, codec="mpeg4"))
+    made = _with_subtitles(tmp_path / "ep.mkv", film, {"eng": [(40, 200, b"\x16\x00\x00nothing")]}, "dvdsub")
+    tracks, said = read(made)
+    assert list(tracks) == ["video"]
+    assert said == [f"{made}: subtitles that are pictures are not read (stream 1)"]
 
 
 def test_single_pictures(tmp_path: Path) -> None:
