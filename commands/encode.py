@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,8 @@ def _encode(run: common.Run, job: Job, found: list[EpisodeFiles], workers: int, 
                 bar.remove_task(inner)
         else:
             encode_in_processes(job, found, workers, finished)
+    for kind, count in sorted(Counter(kind for d in done for kind in d.unread).items()):
+        run.problem(f"{kind} of {phrases.counted(count, 'episode')}: the vocabulary has no tokenizer for it")
     return done
 
 

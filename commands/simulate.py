@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pantok.world_model.config import TrainConfig
     from pantok.world_model.model import WorldModel
 
+_LONGEST_NS = 24 * 3600 * 10**9
 _WRITTEN = (".mp4", ".wav", ".parquet", ".srt", ".txt", ".jsonl")
 
 
@@ -88,6 +89,8 @@ def command(
     stem = None if output is None else _stem(output)
     store, episode, at_ns = origin_of(origin)
     length_ns = time_ns(duration, "--for")
+    if length_ns > _LONGEST_NS:
+        raise OptionError(f"--for {duration}", "is more than a day, and is held in memory", "simulate for less")
     source = Store.open(store)
     name, *others = common.choose(source.episodes, (episode,), "episode")
     if others:

@@ -96,8 +96,8 @@ def _compare(run: common.Run, store: Store, chosen: list[str], sources: Path, do
         run.say(f"[red]{phrases.counted(broken, 'promise')} broken[/]; {tracks} compared with their recordings.")
         run.end(document, CHECK_FAILED)
     run.say(
-        f"{phrases.counted(len(compared), 'track')} compared with their recordings: as long, at the same instants, and "
-        f"{certified} with guaranteed bounds within them."
+        f"{phrases.counted(len(compared), 'track')} compared with their recordings: as long, at the same instants"
+        + (f", and {certified} with guaranteed bounds within them." if certified else ".")
     )
     run.end(document)
 

@@ -96,7 +96,7 @@ def compose(
     keys = ["ids_per_second", "id_bits_per_second", "dictionary_bits_per_second", "bits_per_second"]
     rows = [
         [f"{f['merges']}{' *' if f['merges'] == found.kept else ''}"]
-        + [f"{f[k]:.2f}" for k in [*keys, "gain", "gain_standard_error"]]
+        + [phrases.figure(f[k], 2) for k in [*keys, "gain", "gain_standard_error"]]
         for f in facts
     ]
     run.summary(columns, rows)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ class Done:
     codes: int = 0
     channels: list[tuple[str, str]] = field(default_factory=list)
     """Of numbers that were encoded: track and channel."""
+    unread: list[str] = field(default_factory=list)
+    """Modalities of its tracks that the vocabulary has no tokenizer for."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was asked for and is not so."""
@@ -109,9 +111,13 @@ def encode_episode(
             rate = episode.tracks[name].rate
             tick(name, float(taken[name] / rate) if rate else 0.0)
 
+        known = {name: t for name, t in episode.tracks.items() if t.modality in codec.vocabulary.states}
+        done.unread = sorted({t.modality for t in episode.tracks.values()} - {t.modality for t in known.values()})
+        if not known:
+            return done
         named = episode.sources[0].path if len(episode.sources) == 1 else files.id
         stream = codec.encode(
-            episode,
+            replace(episode, tracks=known),
             job.settings,
             parameters=parameters,
             progress=progress,

@@ -182,6 +182,21 @@ def test_many_small_episodes_are_told_in_few_lines(pantok, vocabulary: Path, tmp
     assert "… and 51 episodes more" in measured.err
 
 
+def test_what_a_vocabulary_has_no_tokenizer_for_is_one_line(pantok, tmp_path: Path) -> None:
+    both, deaf = tmp_path / "in", tmp_path / "deaf.vocab"
+    both.mkdir()
+    for k in range(3):
+        (both / f"e{k}.csv").write_text("t,a\n" + "".join(f"{i / 50},{i % 7}\n" for i in range(60)))
+        (both / f"e{k}.txt").write_text("Look there. " * 20)
+    (both / "only.txt").write_text("Nothing else. " * 20)
+    assert pantok("fit-vocab", both, "-o", deaf, "--only", "numeric", "-q").code == 0
+    done = pantok("encode", both, "--vocab", deaf, "-o", tmp_path / "d.zarr", "--json")
+    told = json.loads(done.out)
+    assert done.code == 4 and len(told["encoded"]) == 3 and told["failed"] == ["only"]
+    assert told["problems"] == ["text of 4 episodes: the vocabulary has no tokenizer for it"]
+    assert done.err.count("Skipped") == 1
+
+
 def test_dry_runs_write_nothing(pantok, recordings: Path, vocabulary: Path, store: Path, tmp_path: Path) -> None:
     for args in (
         ("fit-vocab", recordings, "-o", tmp_path / "a", "-n"),

@@ -162,6 +162,7 @@ def test_the_command(store: Path, tmp_path: Path) -> None:
         (f"{store}:*", [], "is 2 of them: film-01, street/walk"),
         (f"{film}@99", [], "is outside of film-01, which lasts 1.3 s"),
         (f"{film}@-1", [], "is outside of film-01"),
+        (f"{film}@0.4", ["--for", "1e9"], "is more than a day"),
         (f"{film}@0.41", ["--for", "0.001"], "nothing of film-01 begins in it"),
         (film, ["--for", "1e30"], "more than a hundred years"),
         (film, ["-o", tmp_path / "x.avi"], "simulate writes .mp4"),

@@ -363,6 +363,8 @@ def test_words_without_times_cost_no_bits_a_second(spoken: Path, tmp_path: Path)
     assert said.code == 0 and "bits an id (95%" in said.err and "bits a second of experience" not in said.err
     score = here("vocab", "score", spoken / "vocabulary", "--on", spoken)
     assert score.code == 1 and "last no time, so they have no bits a second" in score.err
+    done = here("vocab", "compose", spoken / "vocabulary", "--on", spoken, "-o", tmp_path / "c.vocab", "--force")
+    assert done.code == 1 and "words stay as their text model has them" in done.err
 
 
 def test_a_training_that_diverges_says_so(data: StreamDataset) -> None:

@@ -193,6 +193,11 @@ def compose(
     looked_at = len(some), episodes
     corpus = Corpus.of(some, config.across)
     del some
+    if not corpus.joins.any():
+        raise InputError(
+            "recordings", "hold no two ids that could be one: words stay as their text model has them",
+            "give a store of video, sound or numbers",
+        )  # fmt: skip
     held = held_out(len(corpus.passage.seconds))
     parts = [corpus.taken(~held).composed(old), corpus.taken(held).composed(old)]
     del corpus

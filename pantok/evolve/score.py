@@ -77,7 +77,7 @@ def score(
     given += last
     compositions = Compositions.of(vocabulary)
     whole = Corpus.of(given, compositions.across)
-    if whole.passage.seconds.sum() < _LEAST_S:
+    if whole.passage.seconds.sum() < _LEAST_S * len(given):  # a document lasts a nanosecond
         raise InputError(
             "recordings", "last no time, so they have no bits a second", "text with times has: .srt, .vtt, .jsonl"
         )
