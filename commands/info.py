@@ -25,7 +25,7 @@ _LISTED = 100_000
 @click.option("--layout", help="Also say what a layout makes of a store: a preset, or a TOML file.")
 @common.as_json
 def command(path: Path, episode: str | None, layout: str | None, as_json: bool) -> None:
-    """Show what a store, a vocabulary, a recording or a folder of recordings holds.
+    """Show what a store, a vocabulary, a run, a recording or a folder of recordings holds.
 
     Of a store: codes, tokens a second and bits a second of every track and level that has codes, and the size of the
     continuous vectors beside them. Of recordings: the tracks of each episode as they will be read, with rate, size and
@@ -39,6 +39,7 @@ def command(path: Path, episode: str | None, layout: str | None, as_json: bool) 
       pantok info recordings/
     """
     from pantok.formats.addresses import is_remote
+    from pantok.formats.runs import RunFolder
 
     run = common.Run(as_json=as_json)
     if layout is not None:
@@ -52,10 +53,40 @@ def command(path: Path, episode: str | None, layout: str | None, as_json: bool) 
         from pantok.commands.vocab import show_vocabulary
 
         show_vocabulary(run, path)
+    elif RunFolder(path).exists and (facts := _run_of(path)) is not None:
+        _show_run(run, path, facts)
     else:
         from pantok.commands.info_recordings import show_recordings
 
         show_recordings(run, path)
+
+
+def _run_of(path: Path) -> dict[str, Any] | None:
+    """What a run of train-wm was asked; None for a folder with a config.json of another kind."""
+    from pantok.errors import StoreError
+    from pantok.formats.runs import RunFolder
+
+    try:
+        return RunFolder(path).config
+    except StoreError:
+        return None
+
+
+def _show_run(run: common.Run, path: Path, facts: dict[str, Any]) -> None:
+    train, held_out = facts.get("train", {}), facts.get("held_out", [])
+    found = sorted((path / "checkpoints").glob("step-*"))
+    rows = [
+        ["store", str(facts.get("store", "-"))],
+        ["vocabulary", str(facts.get("vocabulary_id", "-"))[:12]],
+        ["parameters", phrases.figure(facts.get("parameters"), 0)],
+        ["objective", f"{train.get('objective', '-')}, layout {train.get('layout', '-')}"],
+        ["steps asked for", phrases.figure(train.get("steps"), 0)],
+        ["checkpoints", ", ".join(p.name for p in found) or "none yet"],
+        ["held out", phrases.counted(len(held_out), "episode")],
+    ]
+    run.table(f"{path}: a run of train-wm", ["", ""], rows, words=("",))
+    run.say(f"Next: pantok eval {phrases.shell(path)}")
+    run.end({"run": str(path), **facts, "checkpoints": [p.name for p in found]})
 
 
 def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pantok.commands.vocab_score import score as score_command
+from pantok.errors import InputError
 from pantok.evolve import codebooks
 from pantok.evolve.compose import Corpus
 from pantok.evolve.compositions import Compositions, makeup_of, with_compositions
@@ -43,6 +44,13 @@ def test_a_score_is_the_ngrams_bits_on_what_is_held_out(store: Path) -> None:
     assert found.seconds == pytest.approx(sum(seconds for _, seconds in given))
     tensors = sum(t.nbytes for s in own.states.values() for t in s.tensors.values())
     assert description_bits(own) > 8 * tensors
+
+
+def test_however_many_documents_last_no_time(store: Path) -> None:
+    own = load_vocabulary(store / "vocabulary")
+    (sequence, _), *_ = read_sequences(store, Layout.preset("default"), own)
+    with pytest.raises(InputError, match="last no time"):
+        score(own, [(sequence.cut(0, 2), 1e-9)] * 1200)
 
 
 def test_a_score_counts_compositions_as_the_ids_that_they_are(store: Path) -> None:

@@ -361,6 +361,9 @@ def test_words_without_times_cost_no_bits_a_second(spoken: Path, tmp_path: Path)
     assert found["bits_per_second"] is None and low <= found["bits_per_element"] <= high
     said = here("eval", tmp_path / "run", "--points", 0)
     assert said.code == 0 and "bits an id (95%" in said.err and "bits a second of experience" not in said.err
+    shown = here("info", tmp_path / "run")
+    assert shown.code == 0 and "a run of train-wm" in shown.out and "step-00000002" in shown.out
+    assert json.loads(here("info", tmp_path / "run", "--json").out)["checkpoints"] == ["step-00000002"]
     score = here("vocab", "score", spoken / "vocabulary", "--on", spoken)
     assert score.code == 1 and "last no time, so they have no bits a second" in score.err
     done = here("vocab", "compose", spoken / "vocabulary", "--on", spoken, "-o", tmp_path / "c.vocab", "--force")
