@@ -89,9 +89,11 @@ class NumericEncoder(Encoder):
                 continue
             part = slice(first * tick, first * tick + (last - first) * length)
             shape = (last - first, length, channels)
-            by_run = [a[part].reshape(shape).transpose(0, 2, 1).reshape(-1, length) for a in (residuals, holes, raw)]
+            by_run, holes_run, raw_run = (
+                a[part].reshape(shape).transpose(0, 2, 1).reshape(-1, length) for a in (residuals, holes, raw)
+            )
             bytes_run = verbatim[part].reshape(*shape, itemsize).transpose(0, 2, 1, 3).reshape(-1, length, itemsize)
-            symbols, _ = made.alphabet.runs(*by_run, bytes_run)
+            symbols, _ = made.alphabet.runs(by_run, holes_run, raw_run, bytes_run)
             found, per_run = made.pieces.segment(symbols)
             codes.append(found)
             counts[first:last] = per_run.reshape(last - first, channels).sum(1)
