@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pantok.errors import OptionError, TokenError
+from pantok.errors import OptionError, TokenError, VocabularyError
 from pantok.experience import Block, Clock, Track
 from pantok.quantizers import bpe
 from pantok.quantizers.bounded import Grid, digits_for, theorem_digits
@@ -277,6 +277,14 @@ def test_a_sensor_that_is_silent_costs_little(fitted: NumericTokenizer, dtype: s
     assert np.array_equal(fitted.decoded(tokens, start=255, stop=270), fitted.decoded(tokens)[255:270], equal_nan=True)
 
 
+@pytest.mark.parametrize("spread", [150, 2000])
+def test_exact_samples_of_sixteen_bits_take_two_codes(fitted: NumericTokenizer, spread: int) -> None:
+    values = np.random.default_rng(0).normal(0, spread, (500, 1)).astype(np.int16)
+    tokens = fitted.encode(track_of(values))
+    assert np.array_equal(fitted.decoded(tokens), values)
+    assert len(tokens.levels[0].codes) <= 2 * 500
+
+
 def test_a_nan_that_says_something_stays_what_it_is(fitted: NumericTokenizer) -> None:
     values = smooth(60, 2)
     values.view(np.uint64)[7, 0] = 0x7FF00000000007A2  # R's NA
@@ -285,10 +293,12 @@ def test_a_nan_that_says_something_stays_what_it_is(fitted: NumericTokenizer) ->
 
 
 def test_vocabularies_without_a_symbol_for_nan_are_as_they_were() -> None:
-    alphabet = Alphabet(64, holes=False)
+    alphabet = Alphabet(64, version=2)
     old = NumericTokenizer(NumericConfig(), bpe.Pieces(alphabet.size, np.zeros((0, 2), np.int32)), {}, version=2)
     again = NumericTokenizer.from_state(old.state())
     assert again.state().config["format"] == 2 and again.levels == old.levels
+    with pytest.raises(VocabularyError, match="its pieces are"):
+        NumericTokenizer.from_state(replace(old.state(), config={**old.state().config, "format": 3}))
     values = smooth(60, 1)
     values[3] = np.nan
     tokens = again.encode(track_of(values))

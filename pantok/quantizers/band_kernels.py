@@ -24,9 +24,11 @@ def _predicted(order: int, since: int, last: int, before: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _escaped(residual: int) -> int:
-    """Codes of a residual that is no symbol: a marker and the bytes of its zigzag."""
+def _escaped(residual: int, wide: int) -> int:
+    """Codes of a residual that is no symbol: two if its zigzag is below `wide`, else a marker and its bytes."""
     zigzag = 2 * residual if residual >= 0 else -2 * residual - 1
+    if zigzag < wide:
+        return 2
     codes = 1
     while zigzag > 0:
         codes += 1
@@ -47,14 +49,15 @@ def cheapest_path(
     order: int,
     width: int,
     reach: int,
+    wide: int,
     group: int,
     path: np.ndarray,
 ) -> int:
     """Fills `path` int64 (n,) with low <= path < low + count; returns the codes that spell it.
 
     low: int64 (n,). count: int64 (n,), 1 .. width. cut: bool (n,), no piece may reach over the start of this sample.
-    trie, edges: of `bpe.Pieces`, residuals -reach .. reach only. symbols, starts: what codes spell. Prediction begins
-    anew every `group` samples. Among equals the longest piece first, then the lowest code.
+    trie, edges: of `bpe.Pieces`, residuals -reach .. reach only. wide: see `_escaped`. symbols, starts: what codes
+    spell. Prediction begins anew every `group` samples. Among equals the longest piece first, then the lowest code.
     """
     states = width**order
     total_codes = 0
@@ -108,7 +111,7 @@ def cheapest_path(
                         residual = point - expected
                         to = j + shift if order else 0
                         if depth == 0 and (residual > reach or residual < -reach):
-                            total = _escaped(residual) + cost[at + 1, to]
+                            total = _escaped(residual, wide) + cost[at + 1, to]
                             if total < best:
                                 best, best_length, best_piece = total, 0, -1 - j
                             continue

@@ -99,14 +99,14 @@ class Pieces:
         return table, np.array(ends, np.int32)
 
     def path(
-        self, low: np.ndarray, count: np.ndarray, cut: np.ndarray, *, order: int, reach: int, group: int
+        self, low: np.ndarray, count: np.ndarray, cut: np.ndarray, *, order: int, reach: int, wide: int, group: int
     ) -> tuple[np.ndarray, int]:
         """Of all integer paths with low <= path < low + count one whose differences the fewest codes spell.
 
         low, count: int64 (n,), count from 1 up. cut: bool (n,), no piece reaches over the start of that sample. order:
         0 to 2, of the differences (`numeric_channel.differences`), begun anew every `group` samples. reach: A, symbol
-        A + r is a residual r; what is larger costs a code, and one for each of its bytes. Returns the path int64 (n,)
-        and its codes.
+        A + r is a residual r; what is larger costs a code and one for each byte of its zigzag, or two in all where that
+        is below `wide`. Returns the path int64 (n,) and its codes.
         """
         from pantok.quantizers.band_kernels import cheapest_path
 
@@ -115,7 +115,7 @@ class Pieces:
             return path, 0
         codes = cheapest_path(
             np.ascontiguousarray(low), np.ascontiguousarray(count), cut, *self._small_trie(reach), *self._expansions,
-            int(self.lengths.max()), order, int(count.max()), reach, group, path,
+            int(self.lengths.max()), order, int(count.max()), reach, wide, group, path,
         )  # fmt: skip
         return path, int(codes)
 

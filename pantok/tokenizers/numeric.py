@@ -39,7 +39,7 @@ from pantok.tokenizers.numeric_symbols import HOLES, Alphabet
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT, FORMATS = 3, (2, 3)
-"""What is written, and what is read: 2 has no symbols for NaN and infinities."""
+"""What is written, and what is read: 2 has no symbols for NaN, infinities and high bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class NumericConfig:
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        least = Alphabet(self.reach, holes=False).size
+        least = Alphabet(self.reach, version=FORMATS[0]).size
         for name, low, high in (
             ("size", least, 65_000), ("reach", 1, 8000), ("longest", 1, 256), ("samples", 1000, 10**9),
             ("tick", 1, 10_000), ("key_ticks", 1, 10_000), ("digits", 0, 4), ("base", 3, 31),
@@ -131,7 +131,7 @@ class NumericTokenizer(Tokenizer):
     ) -> None:
         """ranges: half range of each channel that was seen, by `track/channel`. version: of FORMATS."""
         self.config, self.pieces, self.ranges, self.metrics = config, pieces, dict(ranges), dict(metrics or {})
-        self.version, self.alphabet = version, Alphabet(config.reach, holes=version >= 3)
+        self.version, self.alphabet = version, Alphabet(config.reach, version)
         digits = tuple(Level(f"digit{k + 1}", config.base, "digit", (1,)) for k in range(config.digits))
         self._levels = (Level("pieces", pieces.size, "code", (0,)), *digits)
 
@@ -144,7 +144,8 @@ class NumericTokenizer(Tokenizer):
         """How a path is chosen among those within the bound."""
         c = self.config
         return BandSearch(
-            pieces=self.pieces, parts=c.parts, reach=c.reach, tick=c.tick, group=c.tick * c.key_ticks
+            pieces=self.pieces, parts=c.parts, reach=c.reach, wide=256 * self.alphabet.highs, tick=c.tick,
+            group=c.tick * c.key_ticks,
         )  # fmt: skip
 
     @classmethod
@@ -328,8 +329,14 @@ class NumericTokenizer(Tokenizer):
                 "numeric tokenizer", f"is {state.modality} of format {version}, this reads {FORMATS}", "upgrade pantok"
             )
         config = from_mapping(NumericConfig, settings, "numeric tokenizer")
-        alphabet = Alphabet(config.reach, holes=version >= 3)
+        alphabet = Alphabet(config.reach, version)
         pieces = bpe.Pieces(alphabet.size, np.asarray(state.tensors["merges"], np.int32).reshape(-1, 2))
+        if pieces.size != state.levels[0].cardinality:
+            raise VocabularyError(
+                "numeric tokenizer",
+                f"has {state.levels[0].cardinality} codes, its pieces are {pieces.size}",
+                "fit it anew",
+            )
         return cls(config, pieces, ranges, state.metrics, version)
 
 

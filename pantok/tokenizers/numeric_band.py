@@ -68,6 +68,7 @@ def best_order(index: np.ndarray, group: int, orders: Sequence[int]) -> int:
 @dataclass(frozen=True, kw_only=True)
 class BandSearch:
     """pieces: what paths are spelled with. parts: of the finer grid. reach: largest residual that is a symbol.
+    wide: a zigzag below this is two.
 
     tick: rows that no piece reaches over. group: rows between two keys.
     """
@@ -75,6 +76,7 @@ class BandSearch:
     pieces: bpe.Pieces
     parts: int
     reach: int
+    wide: int
     tick: int
     group: int
 
@@ -119,4 +121,4 @@ class BandSearch:
 
     def _path(self, low: np.ndarray, count: np.ndarray, kept: np.ndarray, order: int) -> tuple[np.ndarray, int]:
         cut = kept | (np.arange(len(low)) % self.tick == 0)
-        return self.pieces.path(low, count, cut, order=order, reach=self.reach, group=self.group)
+        return self.pieces.path(low, count, cut, order=order, reach=self.reach, wide=self.wide, group=self.group)

@@ -2,13 +2,15 @@
 
     0 .. 2A           residual -A .. A
     2A + 1 .. 2A + 3  a hole: the sample is NaN, infinite or negative infinite, and its index is that of the one before
-    2A + 3 + n        n = 1 .. 8: a residual in n bytes follows (zigzag, low byte first), as n byte symbols
-    2A + 12           the sample itself follows as bytes of its dtype; then its residual, as for any other
+    2A + 4 + h        h = 0 .. 63: a larger residual, whose zigzag is 256 h and the byte that follows as a byte symbol
+    2A + 66 + n       n = 2 .. 8: one still larger, n bytes follow (zigzag, low byte first)
+    2A + 75           the sample itself follows as bytes of its dtype; then its residual, as for any other
     .. + 256          the byte symbols
 
 What is unusual: a table in which several sensors with clocks of their own stand side by side is mostly holes, so a hole
 is a symbol like a residual, of which pieces are made; and so is what a range finder says where nothing comes back.
-Vocabularies of format 2 have no holes, and spell such samples in bytes.
+Vocabularies of format 2 have no holes, and spell such samples in bytes; and of a larger residual all bytes follow, n
+from 1 on.
 
 Any sequence of symbols means something: bytes where a residual should stand are passed over, a run that ends early
 goes on with residuals of 0, what is too many is not read.
@@ -27,10 +29,20 @@ HOLES = (np.nan, np.inf, -np.inf)
 
 @dataclass(frozen=True)
 class Alphabet:
-    """reach: A, the largest residual that is one symbol. holes: whether there are symbols for HOLES."""
+    """reach: A, the largest residual that is one symbol. version: of `numeric.FORMATS`."""
 
     reach: int
-    holes: bool = True
+    version: int = 3
+
+    @property
+    def holes(self) -> bool:
+        """Whether there are symbols for HOLES."""
+        return self.version >= 3
+
+    @property
+    def highs(self) -> int:
+        """How many high bytes there are symbols for: a zigzag below 256 times that takes two."""
+        return 64 if self.version >= 3 else 0
 
     @property
     def hole(self) -> int:
@@ -48,12 +60,21 @@ class Alphabet:
         return (self.reach, self.hole, self.hole + 1) if self.holes else (self.reach,)
 
     @property
+    def sized(self) -> int:
+        """The symbol after which a residual follows in as many bytes as `_fewest`."""
+        return self.small + self.highs
+
+    @property
+    def _fewest(self) -> int:
+        return 2 if self.highs else 1
+
+    @property
     def raw(self) -> int:
-        return self.small + 8
+        return self.sized + 9 - self._fewest
 
     @property
     def byte(self) -> int:
-        return self.small + 9
+        return self.raw + 1
 
     @property
     def size(self) -> int:
@@ -102,8 +123,11 @@ class Alphabet:
                 symbols.append(residual + self.reach)
                 continue
             zigzag = 2 * residual if residual >= 0 else -2 * residual - 1
+            if zigzag < 256 * self.highs:
+                symbols += [self.small + zigzag // 256, self.byte + zigzag % 256]
+                continue
             data = zigzag.to_bytes(8, "little").rstrip(b"\0")
-            symbols.append(self.small - 1 + len(data))
+            symbols.append(self.sized + len(data) - self._fewest)
             symbols += [b + self.byte for b in data]
         return symbols
 
@@ -129,14 +153,15 @@ class Alphabet:
                     holes[done] = symbol - self.hole + 1
                 done += 1
             elif symbol < self.raw:
-                wanted = symbol - self.small + 1
-                data, at = self._bytes(items, at, wanted)
+                data, at = self._bytes(items, at, self._wanted(symbol, itemsize))
                 zigzag = int.from_bytes(data, "little")
+                if symbol < self.sized:
+                    zigzag += 256 * (symbol - self.small)
                 value = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag >> 1) - 1
                 residuals[done] = value
                 done += 1
             elif symbol == self.raw:
-                data, at = self._bytes(items, at, itemsize)
+                data, at = self._bytes(items, at, self._wanted(symbol, itemsize))
                 raw[divmod(done, length)] = data.ljust(itemsize, b"\0")
         return residuals.reshape(runs, length), holes.reshape(runs, length), raw
 
@@ -150,11 +175,17 @@ class Alphabet:
             at += 1
             whole = True
             if self.small <= symbol <= self.raw:
-                wanted = itemsize if symbol == self.raw else symbol - self.small + 1
+                wanted = self._wanted(symbol, itemsize)
                 data, at = self._bytes(items, at, wanted)
                 whole = len(data) == wanted or at < len(items)
             done += symbol < self.raw and whole
         return done >= residuals
+
+    def _wanted(self, symbol: int, itemsize: int) -> int:
+        """How many byte symbols belong to one from `small` to `raw`."""
+        if symbol == self.raw:
+            return itemsize
+        return 1 if symbol < self.sized else symbol - self.sized + self._fewest
 
     def _bytes(self, items: list[int], at: int, wanted: int) -> tuple[bytes, int]:
         """At most `wanted` byte symbols from `at` on, and where they end."""
