@@ -232,7 +232,7 @@ def test_fitting_takes_residuals_as_wide_as_64_bits() -> None:
     tokenizer = NumericTokenizer.fit([track], NumericConfig(size=400))
     tokens = tokenizer.encode(track)
     assert np.array_equal(tokenizer.decoded(tokens), values)
-    spelled = tokenizer.runs_of(tokens, 1)
+    spelled = tokenizer.runs_of(tokens)
     assert spelled.min() >= -1 and spelled.max() < tokenizer.alphabet.small
 
 

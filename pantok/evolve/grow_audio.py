@@ -14,10 +14,11 @@ from pantok.evolve.grow import GrowConfig, LevelGrowth, grown_book, most_of
 from pantok.experience import Track
 from pantok.quantizers.gated import Life, lives_of, nearest_living
 from pantok.tokenizers import audio_fit as fit
-from pantok.tokenizers.audio import AudioTokenizer, listened
+from pantok.tokenizers.audio import AudioTokenizer
 from pantok.tokenizers.audio_bands import LEAST_LEFT, LOUDEST, MOST_LEFT, OCTAVE, RATIOS, UNIT_BINS
 from pantok.tokenizers.audio_code import LONGEST, NAMES, SHAPE, SHAPE_UNIT, STAGES, WIDEST
 from pantok.tokenizers.audio_loudness import PARTS, means, refined
+from pantok.tokenizers.audio_sample import listened
 from pantok.tokenizers.base import Report
 from pantok.vocabulary import TokenizerState
 

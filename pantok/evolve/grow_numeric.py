@@ -17,10 +17,9 @@ from pantok.evolve.grow import LEAST, GrowConfig, LevelGrowth, most_of
 from pantok.experience import Track
 from pantok.quantizers import bpe
 from pantok.tokenizers.base import Report
-from pantok.tokenizers.numeric import NumericOptions, NumericTokenizer, track_like
+from pantok.tokenizers.numeric import NumericOptions, NumericTokenizer
+from pantok.tokenizers.numeric_sample import sampled
 from pantok.vocabulary import TokenizerState
-
-_LEARNED = 0.8  # of each track, its beginning
 
 
 def grow_numeric(
@@ -28,21 +27,16 @@ def grow_numeric(
 ) -> tuple[TokenizerState, list[LevelGrowth]]:
     """See `grow.grow`; `far` and `seed` mean nothing here. Raises InputError if there are no rows."""
     tokenizer = NumericTokenizer.from_state(state)
-    learned: list[np.ndarray] = []
-    held: list[np.ndarray] = []
-    for number, track in enumerate(tracks):
-        report("residuals", 0.8 * number / len(tracks))
-        values, clock = track.read()
-        values = values.reshape(len(values), -1)
-        cut = round(len(values) * _LEARNED)
-        for first, last, where in ((0, cut, learned), (cut, len(values), held)):
-            if last > first and values.shape[1]:
-                part = track_like(track, values[first:last], clock.cut(first, last))
-                bound = NumericOptions(max_error_relative=tokenizer.config.relative)
-                where.append(tokenizer.runs_of(tokenizer.encode(part, bound), values.shape[1]))
+    settings = tokenizer.config
+    bound = NumericOptions(max_error_relative=settings.relative)
+    learned, held = sampled(tracks, settings.tick, settings.samples, lambda f: report("reading", 0.4 * f))
     if not learned or not held:
         raise NothingToLearnError("numbers", "there are too few rows to learn from")
-    runs, judged = np.concatenate(learned), np.concatenate(held)
+    found: list[np.ndarray] = []
+    for number, track in enumerate([*learned, *held]):
+        report("residuals", 0.4 + 0.4 * number / (len(learned) + len(held)))
+        found.append(tokenizer.runs_of(tokenizer.encode(track, bound)))
+    runs, judged = np.concatenate(found[: len(learned)]), np.concatenate(found[len(learned) :])
     report("pieces", 0.8)
     old = tokenizer.pieces
     most = most_of(config, old.size - old.alphabet)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,11 +32,11 @@ from pantok.tokenizers.audio_bands import bands_of
 from pantok.tokenizers.audio_code import NAMES, STAGES, WATERS, Books, decode_rows, encode_rows
 from pantok.tokenizers.audio_loudness import LEARNED, Rows, latents
 from pantok.tokenizers.audio_rate import GROUP_TICKS, Constant, Controller
+from pantok.tokenizers.audio_sample import listened, rate_and_hop
 from pantok.tokenizers.audio_transform import (
     TICK_FRAMES,
     from_integers,
     from_mid_side,
-    hop_of,
     lapped,
     to_integers,
     to_mid_side,
@@ -47,10 +46,8 @@ from pantok.tokenizers.counts import More, among
 from pantok.vocabulary import Level, TokenizerState
 
 FORMAT = 1
-TICKS_PER_SECOND = 12.5
 _BLOCK_TICKS = 64  # of sound decoded at a time: 5 s
 _BLOCK_SAMPLES = 1 << 18  # taken in at a time, so that an hour in one block needs no more memory
-_SEGMENT_TICKS = 50  # of a stretch of sound to learn from: 4 s
 _HELD_OUT = 10  # every tenth segment is not learned from
 
 
@@ -243,20 +240,12 @@ def _frames(count: int, hop: int, first_tick: int) -> int:
     return -(-count // hop) + 1 - TICK_FRAMES * first_tick
 
 
-def _facts(track: Track) -> tuple[Fraction, int]:
-    """Rate and hop. Raises InputError for a track that has no regular clock."""
-    rate = track.rate or (track.clock.rate if track.clock is not None else None)
-    if rate is None:
-        raise InputError(track.name, "has no regular clock", "sound needs a sample rate")
-    return rate, hop_of(rate)
-
-
 class _AudioEncoder(Encoder):
     """Holds less than a group of ticks of samples, and the codes so far."""
 
     def __init__(self, books: Books, track: Track, options: AudioOptions) -> None:
         self._books, self._track, self._options = books, track, options
-        self._rate, self._hop = _facts(track)
+        self._rate, self._hop = rate_and_hop(track)
         self._tick = TICK_FRAMES * self._hop
         self._bands = bands_of(lapped(self._hop).bins)
         if options.bits_per_second is None:
@@ -353,47 +342,3 @@ class _AudioEncoder(Encoder):
                 into.append(new)
         self._held = [held[TICK_FRAMES * (until - self._ticks) * self._hop :]]
         self._ticks = until
-
-
-def listened(tracks: Sequence[Track], seconds: float, segment_ticks: int = _SEGMENT_TICKS) -> list[audio_fit.Sample]:
-    """Segments (4 s) of sound to learn from, `seconds` at most, an equal share of each recording, over its length."""
-    length = segment_ticks / TICKS_PER_SECOND
-    most = max(1, int(seconds / len(tracks) / length)) if tracks else 0
-    samples = []
-    for track in tracks:
-        hop = _facts(track)[1]
-        for sound in _spread(track, most, TICK_FRAMES * hop * segment_ticks):
-            sample = _sample(sound, hop)
-            if sample.frames.any():
-                samples.append(sample)
-    return samples
-
-
-def _spread(track: Track, most: int, size: int) -> list[np.ndarray]:
-    """At most `most` segments of `size` samples, evenly spread, however long the track turns out to be."""
-    kept: list[np.ndarray] = []
-    number, step, count = 0, 1, 0
-    held: list[np.ndarray] = []
-    for block in track.blocks(size):
-        held.append(np.asarray(block.values).reshape(len(block), -1))
-        count += len(block)
-        while count >= size:
-            whole = np.concatenate(held)
-            if number % step == 0:
-                kept.append(whole[:size])
-                if len(kept) > most:
-                    kept, step = kept[::2], 2 * step
-            held, count, number = [whole[size:]], count - size, number + 1
-    if not kept and count:
-        kept.append(np.concatenate(held))
-    return [to_mid_side(to_integers(values)) for values in kept]
-
-
-def _sample(sound: np.ndarray, hop: int) -> audio_fit.Sample:
-    """Frames of samples (n, C) that stand alone."""
-    hops = -(-len(sound) // hop)
-    padded = np.pad(sound, ((hop, (hops + 1) * hop - len(sound)), (0, 0)))
-    transform = lapped(hop)
-    by_channel = np.stack([transform.forward(np.ascontiguousarray(c)) for c in padded.T])
-    rows = Rows.of(0, -(-len(sound) // (TICK_FRAMES * hop)), sound.shape[1], hops + 1)
-    return audio_fit.Sample(bands_of(transform.bins), rows, by_channel[rows.channel, rows.frame])

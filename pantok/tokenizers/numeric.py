@@ -27,7 +27,7 @@ import numpy as np
 
 from pantok.config import from_mapping, to_mapping
 from pantok.errors import NothingToLearnError, OptionError, VocabularyError
-from pantok.experience import Block, Clock, Track
+from pantok.experience import Block, Track
 from pantok.quantizers import bpe
 from pantok.stream import TrackTokens
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
@@ -35,6 +35,7 @@ from pantok.tokenizers.counts import More, among
 from pantok.tokenizers.numeric_band import BandSearch
 from pantok.tokenizers.numeric_channel import Channel, half_range, sums
 from pantok.tokenizers.numeric_encoder import NumericEncoder, channel_names
+from pantok.tokenizers.numeric_sample import sampled
 from pantok.tokenizers.numeric_symbols import HOLES, Alphabet
 from pantok.vocabulary import Level, TokenizerState
 
@@ -48,7 +49,7 @@ class NumericConfig:
 
     size: codes of the level of pieces, the alphabet of single residuals and bytes among them.
     reach: largest residual that is one symbol. relative: bound that pieces are learned at, of a channel's half range.
-    longest: symbols that a piece may spell. samples: most that are learned from.
+    longest: symbols that a piece may spell. samples: most that are learned from, spread over all recordings.
     tick: rows of a tick. key_ticks: decoding may begin at every so many ticks. digits: digit levels. base: of a digit.
     parts: how much finer than the bound needs the grid of a smooth channel is, so that there is a choice of points.
     rounds: how often pieces are learned, each time from the paths that were chosen with those before.
@@ -152,43 +153,30 @@ class NumericTokenizer(Tokenizer):
     def fit(
         cls, tracks: Sequence[Track], config: Any = None, *, seed: int = 0, report: Report = silent
     ) -> NumericTokenizer:
-        """Ranges and pieces from the first 80% of each track; what is measured is measured on the rest.
+        """Ranges from all, pieces from the first 80% of each track; what is measured is measured on the rest.
 
         There is no randomness; `seed` changes nothing. Raises NothingToLearnError if there are no rows.
         """
         config = config or NumericConfig()
         plain = cls(config, bpe.Pieces(Alphabet(config.reach).size, np.zeros((0, 2), np.int32)), {})
-        learned: list[tuple[Track, np.ndarray, Clock]] = []
-        held: list[tuple[Track, np.ndarray, Clock]] = []
         ranges: dict[str, float] = {}
-        for number, track in enumerate(tracks):
-            report("reading", 0.3 * number / len(tracks))
-            values, clock = track.read()
-            values = values.reshape(len(values), -1)
-            if not len(values):
-                continue
-            names = channel_names(track, values.shape[1])
-            for c, name in enumerate(names):
-                half = half_range(values[:, c])
+
+        def seen(track: Track, values: np.ndarray) -> None:
+            for c, name in enumerate(channel_names(track, values.shape[1])):
                 key = f"{track.name}/{name}"
-                ranges[key] = max(ranges.get(key, 0.0), half)
-            cut = max(1, len(values) * 4 // 5)
-            for start, stop, where in ((0, cut, learned), (cut, len(values), held)):
-                if stop > start:
-                    where.append((track, values[start:stop], clock.cut(start, stop)))
+                ranges[key] = max(ranges.get(key, 0.0), half_range(values[:, c]))
+
+        learned, held = sampled(tracks, config.tick, config.samples, lambda f: report("reading", 0.3 * f), seen)
         if not learned:
             raise NothingToLearnError("numbers", "there are no rows to learn from", "check the tables")
         plain = cls(config, plain.pieces, ranges)
-        share = min(1.0, config.samples / sum(v.size for _, v, _ in learned))
         bound = NumericOptions(max_error_relative=config.relative)
         alphabet, fitted = plain.alphabet, plain
         for turn in range(config.rounds):
             runs = []
-            for number, (track, values, clock) in enumerate(learned):
+            for number, track in enumerate(learned):
                 report("residuals", 0.3 + 0.6 * (turn + 0.5 * number / len(learned)) / config.rounds)
-                values = values[: max(1, round(len(values) * share))]
-                part = fitted.encode(track_like(track, values, clock.cut(0, len(values))), bound)
-                runs.append(fitted.runs_of(part, values.shape[1]))
+                runs.append(fitted.runs_of(fitted.encode(track, bound)))
             report("pieces", 0.3 + 0.6 * (turn + 0.5) / config.rounds)
             pieces = bpe.train(
                 np.concatenate(runs), alphabet.size, config.size, mergeable=alphabet.small, longest=config.longest,
@@ -200,9 +188,9 @@ class NumericTokenizer(Tokenizer):
         report("pieces", 1.0)
         return fitted
 
-    def runs_of(self, tokens: TrackTokens, channels: int) -> np.ndarray:
+    def runs_of(self, tokens: TrackTokens) -> np.ndarray:
         """Residual symbols of an encoding as runs (ticks * channels, tick); bytes left out."""
-        level, tick = tokens.levels[0], self.config.tick
+        level, tick, channels = tokens.levels[0], self.config.tick, len(tokens.header["channels"])
         itemsize = np.dtype(str(tokens.header["dtype"])).itemsize
         runs = []
         for number in range(tokens.ticks):
@@ -217,16 +205,14 @@ class NumericTokenizer(Tokenizer):
             runs.append(np.pad(spelled, ((0, 0), (0, tick - rows)), constant_values=bpe.PAD))
         return np.concatenate(runs) if runs else np.zeros((0, tick), np.int64)
 
-    def _measure(self, held: Sequence[tuple[Track, np.ndarray, Clock]]) -> dict[str, float]:
+    def _measure(self, held: Sequence[Track]) -> dict[str, float]:
         codes = rows = samples = 0
         worst = 0.0
-        for track, values, clock in held:
-            tokens = self.encode(
-                track_like(track, values, clock), NumericOptions(max_error_relative=self.config.relative)
-            )
+        for track in held:
+            tokens = self.encode(track, NumericOptions(max_error_relative=self.config.relative))
             codes += len(tokens.levels[0].codes)
-            rows += len(values)
-            samples += values.size
+            rows += tokens.clock.count
+            samples += tokens.clock.count * len(tokens.header["channels"])
             for channel in tokens.header["channels"]:
                 if channel["bound"]:
                     worst = max(worst, channel["max_error"] / channel["bound"])
@@ -338,11 +324,6 @@ class NumericTokenizer(Tokenizer):
                 "fit it anew",
             )
         return cls(config, pieces, ranges, state.metrics, version)
-
-
-def track_like(track: Track, values: np.ndarray, clock: Clock) -> Track:
-    """`track` with other samples."""
-    return Track.of_array(track.name, values, clock, channels=track.channels, units=track.units, info=track.info)
 
 
 def certificate(tokens: TrackTokens) -> list[dict[str, Any]]:

@@ -14,10 +14,12 @@ from functools import partial
 import numpy as np
 import torch
 
+from pantok import pixels
 from pantok.errors import InputError, NothingToLearnError
 from pantok.experience import Track
 from pantok.quantizers.kmeans import kmeans, nearest, shrunk
 from pantok.tokenizers.base import Report
+from pantok.tokenizers.spread import some, survives
 from pantok.tokenizers.video_books import DEPTH, INNER_DEPTH, TICK, Books
 from pantok.tokenizers.video_choose import END_TRADE, GREY, HOPE, INNER_TRADE, KEY_TRADE, Chooser, residual
 from pantok.tokenizers.video_course import CANDIDATES, Courses, learned_courses
@@ -33,6 +35,7 @@ DIRECTIONS = {"coarse": 2.4, "fresh": 2.0, "moved": 2.0, "fine": 1.2, "inner": 1
 """How many coefficients the vectors of each book have, in parts of what is asked for: large ones need more."""
 _MOMENTS = 40_000  # rows that the directions of a transform are learned from
 _BEGIN = 16  # vectors a code that a book begins with, and is then improved over all
+_TRACKS = 16  # that are read at least
 RUN = 6
 """Ticks of a run: a key and what follows it."""
 
@@ -48,23 +51,26 @@ class Run:
 def sample_runs(tracks: Sequence[Track], sample_bytes: int, report: Report) -> list[Run]:
     """Runs spread evenly over all tracks, in one pass, within `sample_bytes`.
 
-    When the bound is met every second run is dropped, and from then on only every second one is taken, and so on.
+    When the bound is met one run of two is dropped, and of those that follow, and so on (`spread.survives`). Of more
+    tracks than twice the runs that there is room for, as many are read.
     """
     kept: list[tuple[int, Run]] = []
-    every, number, size = 1, 0, 0
-    for place, track in enumerate(tracks):
-        grid = grid_of(track)
+    halvings, number, size = 0, 0, 0
+    grids = [grid_of(track) for track in tracks]
+    run_bytes = sum(RUN * TICK * pixels.frame_bytes(g.height, g.width) for g in grids) / max(len(grids), 1)
+    chosen = some(list(zip(tracks, grids, strict=True)), max(_TRACKS, round(2 * sample_bytes / max(run_bytes, 1))))
+    for place, (track, grid) in enumerate(chosen):
         for frames in _in_groups(track, RUN * TICK):
-            if number % every == 0:
+            if survives(number, halvings):
                 ticks = tuple(grid.to_sites(frames[i : i + TICK]) for i in range(0, len(frames), TICK))
                 kept.append((number, Run(grid, ticks)))
                 size += sum(t.nbytes for t in ticks)
                 while size > sample_bytes and len(kept) > 2:
-                    every *= 2
-                    kept = [(n, r) for n, r in kept if n % every == 0]
+                    halvings += 1
+                    kept = [(n, r) for n, r in kept if survives(n, halvings)]
                     size = sum(t.nbytes for _, r in kept for t in r.ticks)
             number += 1
-        report("reading video", (place + 1) / len(tracks))
+        report("reading video", (place + 1) / len(chosen))
     if not kept:
         raise NothingToLearnError("video", "has no frames to learn from")
     return [r for _, r in kept]
