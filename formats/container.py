@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -130,13 +130,12 @@ def read_container(
 def probe(path: Path) -> list[StreamFacts]:
     """What the headers say of each video and sound stream, without decoding. Raises InputError."""
     with opened(path) as container:
-        whole = container.duration / 1_000_000 if container.duration else None
         found = []
         for stream in (*pictures_of(container), *container.streams.audio):
             context = stream.codec_context
             if context is None:
                 continue
-            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else whole
+            seconds = told_seconds(container, stream)
             if stream.type == "video":
                 found.append(
                     StreamFacts(
@@ -198,6 +197,13 @@ def nominal_rate(stream: Any) -> Fraction | None:
     return Fraction(average or base) if average or base else None
 
 
+def told_seconds(container: Any, stream: Any) -> float | None:
+    """How long a stream is by its header, or else by its container's."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1_000_000 if container.duration else None
+
+
 def _zero_ns(container: Any) -> int:
     """The instant of the container's clock that is the recording's zero."""
     # An .mp3 alone counts the priming samples that are left out.
@@ -217,10 +223,12 @@ def to_ns(stamp: int, base: Fraction) -> int:
     return (stamp * base.numerator * NS * 2 + base.denominator) // (2 * base.denominator)
 
 
-def frames_of(path: Path, index: int, damage: Damage, zero_ns: int) -> Iterator[tuple[int, int, Any]]:
+def frames_of(
+    path: Path, index: int, damage: Damage, zero_ns: int, start_ns: int | None = None
+) -> Iterator[tuple[int, int, Any]]:
     """(instant ns, duration ns, frame) of every frame of a stream that decodes, in the order of the container.
 
-    Frames that say no time follow their predecessor.
+    Frames that say no time follow their predecessor. start_ns: begin at the last keyframe before this instant.
     """
     after: int | None = None
     promised_ns = None
@@ -236,6 +244,9 @@ def frames_of(path: Path, index: int, damage: Damage, zero_ns: int) -> Iterator[
             promised_ns = to_ns((stream.start_time or 0) + stream.duration, base) - zero_ns
         elif container.duration and "matroska" in container.format.name and matroska_is_cut(path):
             promised_ns = container.duration * 1000
+        if start_ns is not None:
+            with suppress(*FAULTS):  # then from where it is
+                container.seek(round(Fraction(start_ns + zero_ns, NS) / base), stream=stream)
         for frame in _decoded(container, stream, damage):
             clock = Fraction(frame.time_base) if frame.time_base else base
             stamp = frame.pts if frame.pts is not None else frame.dts

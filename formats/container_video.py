@@ -30,6 +30,7 @@ from pantok.formats.container import (
     nominal_rate,
     opened,
     steady,
+    told_seconds,
 )
 from pantok.formats.files import Problems
 from pantok.pixels import frame_bytes
@@ -79,6 +80,7 @@ def video_track(
         stream = container.streams[index]
         rate, base = fps or nominal_rate(stream), stream.time_base
         codec, aspect = stream.codec_context.name, stream.sample_aspect_ratio
+        told_s = told_seconds(container, stream)
         space, range_ = int(stream.codec_context.colorspace), int(stream.codec_context.color_range)
     shape = _shape_of(frame, space, range_)
     if size is not None:
@@ -98,7 +100,11 @@ def video_track(
     def blocks() -> Iterator[Block]:
         return ahead(lambda: _blocks(path, index, name, shape, zero_ns, fps, problems))
 
-    return Track(name, blocks, None, rate, info=info)
+    def glance(share: float) -> Iterator[Block]:
+        start_ns = round(share * (told_s or 0) * NS)
+        return _blocks(path, index, name, shape, zero_ns, fps, lambda line: None, start_ns)
+
+    return Track(name, blocks, None, rate, info=info, glance=glance if told_s else None, told_s=told_s)
 
 
 def resized(width: int, height: int, size: int | tuple[int, int]) -> tuple[int, int]:
@@ -148,11 +154,18 @@ def _turn(frame: Any) -> tuple[bool, bool, bool]:
 
 
 def _blocks(
-    path: Path, index: int, name: str, shape: Shape, zero_ns: int, fps: Fraction | None, problems: Problems
+    path: Path,
+    index: int,
+    name: str,
+    shape: Shape,
+    zero_ns: int,
+    fps: Fraction | None,
+    problems: Problems,
+    start_ns: int | None = None,
 ) -> Iterator[Block]:
     damage = Damage()
     scaler = VideoReformatter()
-    frames = _advancing(steady(frames_of(path, index, damage, zero_ns), damage), damage)
+    frames = _advancing(steady(frames_of(path, index, damage, zero_ns, start_ns), damage), damage)
     if fps is not None:
         frames = at_rate(frames, fps)
     length = frame_bytes(shape.height, shape.width)

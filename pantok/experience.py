@@ -128,6 +128,8 @@ class Track:
     open: gives a fresh iterator over the track's Blocks; called once for each pass over the data.
     clock: None while unknown, as for a media file that has not been read through.
     rate: the nominal rate, where there is one.
+    glance: gives Blocks from about a share (0 to 1) of the track's length on, without reading what is before; None
+        where nobody knows how. told_s: how long its header says that it is, which may be wrong.
     channels: names of the last axis, for numeric tracks and sound.
     info: JSON facts that a decoder or a writer needs. By modality:
         video   height, width; matrix (`bt601` or `bt709`), full_range; time_base (`"1/12800"`).
@@ -145,6 +147,8 @@ class Track:
     channels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    glance: Callable[[float], Iterator[Block]] | None = None
+    told_s: float | None = None
 
     @property
     def kind(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from pantok import pixels
 from pantok.experience import Block, Clock, Track
+from pantok.formats import container_video
+from pantok.formats.container import read_container
 from pantok.tokenizers.audio_sample import listened
 from pantok.tokenizers.numeric_sample import Sample, sampled
 from pantok.tokenizers.spread import some, survives
@@ -107,3 +111,33 @@ def test_of_more_sounds_than_segments_some_are_heard() -> None:
     samples = listened(counted(tracks, read), 40.0)
     assert len(samples) == 10, "ten segments of four seconds, none of them silent"
     assert len(read) < 40 and len(set(read)) == len(read)
+
+
+def test_long_films_are_looked_into_and_not_read_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film whose pictures say where they stand, by a bar of sixteen parts."""
+    path, count = tmp_path / "film.mp4", 2000
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 25, options={"g": "50", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for number in range(count):
+            picture = np.full((32, 64, 3), 16, np.uint8)
+            picture[:, : 4 * (1 + 16 * number // count)] = 235
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    copied: list[int] = []
+    copy = container_video.copy_frame
+    monkeypatch.setattr(container_video, "copy_frame", lambda *args: copied.append(1) or copy(*args))
+    (track,) = read_container(path)
+    assert track.told_s == pytest.approx(80)
+    frame = pixels.frame_bytes(32, 64)
+    runs = sample_runs([track], 24 * 2 * frame, lambda what, share: None)
+    assert len(copied) < count / 8 and len(runs) == 2
+    copied.clear()
+    places = {
+        int((block.values[0, :64] > 128).sum()) // 4
+        for share in (0.1, 0.4, 0.7, 0.95)
+        for block in [next(track.glance(share))]  # type: ignore[misc]
+    }
+    assert len(places) == 4 and max(places) - min(places) > 10
+    whole = sample_runs([track], 24 * count * frame, lambda what, share: None)
+    assert sum(len(ticks) for run in whole for ticks in run.ticks) == count, "what there is room for is read through"

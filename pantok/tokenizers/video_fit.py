@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 
-from pantok import pixels
 from pantok.errors import InputError, NothingToLearnError
 from pantok.experience import Track
 from pantok.quantizers.kmeans import kmeans, nearest, shrunk
@@ -36,6 +36,9 @@ DIRECTIONS = {"coarse": 2.4, "fresh": 2.0, "moved": 2.0, "fine": 1.2, "inner": 1
 _MOMENTS = 40_000  # rows that the directions of a transform are learned from
 _BEGIN = 16  # vectors a code that a book begins with, and is then improved over all
 _TRACKS = 16  # that are read at least
+_THROUGH = 40
+"""How many times what there is room for is read through."""
+_SPARSE = 4  # a track of which more than one frame of so many would be looked at is read through as well
 RUN = 6
 """Ticks of a run: a key and what follows it."""
 
@@ -52,15 +55,14 @@ def sample_runs(tracks: Sequence[Track], sample_bytes: int, report: Report) -> l
     """Runs spread evenly over all tracks, in one pass, within `sample_bytes`.
 
     When the bound is met one run of two is dropped, and of those that follow, and so on (`spread.survives`). Of more
-    tracks than twice the runs that there is room for, as many are read.
+    tracks than twice the runs that there is room for, as many are read; and where all of them together are many times
+    what there is room for, long ones are not read through, but looked into here and there.
     """
     kept: list[tuple[int, Run]] = []
     halvings, number, size = 0, 0, 0
-    grids = [grid_of(track) for track in tracks]
-    run_bytes = sum(RUN * TICK * pixels.frame_bytes(g.height, g.width) for g in grids) / max(len(grids), 1)
-    chosen = some(list(zip(tracks, grids, strict=True)), max(_TRACKS, round(2 * sample_bytes / max(run_bytes, 1))))
-    for place, (track, grid) in enumerate(chosen):
-        for frames in _in_groups(track, RUN * TICK):
+    chosen = _chosen(tracks, sample_bytes)
+    for place, (track, grid, glances) in enumerate(chosen):
+        for frames in _in_groups(track, RUN * TICK) if glances is None else _glanced(track, glances, place):
             if survives(number, halvings):
                 ticks = tuple(grid.to_sites(frames[i : i + TICK]) for i in range(0, len(frames), TICK))
                 kept.append((number, Run(grid, ticks)))
@@ -76,6 +78,34 @@ def sample_runs(tracks: Sequence[Track], sample_bytes: int, report: Report) -> l
     return [r for _, r in kept]
 
 
+def _chosen(tracks: Sequence[Track], sample_bytes: int) -> list[tuple[Track, Grid, int | None]]:
+    """Which tracks to read, and how often to look into one that is not to be read through."""
+    grids = [grid_of(track) for track in tracks]
+    frames = [SITE * grid.sites for grid in grids]  # bytes
+    room = sample_bytes / max(RUN * TICK * sum(frames) / max(len(frames), 1), 1)  # runs
+    found = some(list(zip(tracks, grids, frames, strict=True)), max(_TRACKS, round(2 * room)))
+    told = [track.told_s * float(track.rate or 25) if track.glance and track.told_s else 0.0 for track, _, _ in found]
+    whole = sum(count * size for count, (_, _, size) in zip(told, found, strict=True))
+    if whole <= _THROUGH * sample_bytes:
+        return [(track, grid, None) for track, grid, _ in found]
+    out: list[tuple[Track, Grid, int | None]] = []
+    due = 0.0
+    for count, (track, grid, size) in zip(told, found, strict=True):
+        before, due = round(due), due + room * count * size / whole
+        glances = round(due) - before
+        sparse = count > 0 and glances * RUN * TICK * _SPARSE < count
+        out.append((track, grid, glances if sparse else None))
+    return out
+
+
+def _glanced(track: Track, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Frames of a run from one place in each of `count` stretches of a track."""
+    assert track.glance is not None
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        yield from islice(_in_groups(track, RUN * TICK, (number + rng.random()) / count), 1)
+
+
 def grid_of(track: Track) -> Grid:
     """Raises InputError if the track does not say its height and width."""
     try:
@@ -89,10 +119,11 @@ def grid_of(track: Track) -> Grid:
     return Grid(height, width)
 
 
-def _in_groups(track: Track, size: int) -> Iterator[np.ndarray]:
+def _in_groups(track: Track, size: int, start: float | None = None) -> Iterator[np.ndarray]:
+    """Frames (size, frame_bytes) and what is left at the end. start: as of `Track.glance`."""
     held: list[np.ndarray] = []
     count = 0
-    for block in track.blocks(size):
+    for block in track.blocks(size) if start is None or track.glance is None else track.glance(start):
         held.append(block.values)
         count += len(block)
         if count >= size:
