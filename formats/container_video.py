@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def _blocks(
     damage = Damage()
     scaler = VideoReformatter()
     frames = _advancing(steady(frames_of(path, index, damage, zero_ns, start_ns), damage), damage)
+    if start_ns is not None:  # keyframes begin scenes: what follows them is not like the rest
+        frames = dropwhile(lambda item: item[0] < start_ns, frames)
     if fps is not None:
         frames = at_rate(frames, fps)
     length = frame_bytes(shape.height, shape.width)
