@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from pantok.formats.table_clock import RATE_NAMES
 _NO_NUMBER = ["", "NaN", "nan", "-nan", "NA", "N/A", "null", "NULL", "None"]
 _COMMA, _POINT = (re.compile(rf"(?m)(?:^|;)\s*[+-]?\d*{mark}\d+(?:[eE][+-]?\d+)?\s*(?:;|$)") for mark in (",", r"\."))
 """Cells that are a number with a decimal comma, a decimal point."""
+_NEITHER = "neither numbers nor words"
 _COMMENT = re.compile(r"#\s*(\w+)\s*[:=]\s*([0-9./eE+-]+)\s*$")
 
 
@@ -34,8 +35,10 @@ _COMMENT = re.compile(r"#\s*(\w+)\s*[:=]\s*([0-9./eE+-]+)\s*$")
 class Columns:
     """numbers: (n, ...) by name. words: object arrays (n,) of str or None. instants: names of int64 nanoseconds.
 
-    facts: single values that the file says beside them. left: names of what is neither numbers nor words.
+    facts: single values that the file says beside them. left: why, by the name of what was left out.
     tracks: the column of each channel of each track, where pantok wrote the file.
+    rows: int64, the rows of the table in which a column of lists holds something, where those are not all.
+    count: how many rows a table has; None of arrays, which may differ.
     """
 
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
@@ -43,7 +46,9 @@ class Columns:
     instants: set[str] = field(default_factory=set)
     facts: dict[str, Any] = field(default_factory=dict)
     tracks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
+    rows: dict[str, np.ndarray] = field(default_factory=dict)
+    count: int | None = None
+    left: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, values: np.ndarray) -> None:
         """An array of any dtype, put where it belongs."""
@@ -62,7 +67,7 @@ class Columns:
             decoded = np.char.decode(values, "utf-8", "replace") if kind == "S" else values
             self.words[name] = np.array([str(v) for v in decoded], object)
         else:
-            self.left.append(name)
+            self.left[name] = _NEITHER
 
 
 def read_columns(path: Path, problems: Problems) -> Columns:
@@ -75,8 +80,9 @@ def read_columns(path: Path, problems: Problems) -> Columns:
         columns = _of_table(path, _parquet(path), problems)
     else:
         columns = _csv(path, problems)
-    if columns.left:
-        problems(f"{path}: {', '.join(columns.left)}: neither numbers nor words (left out; the others are kept)")
+    for why in dict.fromkeys(columns.left.values()):
+        names = ", ".join(n for n, w in columns.left.items() if w == why)
+        problems(f"{path}: {names}: {why} (left out; the others are kept)")
     return columns
 
 
@@ -189,7 +195,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _of_table(path: Path, table: pa.Table, problems: Problems) -> Columns:
-    columns = Columns()
+    columns = Columns(count=table.num_rows)
     while any(pa.types.is_struct(f.type) for f in table.schema):
         table = table.flatten()
     for name, column in zip(_distinct(list(table.column_names)), table.columns, strict=True):
@@ -228,16 +234,10 @@ def _add(columns: Columns, path: Path, name: str, column: pa.ChunkedArray, probl
         column = column.cast(pa.time64("ns") if pa.types.is_time(kind) else to, safe=False).cast(pa.int64())
         columns.instants.add(name)
         columns.numbers[name] = _numbers(column)
+    elif isinstance(kind, pa.FixedShapeTensorType):
+        _add_lists(columns, name, pa.chunked_array([c.storage for c in column.chunks], kind.storage_type), kind.shape)
     elif _is_list(kind):
-        joined = column.combine_chunks()
-        flat = joined.flatten()
-        width = len(flat) // len(column) if len(column) else 0
-        lengths = pyarrow.compute.list_value_length(joined)
-        even = not column.null_count and pyarrow.compute.all(pyarrow.compute.equal(lengths, width)).as_py() is not False
-        if width and even and _is_numeric(flat.type):
-            columns.numbers[name] = _numbers(flat).reshape(len(column), width)
-        else:
-            columns.left.append(name)
+        _add_lists(columns, name, column)
     elif _is_numeric(kind):
         columns.numbers[name] = _numbers(column)
     elif pa.types.is_null(kind):
@@ -245,7 +245,38 @@ def _add(columns: Columns, path: Path, name: str, column: pa.ChunkedArray, probl
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         _add_words(columns, path, name, column, problems)
     else:
-        columns.left.append(name)
+        columns.left[name] = _NEITHER
+
+
+def _add_lists(columns: Columns, name: str, column: pa.ChunkedArray, shape: Sequence[int] = ()) -> None:
+    """Lists of numbers, or of lists of them as pictures are. Where a row holds none, its sensor had nothing to say.
+
+    shape: of what one list holds, where its type tells."""
+    joined = column.combine_chunks()
+    filled = pyarrow.compute.fill_null(pyarrow.compute.greater(pyarrow.compute.list_value_length(joined), 0), False)
+    rows = np.flatnonzero(filled.to_numpy(zero_copy_only=False))
+    if not len(rows):
+        columns.left[name] = "lists that hold nothing"
+        return
+    inner, widths = joined if len(rows) == len(joined) else joined.filter(filled), [len(rows)]
+    while _is_list(inner.type):
+        lengths = pyarrow.compute.list_value_length(inner)
+        width = lengths[0].as_py() if len(lengths) else None
+        if not width or inner.null_count or not pyarrow.compute.all(pyarrow.compute.equal(lengths, width)).as_py():
+            columns.left[name] = "lists of different lengths"
+            return
+        inner = inner.flatten()
+        widths.append(width)
+    if not _is_numeric(inner.type):
+        columns.left[name] = "lists of what is no number"
+        return
+    values = _numbers(inner).reshape([len(rows), *shape] if shape else widths)
+    # Python's whole numbers are written as int64, those of pictures among them.
+    if values.ndim == 4 and values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
+        values = values.astype(np.uint8)
+    columns.numbers[name] = values
+    if len(rows) < len(column):
+        columns.rows[name] = rows
 
 
 def _add_words(columns: Columns, path: Path, name: str, column: pa.ChunkedArray, problems: Problems) -> None:

@@ -13,7 +13,8 @@ How columns become tracks: a column that begins with `action` or `cmd` belongs t
 `reward` to `reward`, all others to `proprio`; list columns and the arrays of an .npz are tracks of their own
 (`proprio.qpos`), and arrays of pictures are video. Columns of one track that differ in type (boolean, integer, float)
 are split, so that each keeps its own: `proprio`, `proprio.flags`, `proprio.counts`; where two integer or two float
-types meet, each is called by its name: `proprio.float32`. A column of words is a text track, one span for each
+types meet, each is called by its name: `proprio.float32`. A list column with empty rows has a clock of its own, the
+instants of the rows that hold a list. A column of words is a text track, one span for each
 stretch of rows that say the same. A Parquet that pantok wrote gives back the very tracks that it was written from.
 """
 
@@ -32,7 +33,7 @@ import pyarrow.parquet
 from pantok.errors import InputError
 from pantok.experience import Clock, Track
 from pantok.formats.files import Problems, replaced
-from pantok.formats.table_clock import UNIT_NS, clock_of_column, offset_of, rate_of, time_name
+from pantok.formats.table_clock import UNIT_NS, clock_of_column, clock_of_stamps, offset_of, rate_of, time_name
 from pantok.formats.table_columns import Columns, read_columns
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".npz", ".npy"})
@@ -62,7 +63,7 @@ def read_table(
     unknown = sorted(actions - set(columns.numbers))
     if unknown:
         raise InputError(path, f"has no column {unknown[0]}, an action by episode.toml", _there_are(columns.numbers))
-    tracks = _written(columns, clock) or _tracks(columns.numbers, clock, actions, size, fps)
+    tracks = _written(columns, clock) or _tracks(columns, clock, actions, size, fps)
     tracks += [t for name, words in columns.words.items() for t in _spoken(name, words, clock)]
     if not tracks:
         raise InputError(path, "holds neither numbers nor words beside its time", "check its columns")
@@ -87,7 +88,7 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
         raise InputError(path, f"{what} where episode.toml says time = {named!r}", _there_are(numbers))
     if unit is not None and unit not in UNIT_NS:
         raise InputError(path, f"its unit of time is {unit!r}", f"one of {', '.join(UNIT_NS)}")
-    time = named or time_name(numbers)
+    time = named or time_name({n: v for n, v in numbers.items() if n not in columns.rows})
     rate = rate_of(path, {"rate_hz": rules.get("rate_hz")})
     if time is not None and (named is not None or rate is None):
         values = numbers.pop(time)
@@ -106,7 +107,7 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
                 "says neither when its rows were taken nor at what rate",
                 f'add a column time_s, or to episode.toml: [files."{path.name}"] rate_hz = 50',
             )
-        clock = Clock.regular(rate, _rows(path, everything))
+        clock = Clock.regular(rate, _rows(path, everything) if columns.count is None else columns.count)
     _leave_out_others(path, columns, clock.count, problems)
     if not offset_ns:
         return clock
@@ -127,16 +128,14 @@ def _rows(path: Path, arrays: Mapping[str, np.ndarray]) -> int:
 
 def _leave_out_others(path: Path, columns: Columns, count: int, problems: Problems) -> None:
     for table in (columns.numbers, columns.words):
-        for name in [n for n, v in table.items() if len(v) not in (count, count - 1)]:
+        for name in [n for n, v in table.items() if len(v) not in (count, count - 1) and n not in columns.rows]:
             problems(f"{path}: {name} has {len(table.pop(name))} rows, not {count} (left out; the others are kept)")
 
 
-def _tracks(
-    columns: Mapping[str, np.ndarray], clock: Clock, actions: set[str], size: int | None, fps: Fraction | None
-) -> list[Track]:
+def _tracks(columns: Columns, clock: Clock, actions: set[str], size: int | None, fps: Fraction | None) -> list[Track]:
     """Scalar columns gathered by kind and type, wide ones on their own, pictures as video."""
-    kinds = {name: "action" if name in actions else _kind(name) for name in columns}
-    flat = {n: v for n, v in columns.items() if v.ndim == 1}
+    kinds = {name: "action" if name in actions else _kind(name) for name in columns.numbers}
+    flat = {n: v for n, v in columns.numbers.items() if v.ndim == 1}
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for name, values in flat.items():
         mates = [v.dtype for n, v in flat.items() if kinds[n] == kinds[name]]
@@ -145,20 +144,22 @@ def _tracks(
         short = f".{len(values)}" if len(values) != clock.count else ""
         gathered.setdefault(kinds[name] + label + short, {})[name] = values
     tracks = [_track(n, np.stack(list(p.values()), 1), clock, tuple(p)) for n, p in gathered.items()]
-    for name, values in columns.items():
+    for name, values in columns.numbers.items():
         if values.ndim == 1:
             continue
+        rows = columns.rows.get(name)
+        mine = clock.cut(0, len(values)) if rows is None else clock_of_stamps(clock.times_ns[rows], 1)
         if _pictures(values):
             from pantok.formats.images import pictures_track
 
             label = "video" if name in _PICTURES else name if name.startswith("video.") else f"video.{name}"
-            tracks.append(pictures_track(label, values, clock.cut(0, len(values)), size=size, fps=fps))
+            tracks.append(pictures_track(label, values, mine, size=size, fps=fps))
         elif values.size:
             kind = kinds[name]
             label = name if name.split(".")[0] != kind else name.split(".", 1)[-1]
             wide = values.reshape(len(values), -1)
             channels = tuple(str(i) for i in range(wide.shape[1]))
-            tracks.append(_track(f"{kind}.{label}" if label != kind else kind, wide, clock, channels))
+            tracks.append(_track(f"{kind}.{label}" if label != kind else kind, wide, mine, channels))
     return tracks
 
 

@@ -252,6 +252,7 @@ def test_parquet_kinds(tmp_path: Path) -> None:
                 "flag": pa.array([True, None, False]),
                 "price": pa.array(["1.25", "2.50", "3.75"]).cast(pa.decimal128(5, 2)),
                 "ragged": pa.array([[1], [1, 2], []]),
+                "silent": pa.array([None, [], None], pa.list_(pa.float32())),
                 "raw": pa.array([b"a", b"b", b"c"]),
             }
         ),
@@ -268,8 +269,34 @@ def test_parquet_kinds(tmp_path: Path) -> None:
     assert tracks["proprio"].channels == ("half", "flag", "price")
     assert np.array_equal(values_of(tracks["proprio"]), expected, equal_nan=True)
     assert tracks["text.label"].read()[0].tolist() == ["a", "b"]
-    assert len(said) == 1
-    assert "ragged, raw: neither numbers nor words" in said[0]
+    assert len(said) == 3
+    assert "ragged: lists of different lengths" in said[0]
+    assert "silent: lists that hold nothing" in said[1]
+    assert "raw: neither numbers nor words" in said[2]
+
+
+def test_lists_with_gaps_have_a_clock_of_their_own_and_nested_ones_are_arrays(tmp_path: Path) -> None:
+    """A scanner of 10 Hz beside joints of 100 Hz: what is between the scans is no scan."""
+    rng = np.random.default_rng(2)
+    scans, pictures = rng.normal(size=(3, 5)).astype(np.float32), rng.integers(0, 256, (24, 8, 9, 3))
+    scans[1, 2:] = np.inf, np.nan, -np.inf
+    joints = rng.normal(size=24)
+    lidar = [scans[i // 10].tolist() if i % 10 == 0 else [] if i % 2 else None for i in range(24)]
+    seen = [pictures[i].tolist() if i in (3, 4, 9) else None for i in range(24)]
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(pictures.astype(np.uint8))
+    table = pa.table({"j": joints, "lidar": pa.array(lidar), "left": seen, "right": tensors})
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    tracks = {t.name: t for t in read_table(tmp_path / "a.parquet", {"rate_hz": 100})}
+    assert set(tracks) == {"proprio", "proprio.lidar", "video.left", "video.right"}
+    values, clock = tracks["proprio.lidar"].read()
+    assert np.array_equal(values, scans, equal_nan=True)
+    assert (clock.rate, clock.count, clock.start_ns) == (10, 3, 0)
+    values, clock = tracks["video.left"].read()
+    assert clock.times_ns.tolist() == [30 * MS, 40 * MS, 90 * MS]
+    whole, clock = tracks["video.right"].read()
+    assert (clock.rate, clock.count) == (100, 24)
+    assert (whole[[3, 4, 9]] == values).all()
+    assert tracks["proprio"].clock.count == 24
 
 
 def test_arrays_that_do_not_go_with_the_clock_are_named(tmp_path: Path) -> None:
