@@ -48,8 +48,9 @@ def command(
     """Turn token streams back into video, sound, motion and text.
 
     Each episode becomes EPISODE.mp4 with its sound (or .wav), .parquet of its numbers, and .txt, .srt or .jsonl of
-    its text, whichever holds its times exactly. Times are those of the recording; --start and --end decode that
-    range without the rest.
+    its text, whichever holds its times exactly; further tracks of a kind EPISODE@TRACK.mp4, .wav and so on. Given as
+    recordings, these files are the same episode again. Times are those of the recording; --start and --end decode
+    that range without the rest.
 
     \b
     Example:
@@ -135,13 +136,14 @@ class Plan:
     def _clock(self, track: TrackTokens) -> Clock:
         return track.clock.cut(*track.clock.span(*self._range))
 
-    def _path(self, track: TrackTokens | None, suffix: str) -> Path:
-        """EPISODE.suffix, or EPISODE.label.suffix for a track with a label or where the plain name is taken."""
-        label = track.name.partition(".")[2] if track is not None else ""
-        plain = self._stem.with_name(self._stem.name + (f".{label}" if label else "") + suffix)
-        if plain in self.outputs and track is not None:
-            plain = self._stem.with_name(f"{self._stem.name}.{track.name}{suffix}")
-        return plain
+    def _path(self, track: TrackTokens, suffix: str, plain: bool) -> Path:
+        """EPISODE.suffix, or EPISODE@TRACK.suffix where that does not tell the track or is taken."""
+        from pantok.formats.track_names import of_track
+
+        path = self._stem.with_name(self._stem.name + suffix)
+        if plain and path not in self.outputs:
+            return path
+        return self._stem.with_name(of_track(self._stem.name, track.name) + suffix)
 
     def _signal(self, track: TrackTokens) -> Signal:
         from pantok.formats.media_out import Signal
@@ -154,7 +156,7 @@ class Plan:
         from pantok.formats.media_out import changes_in, write_media
 
         seen, heard = self._signal(picture), self._signal(voice) if voice is not None else None
-        path = self._path(picture, ".mp4")
+        path = self._path(picture, ".mp4", picture.name == "video")
         self.outputs[path] = lambda path: write_media(path, seen, heard, lossless=self._lossless)
         if found := changes_in(seen, heard, lossless=self._lossless):
             self.changes[path] = found
@@ -165,9 +167,10 @@ class Plan:
 
             signal = self._signal(sound)
             assert signal.clock.rate is not None
-            write_wav(path, signal.blocks, int(signal.clock.rate), signal.channels, signal.info.get("dtype", "int16"))
+            dtype, language = signal.info.get("dtype", "int16"), signal.info.get("language")
+            write_wav(path, signal.blocks, int(signal.clock.rate), signal.channels, dtype, language)
 
-        self.outputs[self._path(sound, ".wav")] = write
+        self.outputs[self._path(sound, ".wav", sound.name == "audio")] = write
 
     def _add_numbers(self, tracks: list[TrackTokens]) -> None:
         """One table for the tracks that share a clock; the first takes the episode's name."""
@@ -182,7 +185,7 @@ class Plan:
             else:
                 groups.append([track])
         for number, group in enumerate(groups):
-            self.outputs[self._path(None if number == 0 else group[0], ".parquet")] = self._table_writer(group)
+            self.outputs[self._path(group[0], ".parquet", number == 0)] = self._table_writer(group)
 
     def _table_writer(self, group: list[TrackTokens]) -> Callable[[Path], None]:
         def write(path: Path) -> None:
@@ -204,7 +207,7 @@ class Plan:
         from pantok.formats.texts import suffix_for, write_texts
 
         spans = list(self._spans(text))
-        self.outputs[self._path(text, suffix_for(spans))] = lambda path: write_texts(path, spans)
+        self.outputs[self._path(text, suffix_for(spans), text.name == "text")] = lambda path: write_texts(path, spans)
 
     def _spans(self, text: TrackTokens) -> Iterator[tuple[int, int | None, str]]:
         first, last = text.clock.span(*self._range)

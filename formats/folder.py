@@ -1,8 +1,9 @@
 """Folders of recordings as episodes: files that share a stem in a folder are one.
 
 `ep1.mp4`, `ep1.wav`, `ep1.csv` and `ep1.srt` are the episode `ep1`; its id is the path below the folder given,
-without the suffix. An `episode.toml` in a folder says what cannot be guessed (`EPISODES.md`). Nothing is opened until
-an episode is read; a file that cannot be read is one problem line, and its episode goes on with the others.
+without the suffix; `ep1@video.left.mp4` is its track `video.left`. An `episode.toml` in a folder says what cannot be
+guessed (`EPISODES.md`). Nothing is opened until an episode is read; a file that cannot be read is one problem line,
+and its episode goes on with the others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from pantok.errors import InputError, OptionError
 from pantok.experience import NS, Episode, Track
 from pantok.formats import files as disk
+from pantok.formats import track_names
 from pantok.formats.dates import aligned, moved
 from pantok.formats.table_clock import offset_of
 
@@ -82,7 +84,7 @@ def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: Non
             raise InputError(source, "there is no such file or folder", "check the path")
         for path, parts in found:
             whole = Path(os.path.abspath(path))
-            stem = whole.with_suffix("")
+            stem = whole.with_name(track_names.split(whole.stem)[0])
             known = files.setdefault(stem, {})
             known[whole] = min(known.get(whole, path), path)
             depth[stem] = max(depth.get(stem, 0), parts)
@@ -254,10 +256,13 @@ def read_episode(
         files.append((path, rules, read))
     has_text = any(path.suffix.lower() in _TEXTS for path, _, _ in files)
     for path, rules, read in aligned(files, problems):
+        said = track_names.split(path.stem)[1]
+        if said in {t.name for t in read}:
+            said = None  # a table that pantok wrote knows the names of all of its tracks
         for track in read:
             if has_text and track.modality == "text" and path.suffix.lower() in _MEDIA:
                 continue  # the text beside a film stands for the subtitles within it
-            renamed = _free_name(_renamed(track, rules), path, tracks)
+            renamed = _free_name(_renamed(track, rules, said), path, tracks)
             tracks[renamed.name] = renamed
     if not tracks:
         raise InputError(found.id, "is left out", "none of its files can be read, see above")
@@ -288,9 +293,10 @@ def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: 
     return [moved(t, offset_of(rules)) for t in tracks]
 
 
-def _renamed(track: Track, rules: Mapping[str, Any]) -> Track:
-    """`name = "video.front"` of episode.toml, or a label under which the first word stays the track's kind."""
-    name = rules.get("name")
+def _renamed(track: Track, rules: Mapping[str, Any], said: str | None) -> Track:
+    """`name = "video.front"` of episode.toml, or a label under which the first word stays the track's kind; else what
+    the file's own name says of its kind (the sound of a film called `ep1@video.left` is `audio`)."""
+    name = rules.get("name") or (said if said and said.partition(".")[0] == track.kind else None)
     if not name:
         return track
     kind, _, label = str(name).partition(".")

@@ -190,6 +190,8 @@ class _Voice:
         codec = ("pcm_s16le" if self._whole else "pcm_f32le") if packed else "aac"
         rate = self._rate if packed else _aac_rate_hz(sound)
         self.stream = container.add_stream(codec, rate=rate, layout=self._layout)
+        if sound.info.get("language"):
+            self.stream.metadata["language"] = str(sound.info["language"])
         if not packed:
             self.stream.bit_rate = _AAC_BITS_PER_CHANNEL * sound.channels
         self.first: Fraction | None = None  # seconds of the first sample given to the encoder

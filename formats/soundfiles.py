@@ -68,8 +68,15 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
 
     clock = Clock.regular(Fraction(facts.samplerate), facts.frames)
     channels = tuple(f"c{i}" for i in range(facts.channels))
-    info = {"sample_rate": facts.samplerate, "dtype": dtype}
+    info = {"sample_rate": facts.samplerate, "dtype": dtype} | _language(path)
     return Track(name, blocks, clock, clock.rate, channels, info=info)
+
+
+def _language(path: Path) -> dict[str, str]:
+    """What `write_wav` wrote of it."""
+    with soundfile.SoundFile(str(path)) as file:
+        said, _, language = file.comment.partition(": ")
+    return {"language": language} if said == "language" and len(language) == 3 else {}
 
 
 def _plain(error: Exception) -> str:
@@ -85,15 +92,20 @@ def silence_what_is_no_sound(values: np.ndarray) -> int:
     return int(bad.sum())
 
 
-def write_wav(path: Path, blocks: Iterator[Block], rate_hz: int, channels: int, dtype: str) -> None:
+def write_wav(
+    path: Path, blocks: Iterator[Block], rate_hz: int, channels: int, dtype: str, language: str | None = None
+) -> None:
     """PCM of the samples' own precision: 16 bits for int16, 32-bit float for float32. Written whole or not at all.
 
-    Raises OutputError where the system refuses.
+    language: written as the file's comment, for a .wav has no place of its own for it. Raises OutputError where the
+    system refuses.
     """
     subtype = "PCM_16" if dtype == "int16" else "FLOAT"
     with replaced(path) as temporary, open(temporary, "w+b") as raw:
         told = _Told(raw)
         with soundfile.SoundFile(told, "w", rate_hz, channels, subtype, format="WAV") as file:
+            if language:
+                file.comment = f"language: {language}"
             for block in blocks:
                 file.write(np.ascontiguousarray(block.values))
                 if told.error is not None:

@@ -157,6 +157,20 @@ def test_tracks_of_one_name_are_told_apart_by_suffix(tmp_path: Path) -> None:
 # episode.toml
 
 
+def test_a_name_says_which_track_a_file_holds(tmp_path: Path) -> None:
+    for name in ("ep.mp4", "ep@video.left.mp4", "ep@audio.1.wav", "ep@text.%2Fa%2Fb.txt", "ep@proprio.arm.csv"):
+        put(tmp_path / name)
+    for name in ("me@home.csv", "ep@videos.csv"):
+        put(tmp_path / name)
+    episodes, said = found(tmp_path)
+    assert set(episodes) == {"ep", "me@home", "ep@videos"}
+    whole, said = episode(tmp_path)
+    assert set(whole.tracks) == {"video", "audio", "video.left", "audio.mp4", "audio.1", "text./a/b", "proprio.arm"}
+    assert said == []
+    rules(tmp_path, '[files."ep@audio.1.wav"]\nname = "audio.far"\n')
+    assert "audio.far" in episode(tmp_path)[0].tracks
+
+
 def test_rules_of_time_for_tables(tmp_path: Path) -> None:
     put(tmp_path / "ep.csv", "clock,u1,u2,x\n10,1.5,2.5,3.5\n20,1.5,2.5,3.5\n45,1.5,2.5,3.5\n")
     rules(
