@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from pantok import tokenizers
 from pantok.errors import OptionError
+from pantok.evolve.distortion import Distortions
 from pantok.evolve.grow import GrowConfig, grow, grown_book
+from pantok.evolve.judge import coded
 from pantok.experience import Clock, Track
 from pantok.formats.vocab import load_vocabulary
 from pantok.quantizers.gated import Life, nearest_living
 from pantok.tokenizers.audio import AudioConfig, AudioOptions, AudioTokenizer
+from pantok.tokenizers.numeric import NumericConfig, NumericTokenizer
 from pantok.vocabulary import Level, TokenizerState
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
@@ -262,7 +265,6 @@ def test_a_living_search_without_news_is_the_plain_one():
 
 
 def test_pieces_of_numbers_grow_and_spell_the_same():
-    from pantok.tokenizers.numeric import NumericConfig, NumericTokenizer
 
     def track(seed: int, wave) -> Track:
         t = np.arange(3000) / 50
@@ -284,6 +286,34 @@ def test_pieces_of_numbers_grow_and_spell_the_same():
     assert len(again.levels[0].codes) < len(tokens.levels[0].codes)
     bound = max(c["bound"] for c in again.header["channels"])
     assert np.abs(new.decoded(again) - jerky.read()[0]).max() <= bound
+
+
+def test_silent_channels_hide_nothing_of_the_others():
+    """A column that is empty throughout, and samples in which another says nothing, left no row to be judged by."""
+    rng = np.random.default_rng(5)
+    plain = np.cumsum(rng.normal(size=(400, 2)), 0)
+    wide = np.concatenate(
+        [plain, np.full((400, 1), np.nan), np.where(np.arange(400)[:, None] % 3, np.inf, plain[:, :1])], 1
+    )
+    tracks = [
+        Track.of_array("proprio", v, Clock.regular(50, 400), channels=tuple("abcd"[: v.shape[1]]))
+        for v in (plain, wide)
+    ]
+    state = NumericTokenizer.fit(tracks, NumericConfig(size=700)).state()
+    alone, beside = (coded(state, [track], 0.001) for track in tracks)
+    assert alone.error > 0
+    assert (alone.samples, beside.samples) == (800, 800 + 134)
+    assert beside.error == pytest.approx(alone.error, rel=0.2)
+    assert (beside.digits >= alone.digits).all()
+    made = tokenizers.load(state)
+    decoded = [made.decoded(made.encode(track)) for track in tracks]
+    found = []
+    for truth, now in zip((plain, wide[:, :3]), (decoded[0], decoded[1][:, :3]), strict=True):
+        sums = Distortions()
+        sums.add("numeric", truth, truth, now, 8.0)
+        found += sums.found()
+    assert found[1].error == pytest.approx(found[0].error, rel=1e-9)
+    assert found[1].eps == pytest.approx(found[0].eps, rel=1e-9)
 
 
 def test_judged_in_bits(of_speech, grown):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pantok.evolve.lineage import codes_of
-from pantok.evolve.objective import digit_bits
+from pantok.evolve.objective import digit_bits, gaps
 from pantok.stream import LevelCodes, TrackTokens
 from pantok.vocabulary import Vocabulary
 
@@ -57,15 +57,15 @@ class Distortions:
 
     def add(self, modality: str, truth: np.ndarray, own: np.ndarray, now: np.ndarray, seconds: float) -> None:
         """truth, own, now: (N, ...) of the recording, of the store's own decode and of that under the vocabulary."""
-        parts = [np.asarray(a, np.float64).reshape(len(truth), -1) for a in (truth, own, now)]
-        finite = np.isfinite(np.concatenate(parts, 1)).all(1)
-        true, before, after = (p[finite] for p in parts)
-        if not true.size:
+        true, before, after = (np.asarray(a, np.float64).reshape(len(truth), -1) for a in (truth, own, now))
+        (gap, there), (of_own, _) = gaps(true, after), gaps(true, before)
+        if not there.any():
             return
         sums = self._squares.setdefault(modality, [0.0] * 5)
-        gap = after - true
-        spread = float(((true - true.mean(0)) ** 2).sum())
-        for k, value in enumerate([float(((before - true) ** 2).sum()), float((gap * gap).sum()), spread, true.size]):
+        held = np.where(there, true, 0)
+        mean = held.sum(0) / np.maximum(there.sum(0), 1)
+        spread = float((np.where(there, held - mean, 0) ** 2).sum())
+        for k, value in enumerate([float((of_own * of_own).sum()), float((gap * gap).sum()), spread, there.sum()]):
             sums[k] += value
         sums[4] += seconds
         some = np.linspace(0, gap.shape[1] - 1, min(gap.shape[1], _SAMPLED)).astype(int)

@@ -17,7 +17,7 @@ from pantok import tokenizers
 from pantok.errors import NothingToLearnError
 from pantok.evolve import codebooks
 from pantok.evolve.makeup import Makeup
-from pantok.evolve.objective import Cost, Passage, codebook_bits, cost, digit_bits, held_out
+from pantok.evolve.objective import Cost, Passage, codebook_bits, cost, digit_bits, gaps, held_out
 from pantok.experience import NS, Clock, Track
 from pantok.vocabulary import BASIS, LIFE, TokenizerState
 
@@ -115,9 +115,8 @@ def coded(state: TokenizerState, parts: Sequence[Track], eps: float | None) -> T
         tokens = tokenizer.encode(part)
         truth, clock = part.read()
         truth = truth.reshape(len(truth), -1)
-        gap = truth.astype(np.float64) - tokenizer.decoded(tokens).reshape(len(truth), -1)
-        gap = gap[np.isfinite(gap).all(1)] if not np.isfinite(gap).all() else gap
-        square, samples = square + float((gap * gap).sum()), samples + gap.size
+        gap, there = gaps(truth, tokenizer.decoded(tokens).reshape(len(truth), -1))
+        square, samples = square + float((gap * gap).sum()), samples + int(there.sum())
         per_tick = clock.duration_ns / max(tokens.ticks, 1)
         size = max(1, round(_SPAN_NS / max(per_tick, 1)))
         some = np.linspace(0, gap.shape[1] - 1, min(gap.shape[1], _SAMPLED)).astype(int)

@@ -151,6 +151,15 @@ def cost_and_bits(
     return found, each
 
 
+def gaps(truth: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """made - truth, float64 (N, D), and where both are finite, bool (N, D): elsewhere the gap is 0, for codes say what
+    is not finite as it is. (Rows in which no channel is silent may be none of a table with many sensors.)"""
+    there = np.isfinite(truth) & np.isfinite(made)
+    gap = np.where(there, made, 0).astype(np.float64)
+    gap -= np.where(there, truth, 0)
+    return gap, there
+
+
 def digit_bits(residual: np.ndarray, eps: float) -> np.ndarray:
     """float64 (N,): bits that bring each vector of residuals, float (N, D), to within `eps` in every coordinate.
 
