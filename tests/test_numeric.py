@@ -14,7 +14,7 @@ from pantok.errors import OptionError, TokenError, VocabularyError
 from pantok.experience import Block, Clock, Track
 from pantok.quantizers import bpe
 from pantok.quantizers.bounded import Grid, digits_for, theorem_digits
-from pantok.stream import TrackTokens
+from pantok.stream import LevelCodes, TrackTokens
 from pantok.tokenizers.numeric import NumericConfig, NumericOptions, NumericTokenizer, certificate
 from pantok.tokenizers.numeric_band import differences, resting
 from pantok.tokenizers.numeric_channel import sums
@@ -283,6 +283,48 @@ def test_exact_samples_of_sixteen_bits_take_two_codes(fitted: NumericTokenizer, 
     tokens = fitted.encode(track_of(values))
     assert np.array_equal(fitted.decoded(tokens), values)
     assert len(tokens.levels[0].codes) <= 2 * 500
+
+
+def test_digits_are_of_numbers_alone(fitted: NumericTokenizer) -> None:
+    values = smooth(430, 3)
+    values[:, 0] = np.nan
+    values[:, 1][np.arange(430) % 7 > 0] = np.inf
+    tokens = fitted.encode(track_of(values), NumericOptions(max_error=1e-6))
+    assert [c["digits"] for c in certificate(tokens)] == [3, 3, 3]
+    finite = np.isfinite(values)
+    for place in range(3):
+        found = [len(tokens.levels[1 + place].of_tick(tick)) for tick in range(tokens.ticks)]
+        assert found == [int(finite[50 * tick : 50 * tick + 50].sum()) for tick in range(tokens.ticks)]
+    for tick in range(tokens.ticks):
+        codes = [level.of_tick(tick) for level in tokens.levels]
+        for k in range(1, 4):
+            more = fitted.due(tokens, tick, codes[:k])
+            assert more(codes[k].tolist()) is False and more(codes[k][1:].tolist()) is True
+    decoded = fitted.decoded(tokens)
+    assert worst(decoded, values) <= Fraction(1e-6)
+    assert np.array_equal(fitted.decoded(tokens, start=403, stop=421), decoded[403:421], equal_nan=True)
+    # As it was: every sample has its digits, and nothing in the header says otherwise.
+    level, middle = np.zeros((430, 3), np.int64), 7
+    before = [tokens.levels[0]]
+    for place in range(3):
+        level[...] = middle
+        level.T[finite.T] = np.concatenate([_by_channel(tokens.levels[1 + place], finite, c) for c in range(3)])
+        parts = [level[i : i + 50].T.ravel() for i in range(0, 430, 50)]
+        before.append(LevelCodes.of_counts(np.concatenate(parts).astype(np.uint8), np.array([len(p) for p in parts])))
+    before.append(tokens.levels[4])
+    header = {k: v for k, v in tokens.header.items() if k != "digits"}
+    old = replace(tokens, levels=tuple(before), header=header)
+    assert np.array_equal(fitted.decoded(old), decoded, equal_nan=True)
+    assert fitted.due(old, 8, [before[0].of_tick(8)])([7] * 89) is True
+
+
+def _by_channel(level: LevelCodes, finite: np.ndarray, channel: int) -> np.ndarray:
+    """The digits of one channel, of all ticks."""
+    found = []
+    for tick in range(len(level.splits) - 1):
+        counts = finite[50 * tick : 50 * tick + 50].sum(0)
+        found.append(np.split(level.of_tick(tick), np.cumsum(counts)[:-1])[channel])
+    return np.concatenate(found)
 
 
 def test_a_nan_that_says_something_stays_what_it_is(fitted: NumericTokenizer) -> None:

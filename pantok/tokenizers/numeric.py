@@ -261,7 +261,7 @@ class NumericTokenizer(Tokenizer):
             got, empty, verbatim = self.alphabet.parse(symbols, len(channels), rows, dtype.itemsize)
             residuals[at : at + rows], holes[at : at + rows] = got.T, empty.T
             raw |= {(at + row, channel): data for (channel, row), data in verbatim.items()}
-        digits = self._digits_between(tokens, channels, first, last, kept)
+        digits = self._digits_between(tokens, channels, holes, first, kept)
         values = np.empty(residuals.shape, dtype)
         for c, channel in enumerate(channels):
             values[:, c] = channel.rebuild(sums(residuals[:, c], channel.order, holes[:, c] > 0), digits[c], dtype)
@@ -272,29 +272,36 @@ class NumericTokenizer(Tokenizer):
         return values
 
     def _digits_between(
-        self, tokens: TrackTokens, channels: list[Channel], first: int, last: int, kept: int
+        self, tokens: TrackTokens, channels: list[Channel], holes: np.ndarray, first: int, kept: int
     ) -> list[np.ndarray]:
-        """For each channel its digits (rows, at most k); where a tick has too few, the middle one stands."""
-        middle = (self.config.base - 1) // 2
-        found = [np.full((last - first, min(c.digits, kept)), middle, np.int64) for c in channels]
+        """For each channel its digits (rows, at most k) of the rows from `first` on; where there are none or too few,
+        the middle one stands. holes: int8 (rows, C), as of `holes_of`."""
+        middle, rows = (self.config.base - 1) // 2, len(holes)
+        found = [np.full((rows, min(c.digits, kept)), middle, np.int64) for c in channels]
+        told = (holes == 0) if _of_numbers(tokens) else np.ones(holes.shape, bool)
         for place in range(min(kept, self.config.digits)):
             having = [c for c, channel in enumerate(channels) if channel.digits > place]
             if not having:
                 break
-            for tick in range(first // tokens.tick, -(-last // tokens.tick)):
-                at = tick * tokens.tick - first
-                rows = min(tokens.tick, last - first - at)
-                codes = tokens.levels[1 + place].of_tick(tick)[: len(having) * rows].astype(np.int64)
-                padded = np.concatenate([codes, np.full(len(having) * rows - len(codes), middle)])
-                for i, c in enumerate(having):
-                    found[c][at : at + rows, place] = padded[i * rows : (i + 1) * rows]
+            for at in range(0, rows, tokens.tick):
+                part = slice(at, at + tokens.tick)
+                counts = told[part, having].sum(0)
+                codes = tokens.levels[1 + place].of_tick((first + at) // tokens.tick)[: counts.sum()].astype(np.int64)
+                padded = np.concatenate([codes, np.full(counts.sum() - len(codes), middle)])
+                for c, spelled in zip(having, np.split(padded, np.cumsum(counts)[:-1]), strict=True):
+                    found[c][part, place][told[part, c]] = spelled
         return found
 
     def due(self, tokens: TrackTokens, tick: int, before: Sequence[np.ndarray]) -> More:
         rows = min(tokens.tick, tokens.clock.count - tick * tokens.tick)
         channels, itemsize = tokens.header["channels"], np.dtype(str(tokens.header["dtype"])).itemsize
         if before:
-            return among(rows * sum(int(c["digits"]) >= len(before) for c in channels))
+            having = np.array([int(c["digits"]) >= len(before) for c in channels], bool)
+            if not having.any() or not _of_numbers(tokens):
+                return among(rows * int(having.sum()))
+            symbols, _ = self.pieces.expand(np.asarray(before[0], np.int64))
+            _, holes, _ = self.alphabet.parse(symbols, len(channels), rows, itemsize)
+            return among(int((holes[having] == 0).sum()))
 
         def more(codes: Sequence[int]) -> bool:
             symbols, _ = self.pieces.expand(np.asarray(codes, np.int64))
@@ -324,6 +331,11 @@ class NumericTokenizer(Tokenizer):
                 "fit it anew",
             )
         return cls(config, pieces, ranges, state.metrics, version)
+
+
+def _of_numbers(tokens: TrackTokens) -> bool:
+    """Whether digits are of numbers alone. (Before there was that, every sample had them, NaN too.)"""
+    return tokens.header.get("digits") == "of numbers"
 
 
 def certificate(tokens: TrackTokens) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ class NumericEncoder(Encoder):
             residuals[:, c] = differences(resting(index[:, c], holes[:, c] > 0, group), channel.order, group)
         levels = (
             self._pieces(residuals, holes, raw & (holes == 0), values),
-            *self._digit_levels(channels, digits, len(values)),
+            *self._digit_levels(channels, digits, holes),
         )
         header = {
             "dtype": values.dtype.str,
@@ -61,6 +61,8 @@ class NumericEncoder(Encoder):
             "base": config.base,
             "channels": [ch.header() for ch in channels],
         }
+        if holes.any() and any(ch.digits for ch in channels):
+            header["digits"] = "of numbers"  # none where the pieces say that there is no number
         return TrackTokens(
             self._track.name, "numeric", self._clock(len(values)), config.tick, levels, header,
             dict(self._track.info), names, self._track.units,
@@ -100,18 +102,18 @@ class NumericEncoder(Encoder):
         flat = np.concatenate(codes) if codes else np.zeros(0, np.int32)
         return LevelCodes.of_counts(flat.astype(smallest_dtype(made.pieces.size)), counts)
 
-    def _digit_levels(self, channels: list[Channel], digits: list[np.ndarray], rows: int) -> list[LevelCodes]:
+    def _digit_levels(self, channels: list[Channel], digits: list[np.ndarray], holes: np.ndarray) -> list[LevelCodes]:
+        """Per tick and channel the digits of its samples but holes int8 (rows, C), as of `holes_of`."""
         config = self._tokenizer.config
-        ticks = -(-rows // config.tick)
-        lengths = np.full(ticks, config.tick)
-        if ticks:
-            lengths[-1] = rows - (ticks - 1) * config.tick
+        ticks = -(-len(holes) // config.tick)
+        parts = [slice(i * config.tick, (i + 1) * config.tick) for i in range(ticks)]
         levels = []
         for place in range(config.digits):
-            having = [digits[c][:, place] for c, ch in enumerate(channels) if ch.digits > place]
-            codes = [column[i * config.tick : (i + 1) * config.tick] for i in range(ticks) for column in having]
-            flat = np.concatenate(codes) if codes else np.zeros(0, np.int64)
-            levels.append(LevelCodes.of_counts(flat.astype(smallest_dtype(config.base)), lengths * len(having)))
+            having = [c for c, ch in enumerate(channels) if ch.digits > place]
+            codes = [[digits[c][part, place][holes[part, c] == 0] for c in having] for part in parts]
+            flat = np.concatenate([column for tick in codes for column in tick]) if having and ticks else np.zeros(0)
+            counts = np.array([sum(map(len, tick)) for tick in codes], np.int64)
+            levels.append(LevelCodes.of_counts(flat.astype(smallest_dtype(config.base)), counts))
         return levels
 
 
