@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pantok.errors import OptionError
 from pantok.evolve.theorem import BASES, Plan, measured
+from pantok.experience import Clock, Track
 from pantok.formats.store import Store
 from pantok.formats.vocab import load_vocabulary
 from pantok.tokenizers.numeric import NumericTokenizer
@@ -55,6 +56,17 @@ def test_what_is_measured_is_within_the_bound_and_counted(store: Path) -> None:
     assert found[0.3].ids < found[0.03].ids <= found[0.003].ids and found[0.3].bits < found[0.003].bits
     with pytest.raises(OptionError, match="is no bound"):
         measured(state, tokens, 0.0)
+
+
+def test_what_is_no_number_is_not_measured(store: Path, recwarn: pytest.WarningsRecorder) -> None:
+    state = load_vocabulary(store / "vocabulary").states["numeric"]
+    values = np.sin(np.arange(120.0) / 9)[:, None].repeat(2, 1)
+    values[10:40, 0], values[60:, 1] = np.inf, np.nan
+    track = Track.of_array("proprio", values, Clock.regular(50, 120))
+    tokens = NumericTokenizer.from_state(state).encode(track)
+    found = measured(state, tokens, 0.01)
+    assert 0 < found.max_error <= 0.01 and found.width == pytest.approx(2, abs=0.1)
+    assert not recwarn.list
 
 
 def test_the_command_prints_and_plots(store: Path, tmp_path: Path, pantok) -> None:

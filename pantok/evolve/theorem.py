@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pantok.errors import OptionError
+from pantok.evolve.objective import gaps
 from pantok.experience import Track
 from pantok.stream import TrackTokens
 from pantok.vocabulary import TokenizerState
@@ -101,7 +102,7 @@ def measured(state: TokenizerState, tokens: TrackTokens, eps: float) -> Measured
     )
     again = tokenizer.encode(track, NumericOptions(max_error=eps))
     flat, back = (v.reshape(len(v), -1).astype(np.float64) for v in (values, tokenizer.decoded(again)))
-    finite = np.isfinite(flat)
+    gap, finite = gaps(flat, back)
     low, high = np.where(finite, flat, np.inf).min(0), np.where(finite, flat, -np.inf).max(0)
     wide = (high - low)[finite.any(0)]
     used = [(len(level.codes), spec.cardinality) for level, spec in zip(again.levels, state.levels, strict=True)]
@@ -112,5 +113,5 @@ def measured(state: TokenizerState, tokens: TrackTokens, eps: float) -> Measured
         vocabulary=max(n for _, n in used[:1]) + max((n for count, n in used[1:] if count), default=0),
         ids=sum(count for count, _ in used),
         bits=float(sum(count * math.log2(n) for count, n in used)),
-        max_error=float(np.abs(flat - back)[finite].max(initial=0.0)),
+        max_error=float(np.abs(gap).max(initial=0.0)),
     )
