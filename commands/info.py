@@ -73,20 +73,22 @@ def _run_of(path: Path) -> dict[str, Any] | None:
 
 
 def _show_run(run: common.Run, path: Path, facts: dict[str, Any]) -> None:
+    from pantok.formats.runs import RunFolder
+
     train, held_out = facts.get("train", {}), facts.get("held_out", [])
-    found = sorted((path / "checkpoints").glob("step-*"))
+    found = RunFolder(path).checkpoints
     rows = [
         ["store", str(facts.get("store", "-"))],
         ["vocabulary", str(facts.get("vocabulary_id", "-"))[:12]],
         ["parameters", phrases.figure(facts.get("parameters"), 0)],
         ["objective", f"{train.get('objective', '-')}, layout {train.get('layout', '-')}"],
         ["steps asked for", phrases.figure(train.get("steps"), 0)],
-        ["checkpoints", ", ".join(p.name for p in found) or "none yet"],
+        ["checkpoints", ", ".join(found) or "none yet"],
         ["held out", phrases.counted(len(held_out), "episode")],
     ]
     run.table(f"{path}: a run of train-wm", ["", ""], rows, words=("",))
     run.say(f"Next: pantok eval {phrases.shell(path)}")
-    run.end({"run": str(path), **facts, "checkpoints": [p.name for p in found]})
+    run.end({"run": str(path), **facts, "checkpoints": found})
 
 
 def _store(run: common.Run, path: Path, episode: str | None, as_json: bool) -> None:

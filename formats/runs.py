@@ -46,6 +46,11 @@ class RunFolder:
     def exists(self) -> bool:
         return (self.path / "config.json").is_file()
 
+    @property
+    def checkpoints(self) -> list[str]:
+        """The names of those that are there, the oldest first."""
+        return sorted(p.name for p in (self.path / "checkpoints").glob("step-*"))
+
     def create(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> None:
         """An empty run. config: JSON values."""
         try:
@@ -133,7 +138,7 @@ class RunFolder:
             if best:
                 self._point("best", name)
             kept = {self._pointed("last"), self._pointed("best")}
-            for old in sorted(p.name for p in folder.glob("step-*"))[:-keep]:
+            for old in self.checkpoints[:-keep]:
                 if old not in kept:
                     shutil.rmtree(folder / old, ignore_errors=True)
         except OSError as error:
@@ -150,7 +155,7 @@ class RunFolder:
         name = self._pointed(which) if which in ("last", "best") else which
         folder = self.path / "checkpoints" / (name or "")
         if not name or not folder.is_dir():
-            there = sorted(p.name for p in (self.path / "checkpoints").glob("step-*"))
+            there = self.checkpoints
             remedy = (
                 f"there are last, best, {', '.join(there)}" if there else "let `pantok train-wm` run to its first one"
             )

@@ -16,7 +16,7 @@ from pantok.quantizers import bpe
 from pantok.quantizers.bounded import Grid, digits_for, theorem_digits
 from pantok.stream import LevelCodes, TrackTokens
 from pantok.tokenizers.numeric import NumericConfig, NumericOptions, NumericTokenizer, certificate
-from pantok.tokenizers.numeric_band import differences, resting
+from pantok.tokenizers.numeric_band import differences, held
 from pantok.tokenizers.numeric_channel import sums
 from pantok.tokenizers.numeric_symbols import Alphabet
 
@@ -135,7 +135,7 @@ def test_differences_are_undone_even_where_they_wrap(
     still = array.copy()
     for row in np.flatnonzero(holes):
         still[row] = still[row - 1] if row % group else 0
-    assert np.array_equal(resting(array, holes, group), still)
+    assert np.array_equal(held(array, holes, group), still)
     found = np.where(holes, 0, differences(still, order, group))
     back = [sums(found[i : i + group], order, holes[i : i + group]) for i in range(0, len(array), group)]
     back = np.concatenate([np.zeros(0, np.int64), *back])

@@ -15,6 +15,7 @@ from pantok.tokenizers import audio_fit
 from pantok.tokenizers.audio_bands import bands_of
 from pantok.tokenizers.audio_loudness import Rows
 from pantok.tokenizers.audio_transform import TICK_FRAMES, hop_of, lapped, to_integers, to_mid_side
+from pantok.tokenizers.spread import groups
 
 TICKS_PER_SECOND = 12.5
 _SEGMENT_TICKS = 50  # of a segment: 4 s
@@ -52,16 +53,9 @@ def listened(tracks: Sequence[Track], seconds: float, segment_ticks: int = _SEGM
 
 def _segments(track: Track, size: int) -> Iterator[np.ndarray]:
     """All whole segments of `size` samples (size, C); of a track that is shorter, what there is."""
-    count, whole, held = 0, 0, list[np.ndarray]()
-    for block in track.blocks(size):
-        held.append(np.asarray(block.values).reshape(len(block), -1))
-        count += len(block)
-        while count >= size:
-            joined = np.concatenate(held)
-            yield joined[:size]
-            held, count, whole = [joined[size:]], count - size, whole + 1
-    if not whole and count:
-        yield np.concatenate(held)
+    for number, values in enumerate(groups(track.blocks(size), size)):
+        if len(values) == size or not number:
+            yield values.reshape(len(values), -1)
 
 
 def _spread(segments: Iterator[np.ndarray], most: int) -> list[np.ndarray]:

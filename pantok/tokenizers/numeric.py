@@ -158,7 +158,6 @@ class NumericTokenizer(Tokenizer):
         There is no randomness; `seed` changes nothing. Raises NothingToLearnError if there are no rows.
         """
         config = config or NumericConfig()
-        plain = cls(config, bpe.Pieces(Alphabet(config.reach).size, np.zeros((0, 2), np.int32)), {})
         ranges: dict[str, float] = {}
 
         def seen(track: Track, values: np.ndarray) -> None:
@@ -169,9 +168,9 @@ class NumericTokenizer(Tokenizer):
         learned, held = sampled(tracks, config.tick, config.samples, lambda f: report("reading", 0.3 * f), seen)
         if not learned:
             raise NothingToLearnError("numbers", "there are no rows to learn from", "check the tables")
-        plain = cls(config, plain.pieces, ranges)
+        alphabet = Alphabet(config.reach)
+        fitted = cls(config, bpe.Pieces(alphabet.size, np.zeros((0, 2), np.int32)), ranges)
         bound = NumericOptions(max_error_relative=config.relative)
-        alphabet, fitted = plain.alphabet, plain
         for turn in range(config.rounds):
             runs = []
             for number, track in enumerate(learned):

@@ -37,21 +37,14 @@ def differences(index: np.ndarray, order: int, group: int) -> np.ndarray:
     return out
 
 
-def held(whole: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Indices with those of verbatim samples replaced by the last one before them (0 if there is none)."""
+def held(index: np.ndarray, kept: np.ndarray, group: int | None = None) -> np.ndarray:
+    """Indices with those at `kept` bool (n,), whose samples are verbatim or holes, replaced by the last one before
+    them, within the group if there are groups; 0 if there is none."""
     if not kept.any():
-        return whole
-    last = np.maximum.accumulate(np.where(kept, -1, np.arange(len(whole))))
-    return np.where(last >= 0, whole[np.maximum(last, 0)], 0)
-
-
-def resting(index: np.ndarray, holes: np.ndarray, group: int) -> np.ndarray:
-    """Indices with those at `holes` bool (n,) replaced by the last one before them within the group, 0 if none is."""
-    if not holes.any():
         return index
     rows = np.arange(len(index))
-    last = np.maximum.accumulate(np.where(holes, -1, rows))
-    return np.where(last >= rows // group * group, index[np.maximum(last, 0)], 0)
+    last = np.maximum.accumulate(np.where(kept, -1, rows))
+    return np.where(last >= (rows // group * group if group else 0), index[np.maximum(last, 0)], 0)
 
 
 def best_order(index: np.ndarray, group: int, orders: Sequence[int]) -> int:

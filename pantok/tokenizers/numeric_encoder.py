@@ -14,7 +14,7 @@ from pantok.errors import InputError
 from pantok.experience import Block, Clock, Track
 from pantok.stream import LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers.base import Encoder
-from pantok.tokenizers.numeric_band import differences, resting
+from pantok.tokenizers.numeric_band import differences, held
 from pantok.tokenizers.numeric_channel import Channel, plan_channels
 from pantok.tokenizers.numeric_symbols import holes_of
 
@@ -50,7 +50,7 @@ class NumericEncoder(Encoder):
         group = config.tick * config.key_ticks
         residuals = np.empty_like(index)
         for c, channel in enumerate(channels):
-            residuals[:, c] = differences(resting(index[:, c], holes[:, c] > 0, group), channel.order, group)
+            residuals[:, c] = differences(held(index[:, c], holes[:, c] > 0, group), channel.order, group)
         levels = (
             self._pieces(residuals, holes, raw & (holes == 0), values),
             *self._digit_levels(channels, digits, holes),

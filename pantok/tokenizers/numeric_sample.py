@@ -1,63 +1,53 @@
 """A bounded sample of rows to learn numbers from, spread evenly over all recordings, in one pass.
 
-What is unusual: it is made of whole groups between keys, as they will be coded, and not of the beginning of each
-recording: ten thousand short episodes would leave two rows of each.
+What is unusual: it is made of stretches of a few ticks, and not of the beginning of each recording: ten thousand short
+episodes would leave two rows of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pantok.experience import Clock, Track
-from pantok.tokenizers.spread import survives
+from pantok.tokenizers.spread import Thinned
 
-LEARNED = 0.8
-"""Of each track, its beginning: what is judged is judged on the rest."""
+_LEARNED = 0.8  # of each track, its beginning: what is judged is judged on the rest
 _JUDGED = 0.25  # of as many numbers as are learned from
 _TICKS = 4  # of a group
 
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    number: int
-    track: Track
-    values: np.ndarray
-
-
 class Sample:
-    """Groups of at most `group` rows. When they hold more than `most` numbers one of two is dropped, and of those that
-    follow, and so on (`spread.survives`); recordings that fit are kept whole."""
+    """Groups of at most `group` rows, at most `most` numbers together (`spread.Thinned`); recordings that fit are kept
+    whole."""
 
     def __init__(self, group: int, most: int) -> None:
-        self._group, self._most = group, most
-        self._kept: list[_Group] = []
-        self._halvings, self._seen, self._size = 0, 0, 0
+        self._group = group
+        self._kept: Thinned[tuple[Track, np.ndarray]] = Thinned(most)
 
     def add(self, track: Track, values: np.ndarray) -> None:
         """values: (n, C), rows of the track."""
+
+        def part(start: int) -> tuple[tuple[Track, np.ndarray], int]:
+            rows = values[start : start + self._group].copy()
+            return (track, rows), rows.size
+
         for start in range(0, len(values), self._group):
-            if survives(self._seen, self._halvings):
-                rows = values[start : start + self._group].copy()
-                self._kept.append(_Group(self._seen, track, rows))
-                self._size += rows.size
-                while self._size > self._most and len(self._kept) > 1:
-                    self._halvings += 1
-                    self._kept = [group for group in self._kept if survives(group.number, self._halvings)]
-                    self._size = sum(group.values.size for group in self._kept)
-            self._seen += 1
+            self._kept.offer(partial(part, start))
 
     def tracks(self) -> list[Track]:
         """What was kept, in order, on clocks of no meaning; groups that follow one another in a track are one."""
-        runs: list[list[_Group]] = []
-        for group in self._kept:
-            if runs and runs[-1][-1].track is group.track and runs[-1][-1].number + 1 == group.number:
-                runs[-1].append(group)
+        runs: list[tuple[Track, list[np.ndarray]]] = []
+        last = -1
+        for number, (track, rows) in self._kept.numbered:
+            if runs and runs[-1][0] is track and last + 1 == number:
+                runs[-1][1].append(rows)
             else:
-                runs.append([group])
-        return [_joined(run) for run in runs]
+                runs.append((track, [rows]))
+            last = number
+        return [_joined(track, parts) for track, parts in runs]
 
 
 def sampled(
@@ -78,13 +68,13 @@ def sampled(
         values = values.reshape(len(values), -1)
         if seen is not None:
             seen(track, values)
-        cut = max(1, round(len(values) * LEARNED))
+        cut = max(1, round(len(values) * _LEARNED))
         learned.add(track, values[:cut])
         judged.add(track, values[cut:])
     return learned.tracks(), judged.tracks()
 
 
-def _joined(run: Sequence[_Group]) -> Track:
-    track, values = run[0].track, np.concatenate([group.values for group in run])
+def _joined(track: Track, parts: Sequence[np.ndarray]) -> Track:
+    values = np.concatenate(parts)
     clock = Clock.regular(track.rate or 1, len(values))
     return Track.of_array(track.name, values, clock, channels=track.channels, units=track.units, info=track.info)

@@ -8,11 +8,13 @@ left before. The coins are a function of the place alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
+
+from pantok.experience import Block
 
 T = TypeVar("T")
 
@@ -31,6 +33,46 @@ def _coin(pair: int, level: int) -> int:
 
 
 _WORD = (1 << 64) - 1
+
+
+class Thinned(Generic[T]):
+    """Parts in their order; when they are larger than `most` together, and more than `least`, one of two is dropped,
+    and of those that follow, and so on."""
+
+    def __init__(self, most: int, least: int = 1) -> None:
+        self._most, self._least = most, least
+        self._halvings, self._seen = 0, 0
+        self._kept: list[tuple[int, T, int]] = []
+
+    def offer(self, make: Callable[[], tuple[T, int]]) -> None:
+        """make: gives the next part and its size; it is not called for a part that is not kept."""
+        number, self._seen = self._seen, self._seen + 1
+        if not survives(number, self._halvings):
+            return
+        self._kept.append((number, *make()))
+        while sum(size for _, _, size in self._kept) > self._most and len(self._kept) > self._least:
+            self._halvings += 1
+            self._kept = [kept for kept in self._kept if survives(kept[0], self._halvings)]
+
+    @property
+    def numbered(self) -> list[tuple[int, T]]:
+        """What is kept, and the places at which it was offered."""
+        return [(number, part) for number, part, _ in self._kept]
+
+
+def groups(blocks: Iterable[Block], size: int) -> Iterator[np.ndarray]:
+    """The values of consecutive blocks, `size` samples at a time, and what is left at the end."""
+    held: list[np.ndarray] = []
+    count = 0
+    for block in blocks:
+        held.append(block.values)
+        count += len(block)
+        while count >= size:
+            joined = np.concatenate(held)
+            yield joined[:size]
+            held, count = [joined[size:]], count - size
+    if count:
+        yield np.concatenate(held)
 
 
 def some(items: Sequence[T], most: int) -> list[T]:

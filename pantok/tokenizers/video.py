@@ -12,7 +12,7 @@ shown, and only then.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -326,11 +326,8 @@ class VideoEncoder(Encoder):
     def _filled(self, ends: Ends, tick: int, frames: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
         """What `_keep` takes of a tick of which the last frame is coded. Changes no more than `ends.plan`."""
         base = self._chooser.fill(ends)
-        sums = None
-        if self._tally is not None:
-            books = self._chooser.books
-            sums = self._tally.look(tick, frames, ends.end, partial(draw_between, ends.plan, base, books))
-        return pack(ends.plan), sums
+        drawn = partial(draw_between, ends.plan, base, self._chooser.books)
+        return pack(ends.plan), self._looked(tick, frames, ends.end, drawn)
 
     def _tick(self, frames: np.ndarray) -> None:
         sites = self._grid.to_sites(frames)
@@ -342,10 +339,13 @@ class VideoEncoder(Encoder):
                 break
         self._past, self._before = drawn.end, drawn.plan.vectors[1:]
         self._describe(sites)
-        sums = None
-        if self._tally is not None:
-            sums = self._tally.look(self._ticks - 1, frames, drawn.end, lambda: drawn.sites)
-        self._keep(codes, sums)
+        self._keep(codes, self._looked(self._ticks - 1, frames, drawn.end, lambda: drawn.sites))
+
+    def _looked(
+        self, tick: int, frames: np.ndarray, end: Reference, drawn: Callable[[], np.ndarray]
+    ) -> np.ndarray | None:
+        """What the tick says of smoothing, if there is any: see `Tally.look`."""
+        return None if self._tally is None else self._tally.look(tick, frames, end, drawn)
 
     def _shown(self, sites: np.ndarray) -> np.ndarray:
         """Decoded sites as they will be shown, should the track go on as it has begun."""

@@ -19,7 +19,7 @@ from pantok.errors import InputError, NothingToLearnError
 from pantok.experience import Track
 from pantok.quantizers.kmeans import kmeans, nearest, shrunk
 from pantok.tokenizers.base import Report
-from pantok.tokenizers.spread import some, survives
+from pantok.tokenizers.spread import Thinned, groups, some
 from pantok.tokenizers.video_books import DEPTH, INNER_DEPTH, TICK, Books
 from pantok.tokenizers.video_choose import END_TRADE, GREY, HOPE, INNER_TRADE, KEY_TRADE, Chooser, residual
 from pantok.tokenizers.video_course import CANDIDATES, Courses, learned_courses
@@ -58,24 +58,21 @@ def sample_runs(tracks: Sequence[Track], sample_bytes: int, report: Report) -> l
     tracks than twice the runs that there is room for, as many are read; and where all of them together are many times
     what there is room for, long ones are not read through, but looked into here and there.
     """
-    kept: list[tuple[int, Run]] = []
-    halvings, number, size = 0, 0, 0
+    kept: Thinned[Run] = Thinned(sample_bytes, least=2)
+
+    def run_of(grid: Grid, frames: np.ndarray) -> tuple[Run, int]:
+        ticks = tuple(grid.to_sites(frames[i : i + TICK]) for i in range(0, len(frames), TICK))
+        return Run(grid, ticks), sum(t.nbytes for t in ticks)
+
     chosen = _chosen(tracks, sample_bytes)
     for place, (track, grid, glances) in enumerate(chosen):
-        for frames in _in_groups(track, RUN * TICK) if glances is None else _glanced(track, glances, place):
-            if survives(number, halvings):
-                ticks = tuple(grid.to_sites(frames[i : i + TICK]) for i in range(0, len(frames), TICK))
-                kept.append((number, Run(grid, ticks)))
-                size += sum(t.nbytes for t in ticks)
-                while size > sample_bytes and len(kept) > 2:
-                    halvings += 1
-                    kept = [(n, r) for n, r in kept if survives(n, halvings)]
-                    size = sum(t.nbytes for _, r in kept for t in r.ticks)
-            number += 1
+        through = groups(track.blocks(RUN * TICK), RUN * TICK) if glances is None else _glanced(track, glances, place)
+        for frames in through:
+            kept.offer(partial(run_of, grid, frames))
         report("reading video", (place + 1) / len(chosen))
-    if not kept:
+    if not kept.numbered:
         raise NothingToLearnError("video", "has no frames to learn from")
-    return [r for _, r in kept]
+    return [run for _, run in kept.numbered]
 
 
 def _chosen(tracks: Sequence[Track], sample_bytes: int) -> list[tuple[Track, Grid, int | None]]:
@@ -103,7 +100,7 @@ def _glanced(track: Track, count: int, seed: int) -> Iterator[np.ndarray]:
     assert track.glance is not None
     rng = np.random.default_rng(seed)
     for number in range(count):
-        yield from islice(_in_groups(track, RUN * TICK, (number + rng.random()) / count), 1)
+        yield from islice(groups(track.glance((number + rng.random()) / count), RUN * TICK), 1)
 
 
 def grid_of(track: Track) -> Grid:
@@ -117,21 +114,6 @@ def grid_of(track: Track) -> Grid:
     if height < 1 or width < 1:
         raise InputError(track.name, f"has pictures of {width}x{height}")
     return Grid(height, width)
-
-
-def _in_groups(track: Track, size: int, start: float | None = None) -> Iterator[np.ndarray]:
-    """Frames (size, frame_bytes) and what is left at the end. start: as of `Track.glance`."""
-    held: list[np.ndarray] = []
-    count = 0
-    for block in track.blocks(size) if start is None or track.glance is None else track.glance(start):
-        held.append(block.values)
-        count += len(block)
-        if count >= size:
-            joined = np.concatenate(held)
-            yield joined[:size]
-            held, count = [joined[size:]], count - size
-    if count:
-        yield np.concatenate(held)
 
 
 class Pool:
