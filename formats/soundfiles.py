@@ -29,12 +29,13 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
     check_readable(path)
     with open(path, "rb") as file:
         known = file.read(4) in _MAGIC
+    if not known:  # libsndfile would take noise for MPEG audio
+        raise InputError(path, "is no sound file that libsndfile knows", "check that it plays")
     try:
-        facts = soundfile.info(str(path)) if known else None
+        with soundfile.SoundFile(str(path)) as facts:
+            comment = facts.comment
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(path, "is damaged", "copy or record it again; check that it plays") from error
-    if facts is None:  # libsndfile would take noise for MPEG audio
-        raise InputError(path, "is no sound file that libsndfile knows", "check that it plays")
     if "MPEG" in facts.subtype:  # each read seeks, after which MPEG audio is garbled for thousands of samples
         raise InputError(path, "is MPEG audio, which libsndfile reads whole or not at all", "read it as a container")
     if facts.frames == 0:
@@ -68,14 +69,13 @@ def read_soundfile(path: Path, name: str = "audio", problems: Problems = lambda 
 
     clock = Clock.regular(Fraction(facts.samplerate), facts.frames)
     channels = tuple(f"c{i}" for i in range(facts.channels))
-    info = {"sample_rate": facts.samplerate, "dtype": dtype} | _language(path)
+    info = {"sample_rate": facts.samplerate, "dtype": dtype} | _language(comment)
     return Track(name, blocks, clock, clock.rate, channels, info=info)
 
 
-def _language(path: Path) -> dict[str, str]:
+def _language(comment: str) -> dict[str, str]:
     """What `write_wav` wrote of it."""
-    with soundfile.SoundFile(str(path)) as file:
-        said, _, language = file.comment.partition(": ")
+    said, _, language = comment.partition(": ")
     return {"language": language} if said == "language" and len(language) == 3 else {}
 
 

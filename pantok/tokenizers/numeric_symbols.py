@@ -95,14 +95,16 @@ class Alphabet:
         assert self.holes or not holes.any()
         with np.errstate(over="ignore"):
             symbols = np.where(holes, self.of_holes(holes), residuals + self.reach)
-        bytes_too = raw | (((residuals > self.reach) | (residuals < -self.reach)) & (holes == 0))
-        plain = ~bytes_too.any(1)
+        large = ((residuals > self.reach) | (residuals < -self.reach)) & (holes == 0)
+        plain = ~(raw | large).any(1)
         if plain.all():
             return symbols, plain
         rows = [
             symbols[r].tolist()
             if plain[r]
-            else self._spell(residuals[r].tolist(), holes[r].tolist(), raw[r].tolist(), verbatim[r])
+            else self._spell(
+                symbols[r].tolist(), residuals[r].tolist(), large[r].tolist(), raw[r].tolist(), verbatim[r]
+            )
             for r in range(len(residuals))
         ]
         out = np.full((len(rows), max(map(len, rows))), PAD, np.int64)
@@ -110,17 +112,17 @@ class Alphabet:
             out[r, : len(row)] = row
         return out, plain
 
-    def _spell(self, residuals: list[int], holes: list[int], raw: list[bool], verbatim: np.ndarray) -> list[int]:
+    def _spell(
+        self, single: list[int], residuals: list[int], large: list[bool], raw: list[bool], verbatim: np.ndarray
+    ) -> list[int]:
+        """single: the symbols of those that take one."""
         symbols: list[int] = []
         for i, residual in enumerate(residuals):
-            if holes[i]:
-                symbols.append(self.hole + holes[i] - 1)
-                continue
             if raw[i]:
                 symbols.append(self.raw)
                 symbols += (verbatim[i].astype(np.int64) + self.byte).tolist()
-            if -self.reach <= residual <= self.reach:
-                symbols.append(residual + self.reach)
+            if not large[i]:
+                symbols.append(single[i])
                 continue
             zigzag = 2 * residual if residual >= 0 else -2 * residual - 1
             if zigzag < 256 * self.highs:
@@ -152,17 +154,17 @@ class Alphabet:
                 else:
                     holes[done] = symbol - self.hole + 1
                 done += 1
-            elif symbol < self.raw:
+            elif symbol <= self.raw:
                 data, at = self._bytes(items, at, self._wanted(symbol, itemsize))
+                if symbol == self.raw:
+                    raw[divmod(done, length)] = data.ljust(itemsize, b"\0")
+                    continue
                 zigzag = int.from_bytes(data, "little")
                 if symbol < self.sized:
                     zigzag += 256 * (symbol - self.small)
                 value = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag >> 1) - 1
                 residuals[done] = value
                 done += 1
-            elif symbol == self.raw:
-                data, at = self._bytes(items, at, self._wanted(symbol, itemsize))
-                raw[divmod(done, length)] = data.ljust(itemsize, b"\0")
         return residuals.reshape(runs, length), holes.reshape(runs, length), raw
 
     def spelled(self, symbols: np.ndarray, residuals: int, itemsize: int) -> bool:
