@@ -2,6 +2,8 @@
 
 What is unusual: a budget is a cut, never a choice. Codes stand coarse first, so a unit (what one track says in one of
 its ticks) or a step that has more ids than it may have is cut short, and what stays is a coarser state that decodes.
+(Of video that is cut before its coarse codes nothing is seen: a budget should leave room for those; a small view, which
+has few, is a matter of `encode --size`.)
 
 A layout as a TOML file; every key is optional, `preset` names what the others change:
 
@@ -11,7 +13,7 @@ A layout as a TOML file; every key is optional, `preset` names what the others c
     drop = ["video.wrist"]          # left out
     step_s = 0.2
     marks = "needed"                # "all", "needed", "none"; false is "none"
-    step_ids = 8                    # at most so many ids a step, its <tick> included
+    step_ids = 256                  # at most so many ids a step, its <tick> included
     latents = false
     [levels]                        # by track name or modality: how many levels, or the last one by its name
     video = "coarse"
@@ -43,7 +45,7 @@ ROLES = ("observation", "action", "reward", "text", "control")
 MARKS = ("none", "needed", "all")
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "coarse": {"levels": {"video": 5, "audio": 2, "numeric": 1}, "marks": "needed", "step_ids": 8},
+    "coarse": {"levels": {"video": "coarse", "audio": "gain.frame", "numeric": 1}},
     "video-only": {"tracks": ("video*",)},
     "action-conditioned": {"tracks": ("video*", "proprio*", "imu*", "action*", "reward*")},
     "text-first": {"first": ("text*",)},

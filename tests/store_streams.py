@@ -20,7 +20,7 @@ def a_vocabulary(seed: int = 0) -> Vocabulary:
     return Vocabulary.build(
         {
             "video": TokenizerState("video", {"seed": seed}, video, {"basis": rng.normal(size=(8, 8))}),
-            "audio": TokenizerState("audio", {}, (Level("gain", 256), Level("shape", 1024))),
+            "audio": TokenizerState("audio", {}, (Level("gain.frame", 256), Level("shape", 1024))),
             "numeric": TokenizerState("numeric", {}, (Level("value", 1000), Level("digit", 16, "digit"))),
             "text": TokenizerState("text", {}, (Level("text", 70_000, "text"),), {}, {"model": rng.bytes(99)}),
         }

@@ -150,7 +150,8 @@ def test_at_temperature_0_the_code_of_least_error_is_taken(data: StreamDataset) 
 def test_marks_and_whole_ticks_are_needed(data: StreamDataset) -> None:
     kinds = Kinds.of(data.vocabulary, {})
     assert Grammar.of(data.vocabulary, kinds, Layout.of("default")) is not None
-    assert Grammar.of(data.vocabulary, kinds, Layout.of("coarse")) is None
+    assert Grammar.of(data.vocabulary, kinds, Layout.of("coarse")) is not None
+    assert Grammar.of(data.vocabulary, kinds, Layout(step_ids=8)) is None
     assert Grammar.of(data.vocabulary, kinds, Layout(marks="none")) is None
 
 
