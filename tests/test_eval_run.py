@@ -119,9 +119,10 @@ def test_points_lie_within(store: Path) -> None:
 
 def test_a_model_that_hears_nothing_learns_nothing_from_actions(store: Path) -> None:
     """With embeddings of actions at nought, other actions change nothing; as it is, they do."""
-    data = StreamDataset(store, length=96, batch_size=4, rank=0, world=1)
+    # All in one window: something stands after the actions.
+    data = StreamDataset(store, length=8192, batch_size=1, rank=0, world=1)
     torch.manual_seed(0)
-    model = WorldModel(data.vocabulary, TrainConfig(latents=0, length=96))
+    model = WorldModel(data.vocabulary, TrainConfig(latents=0, length=8192))
     batches = [inputs_of(data.batch(0, list(range(len(data.windows)))), model.keys, {}, 0)]
     gap = data.vocabulary.control("gap")
     heard = action_information(model, batches, gap)

@@ -254,9 +254,10 @@ def test_a_living_search_without_news_is_the_plain_one():
     ):
         codes = tuple(np.concatenate([c, c[:3]]) for c in old.codes) if same else old.codes
         living = replace(old, codes=codes, lives=lives)
+        share = rng.uniform(0.1, 2.0, 500)
         for cost in (np.zeros(3), np.full(3, 4000.0)):
-            found, taken = living.deepen(x, cost)
-            plain, saved = old.deepen(x, cost)
+            found, taken = living.deepen(x, cost, share)
+            plain, saved = old.deepen(x, cost, share)
             if same:
                 assert np.array_equal(found, plain) and np.array_equal(taken, saved)
             else:

@@ -205,7 +205,7 @@ def test_splits_part_the_episodes(stores: list[Path]) -> None:
 
 
 def test_stages_see_coarse_levels_first(stores: list[Path]) -> None:
-    stages = [Stage(levels={"video": 1, "audio": "gain", "numeric": 1}, epochs=0.5), Stage()]
+    stages = [Stage(levels={"video": 1, "audio": "gain.frame", "numeric": 1}, epochs=0.5), Stage()]
     data = StreamDataset(stores[0], length=64, batch_size=2, curriculum=stages, epochs=2)
     by_epoch: dict[int, list[dict]] = {0: [], 1: []}
     for batch in data:

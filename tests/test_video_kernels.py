@@ -98,9 +98,20 @@ def test_differences_are_described_in_one_go() -> None:
     book = a_book(300)
     a = rng.integers(0, 256, (1, 90, SITE)).astype(np.uint8)
     b = np.clip(a + rng.normal(size=a.shape) * 30, 0, 255).astype(np.uint8)
-    rows, cost = np.arange(3, 80), np.array([2e3, 1e3])
-    once, apart = book.described(a, b, rows, cost), book.deepen(book.project_gaps(a, b, rows), cost)
+    rows, cost, share = np.arange(3, 80), np.array([2e3, 1e3]), rng.uniform(0.2, 2.0, 77)
+    once, apart = book.described(a, b, rows, cost, share), book.deepen(book.project_gaps(a, b, rows), cost, share)
     assert all(np.array_equal(x, y) for x, y in zip(once, apart, strict=True)) and (once[0] >= 0).any()
+
+
+def test_a_share_of_the_cost_is_a_cost_of_that_share() -> None:
+    book, x, cost = a_book(300), vectors(400, 5), np.array([2e4, 3e4])
+    share = np.random.default_rng(6).choice([0.125, 0.5, 1.0, 2.0], 400)
+    found, saved = book.deepen(x, cost, share)
+    for part in np.unique(share):
+        mine = share == part
+        alone = book.deepen(x[mine], cost * part)
+        assert np.array_equal(found[:, mine], alone[0]) and np.array_equal(saved[:, mine], alone[1])
+    assert not np.array_equal(found, book.deepen(x, cost)[0])
 
 
 def test_codes_as_deep_as_sites_are() -> None:
@@ -236,18 +247,18 @@ def test_patterns_of_most_gain(table: int, ways: int) -> None:
     depth = rng.integers(0, 4, 4 * 60)
     depth[: 4 * 10] = 0
     active = np.flatnonzero(depth > 0)
-    cost = np.array([100.0, 90.0, 80.0])
+    cost, weight = np.array([100.0, 90.0, 80.0]), rng.choice([0.5, 1.0, 2.5], 60)
     saved = np.round(rng.exponential(80, (3, len(active))), 2)
     found = np.where(np.arange(3)[:, None] < depth[active], 10 * np.arange(ways)[:, None, None] + 7, -1)
     gains = np.full((4 * 60, 4), -1e12)
     gains[:, 0] = 0
     for k in range(3):
         rows = active[found[0, k] >= 0]
-        gains[rows, k + 1] = np.rint(np.cumsum(saved - cost[:, None], 0)[k, found[0, k] >= 0])
+        gains[rows, k + 1] = np.rint(np.cumsum(weight[active // 4] * saved - cost[:, None], 0)[k, found[0, k] >= 0])
     wide = rng.random(60) < 0.5
     chosen, best = np.zeros(60, np.int64), np.zeros(60)
     codes = np.zeros((3, 4 * 60), np.int64)
-    choose.best_patterns(active, found, saved, cost, patterns, numbers, wide, codes, chosen, best)
+    choose.best_patterns(active, found, saved, weight, cost, patterns, numbers, wide, codes, chosen, best)
     deep = patterns[chosen, 1:].ravel()
     of_way = 10 * np.minimum(deep - 1, ways - 1) + 7  # the way to the depth that was chosen
     assert np.array_equal(codes, np.where(np.arange(3)[:, None] < deep, of_way, 0))

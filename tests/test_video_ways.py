@@ -27,10 +27,33 @@ def vectors(count: int, seed: int) -> np.ndarray:
     return x
 
 
-def searched(book: Book, x: np.ndarray, cost: float, many: int) -> tuple[np.ndarray, np.ndarray]:
+def searched(
+    book: Book, x: np.ndarray, cost: float, many: int, share: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     found, saved = np.full((STAGES, STAGES, len(x)), -1, np.int64), np.zeros((STAGES, len(x)))
-    kernels.deepen(x, *book._ways, book._unit2, np.full(STAGES, cost), many, found, saved)
+    kernels.deepen(
+        x,
+        *book._ways,
+        book._unit2,
+        np.full(STAGES, cost),
+        np.ones(len(x)) if share is None else share,
+        many,
+        found,
+        saved,
+    )
     return found, saved
+
+
+def test_a_share_of_the_cost_is_a_cost_of_that_share() -> None:
+    book, x = a_book(), vectors(150, 2)
+    share = np.random.default_rng(3).choice([0.25, 1.0, 3.0], 150)
+    found, saved = searched(book, x, 2e5, 3, share)
+    for part in (0.25, 1.0, 3.0):
+        alone = searched(book, x[share == part], 2e5 * part, 3)
+        assert np.array_equal(found[:, :, share == part], alone[0]) and np.array_equal(
+            saved[:, share == part], alone[1]
+        )
+    assert not np.array_equal(found, searched(book, x, 2e5, 3)[0])
 
 
 def left_by(book: Book, x: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +31,7 @@ from pantok.stream import Latents, LevelCodes, TrackTokens, smallest_dtype
 from pantok.tokenizers import video_living as living
 from pantok.tokenizers.base import Encoder, Report, Tokenizer, silent
 from pantok.tokenizers.counts import More
+from pantok.tokenizers.video_ahead import Ahead
 from pantok.tokenizers.video_beside import Beside
 from pantok.tokenizers.video_books import BLOCK, LEVELS, SHALLOW, TICK, Books, levels_of
 from pantok.tokenizers.video_choose import GREY, Chooser, Ends, residual
@@ -225,7 +225,7 @@ class VideoTokenizer(Tokenizer):
 
 
 class VideoEncoder(Encoder):
-    """Codes each tick as soon as its frames are there; holds less than a tick of frames, and the codes."""
+    """Codes each tick as soon as those are there that are looked at ahead of it; holds their frames, and the codes."""
 
     def __init__(self, tokenizer: VideoTokenizer, track: Track, options: VideoOptions) -> None:
         self._track, self._options = track, options
@@ -245,6 +245,7 @@ class VideoEncoder(Encoder):
         self._latents: list[np.ndarray] = []
         self._past: Reference | None = None
         self._before = np.zeros((0, 2), np.int64)
+        self._ahead = Ahead(self._grid, options.ahead, self._key_every)
         self._control = Control(options, rate, self._grid, np.log2(self._sizes))
         self._tally = None if tokenizer.smoothing is None else Tally(tokenizer.smoothing)
 
@@ -262,19 +263,13 @@ class VideoEncoder(Encoder):
             self._times.append(block.times_ns)
         held = np.concatenate([self._held, values]) if len(self._held) else values
         whole = len(held) // TICK * TICK
-        ticks = [held[at : at + TICK] for at in range(0, whole, TICK)]
-        if self._control.steady:
-            self._overlapped(ticks)
-        else:
-            for frames in ticks:
-                self._tick(frames)
+        self._go_on([held[at : at + TICK] for at in range(0, whole, TICK)], self._ahead.ticks)
         self._held = held[whole:].copy()
 
     @one_thread_of_blas()
     def finish(self) -> TrackTokens:
-        if len(self._held):
-            self._tick(self._held)
-            self._held = self._held[:0]
+        self._go_on([self._held] if len(self._held) else [], 0)
+        self._held = self._held[:0]
         if self._times:
             clock = Clock.of_times(np.concatenate(self._times), self._track.rate)
         elif self._track.clock is not None:
@@ -301,19 +296,32 @@ class VideoEncoder(Encoder):
             track.name, "video", clock, TICK, levels, header, dict(track.info), track.channels, track.units, latents
         )
 
-    def _overlapped(self, ticks: Sequence[np.ndarray]) -> None:
-        """Ticks at a fixed trade. What nothing later depends on, and the cutting of the next tick, is done beside."""
-        cut: Beside[np.ndarray] | None = None
+    def _go_on(self, ticks: Sequence[np.ndarray], left: int) -> None:
+        """Takes more ticks, and codes all that wait but for the last `left`."""
+        if self._control.steady:
+            self._overlapped(ticks, left)
+            return
+        for frames in ticks:
+            self._ahead.add(frames)
+        while len(self._ahead) > left:
+            self._tick()
+
+    def _overlapped(self, ticks: Sequence[np.ndarray], left: int) -> None:
+        """As `_go_on`, at a fixed trade: what nothing later depends on, and the cutting of ticks, is done beside."""
         waiting: deque[Beside[tuple[list[np.ndarray], np.ndarray | None]]] = deque()
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
-            for frames, later in zip_longest(ticks, ticks[1:]):
-                sites = self._grid.to_sites(frames) if cut is None else cut.result()
-                cut = None if later is None else Beside(thread, partial(self._grid.to_sites, later))
+            more = iter(ticks)
+            while True:
+                while len(self._ahead) <= left + 1 and (frames := next(more, None)) is not None:
+                    self._ahead.add(frames, thread)
+                if len(self._ahead) <= left:
+                    break
+                tick, weight = self._ahead.take()
                 self._begin()
-                ends = self._chooser.ends(sites, self._past, self._before, self._control.lam)
+                ends = self._chooser.ends(tick.sites, self._past, self._before, self._control.lam, weight)
                 self._past, self._before = ends.end, ends.plan.vectors[1:]
-                waiting.append(Beside(thread, partial(self._filled, ends, self._ticks - 1, frames)))
-                self._describe(sites)
+                waiting.append(Beside(thread, partial(self._filled, ends, self._ticks - 1, tick.frames)))
+                self._describe(tick.sites)
                 if len(waiting) > 2:
                     if not waiting[0].is_done:
                         waiting[-1].help()
@@ -329,17 +337,17 @@ class VideoEncoder(Encoder):
         drawn = partial(draw_between, ends.plan, base, self._chooser.books)
         return pack(ends.plan), self._looked(tick, frames, ends.end, drawn)
 
-    def _tick(self, frames: np.ndarray) -> None:
-        sites = self._grid.to_sites(frames)
+    def _tick(self) -> None:
+        tick, weight = self._ahead.take()
         self._begin()
         while True:
-            drawn = self._chooser.code(sites, self._past, self._before, self._control.lam)
+            drawn = self._chooser.code(tick.sites, self._past, self._before, self._control.lam, weight)
             codes = pack(drawn.plan)
-            if self._control.accepts(codes, sites, partial(self._shown, drawn.sites)):
+            if self._control.accepts(codes, tick.sites, partial(self._shown, drawn.sites)):
                 break
         self._past, self._before = drawn.end, drawn.plan.vectors[1:]
-        self._describe(sites)
-        self._keep(codes, self._looked(self._ticks - 1, frames, drawn.end, lambda: drawn.sites))
+        self._describe(tick.sites)
+        self._keep(codes, self._looked(self._ticks - 1, tick.frames, drawn.end, lambda: drawn.sites))
 
     def _looked(
         self, tick: int, frames: np.ndarray, end: Reference, drawn: Callable[[], np.ndarray]

@@ -10,23 +10,29 @@ T = TypeVar("T")
 
 
 class Beside(Generic[T]):
-    """One piece of work, waiting for `thread`."""
+    """One piece of work, waiting for `thread`; done here and now if there is none."""
 
-    def __init__(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> None:
-        self._work = work
-        self._future = thread.submit(work)
+    def __init__(self, thread: ThreadPoolExecutor | None, work: Callable[[], T]) -> None:
+        self._work: Callable[[], T] | None = work
+        self._future = thread.submit(work) if thread else None
         self._mine: list[T] = []
+        if not thread:
+            self.help()
 
     @property
     def is_done(self) -> bool:
-        return bool(self._mine) or self._future.done()
+        return bool(self._mine) or (self._future is not None and self._future.done())
 
     def help(self) -> None:
         """Does it here and now, if nobody has begun it."""
-        if not self._mine and self._future.cancel():
+        if not self._mine and self._work and (self._future is None or self._future.cancel()):
             self._mine.append(self._work())
 
     def result(self) -> T:
-        """Raises what the work raised."""
+        """Raises what the work raised. Whatever the work was given is let go."""
         self.help()
-        return self._mine[0] if self._mine else self._future.result()
+        self._work = None
+        if self._mine:
+            return self._mine[0]
+        assert self._future is not None
+        return self._future.result()

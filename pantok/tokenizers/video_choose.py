@@ -81,24 +81,41 @@ class Chooser:
         """effort: see `VideoOptions`."""
         self.grid, self.books, self.tap, self.effort = grid, books, tap, effort
         self.bits = np.log2(books.born())  # what a code was worth stays so, however the books grow
+        self._even = np.ones(4 * grid.blocks)
 
-    def code(self, frames: np.ndarray, past: Reference | None, before: np.ndarray, lam: float) -> Drawn:
-        """frames: sites uint8 (count, N, 96). past: None on a key tick. before: last tick's displacements."""
-        ends = self.ends(frames, past, before, lam)
+    def code(
+        self,
+        frames: np.ndarray,
+        past: Reference | None,
+        before: np.ndarray,
+        lam: float,
+        weight: np.ndarray | None = None,
+    ) -> Drawn:
+        """frames: sites uint8 (count, N, 96). past: None on a key tick. before: last tick's displacements. weight:
+        float64 (4 B,), what errors in quads of the last frame are worth, `video_ahead.weights`; one each if not
+        given."""
+        ends = self.ends(frames, past, before, lam, weight)
         out = np.empty_like(frames)
         out[-1] = ends.end.sites
         if len(out) > 1:
             out[:-1] = draw_between(ends.plan, self.fill(ends), self.books)
         return Drawn(ends.plan, out, ends.end)
 
-    def ends(self, frames: np.ndarray, past: Reference | None, before: np.ndarray, lam: float) -> Ends:
+    def ends(
+        self,
+        frames: np.ndarray,
+        past: Reference | None,
+        before: np.ndarray,
+        lam: float,
+        weight: np.ndarray | None = None,
+    ) -> Ends:
         """The last frame of a tick and all displacements: what the next tick needs. Arguments as of `code`."""
         plan = Plan.blank(self.grid, past is None)
         target, mine = frames[-1], (KEY_TRADE if past is None else END_TRADE) * lam
         if past is not None:
             self._move(plan, frames, past, before, mine)
         base, energy = self._refresh(plan, target, past, mine)
-        self._detail(plan, target, base, energy, mine)
+        self._detail(plan, target, base, energy, mine, self._even if weight is None else weight)
         end = Reference(self.grid, draw_end(plan, base, self.books))
         if len(frames) > 1 and past is None and not self._still(frames, mine):
             self._move_from_key(plan, frames, end, before, mine)
@@ -120,7 +137,7 @@ class Chooser:
         )  # fmt: skip
         if not plan.key and len(frames) == TICK:
             self._turn(plan, frames, past, ends.end, base, left, lam)
-        gain, chosen = self._deepen("inner", INNER, frames[:-1], base, left, plan.inner, lam, None)
+        gain, chosen = self._deepen("inner", INNER, frames[:-1], base, left, plan.inner, lam, None, self._even)
         cost, price = self.bits[BETWEEN_PATTERN] * lam, self.bits[BETWEEN] * lam
         stated = plan.source + plan.course.any(1)
         kernels.settle_between(
@@ -188,7 +205,7 @@ class Chooser:
             kernels.predict(past.sites, *past.shifted, plan.vectors, plan.kind, target, knee, base, left, hard)
         blocks = np.flatnonzero(hard)
         if len(blocks):
-            codes, _ = self._asked("coarse", target, self.grid.grey, blocks, 0.0)
+            codes, _ = self._asked("coarse", target, self.grid.grey, blocks, 0.0, np.ones(len(blocks)))
             kernels.draw_afresh(
                 blocks, codes, book.pixels[0], target, past is None, knee, self.bits[COARSE] * lam, 24 * lam,
                 base, left, plan.kind, plan.split, plan.coarse,
@@ -196,33 +213,37 @@ class Chooser:
         return base, left
 
     def _asked(
-        self, name: str, target: np.ndarray, base: np.ndarray, rows: np.ndarray, least: float
+        self, name: str, target: np.ndarray, base: np.ndarray, rows: np.ndarray, least: float, share: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Codes of a book of one stage for the vectors `rows` of sites (N, 96), and what they save: as of
-        `Book.deepen`. None is looked for where the first coefficients hold less than `least` of squared error."""
+        `Book.deepen`. None is looked for where the first coefficients hold less of squared error than
+        `least`, times a row's `share`."""
         book = self.books.by_name[name]
         target, base = target.reshape(1, -1, book.width), base.reshape(1, -1, book.width)
         if self.tap:
             self.tap(name, gaps_of(target, base, rows))
-        found, saved = book.described(target, base, rows, np.array([least / STAGE_HOPE]))
+        found, saved = book.described(target, base, rows, np.array([least / STAGE_HOPE]), share)
         return found[0], saved[0]
 
-    def _detail(self, plan: Plan, target: np.ndarray, base: np.ndarray, left: np.ndarray, lam: float) -> None:
-        """Wide and fine codes of the last frame. base, left: as of `_refresh`; left is spoiled."""
+    def _detail(
+        self, plan: Plan, target: np.ndarray, base: np.ndarray, left: np.ndarray, lam: float, weight: np.ndarray
+    ) -> None:
+        """Wide and fine codes of the last frame. base, left: as of `_refresh`, left is spoiled; weight: of `code`."""
         b = self.grid.blocks
         gain, wide = np.zeros(4 * b), np.zeros(4 * b, bool)
         better = base  # with what is wide added to it
         of_quad, afresh = left.reshape(-1, 4).sum(1), plan.afresh.ravel()
         for name, level, here in (("fresh", FRESH, afresh), ("moved", MOVED, ~afresh)):
             book, cost = self.books.by_name[name], self.bits[level] * lam
-            quads = np.flatnonzero(here & (of_quad > HOPE * cost))
+            quads = np.flatnonzero(here & (weight * of_quad > HOPE * cost))
             if len(quads):
-                codes, saved = self._asked(name, target, base, quads, WIDE_HOPE * cost)
+                codes, saved = self._asked(name, target, base, quads, WIDE_HOPE * cost, 1.0 / weight[quads])
                 better = base.copy() if better is base else better
                 kernels.widen(
-                    quads, codes, saved, cost, book.pixels[0], target, base, better, left, gain, wide, plan.quad.ravel()
-                )
-        fine_gain, chosen = self._deepen("fine", FINE, target[None], better[None], left, plan.fine, lam, wide)
+                    quads, codes, saved, weight, cost, book.pixels[0], target, base, better, left, gain, wide,
+                    plan.quad.ravel(),
+                )  # fmt: skip
+        fine_gain, chosen = self._deepen("fine", FINE, target[None], better[None], left, plan.fine, lam, wide, weight)
         gain, cost = gain.reshape(b, 4) + fine_gain, float(np.rint(self.bits[PATTERN] * lam))
         kernels.settle_detail(
             gain, chosen, cost, 24 * lam, plan.kind, plan.split, self.books.patterns, plan.detail, plan.pattern,
@@ -239,27 +260,33 @@ class Chooser:
         out: np.ndarray,
         lam: float,
         wide: np.ndarray | None,
+        weight: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """What the best pattern of each quad gains, in squared error less lambda * bits of its codes, float64 (B, 4) of
         whole numbers, so that sums do not depend on their order, and which that is, int64 (B, 4).
 
         target, base: uint8 (frames, N, 96). left: the energy of their difference. out int64 (S, N): receives the codes
         of the sites that were looked at. wide: bool (Q,), which patterns a quad may take, if patterns differ in that.
+        weight: as of `code`.
         """
         book, b = self.books.by_name[name], self.grid.blocks
         patterns = self.books.inner_numbered if wide is None else self.books.numbered
         gain, chosen = np.zeros((b, 4)), np.zeros((b, 4), np.int64)
-        active = np.flatnonzero((left > SITE_HOPE * self.bits[level] * lam) & self.grid.inside)
+        of_site = np.repeat(weight, 4)
+        active = np.flatnonzero((of_site * left > SITE_HOPE * self.bits[level] * lam) & self.grid.inside)
+        share = 1.0 / of_site[active]
         cost = self.bits[level : level + len(book.codes)] * lam
         if self.tap and len(active):
             self.tap(name, np.pad(gaps_of(target, base, active), ((0, 0), (0, book.width - SITE * len(target)))))
         if self.effort > 1:
-            found, saved = book.by_many_ways(target, base, active, cost, self.effort)
+            found, saved = book.by_many_ways(target, base, active, cost, share, self.effort)
         else:
-            one_way, saved = book.described(target, base, active, cost)
+            one_way, saved = book.described(target, base, active, cost, share)
             found = one_way[None]
         wide = np.zeros(4 * b, bool) if wide is None else wide
-        kernels.best_patterns(active, found, saved, cost, *patterns, wide, out, chosen.reshape(-1), gain.reshape(-1))
+        kernels.best_patterns(
+            active, found, saved, weight, cost, *patterns, wide, out, chosen.reshape(-1), gain.reshape(-1)
+        )
         return gain, chosen
 
     def _move_from_key(self, plan: Plan, frames: np.ndarray, end: Reference, before: np.ndarray, lam: float) -> None:

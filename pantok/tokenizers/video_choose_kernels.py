@@ -139,6 +139,7 @@ def widen(
     quads: np.ndarray,
     codes: np.ndarray,
     saved: np.ndarray,
+    weight: np.ndarray,
     cost: float,
     table: np.ndarray,
     target: np.ndarray,
@@ -149,16 +150,17 @@ def widen(
     wide: np.ndarray,
     said: np.ndarray,
 ) -> None:
-    """Gives the `quads` int64 (m,) whose code takes away more than `cost` that code.
+    """Gives the `quads` int64 (m,) whose code takes away what is worth more than `cost` that code.
 
-    codes, saved: int64, float64 (m,). table int16 (K, 4, 96). base: sites before detail; better: with it; left int64
-    (N,): energy left, brought up to date. gain float64, wide bool, said int64 (Q,): what it gains, whether, the code.
+    codes, saved: int64, float64 (m,). weight float64 (Q,): what taking an error away is worth. table int16 (K, 4, 96).
+    base: sites before detail; better: with it; left int64 (N,): energy left, brought up to date. gain float64, wide
+    bool, said int64 (Q,): what it gains, whether, the code.
     """
     for i in range(len(quads)):
-        if not saved[i] > cost:
-            continue
         q = quads[i]
-        wide[q], gain[q], said[q] = True, saved[i] - cost, codes[i]
+        if not weight[q] * saved[i] > cost:
+            continue
+        wide[q], gain[q], said[q] = True, weight[q] * saved[i] - cost, codes[i]
         for s in range(4):
             site, line = 4 * q + s, table[codes[i], s]
             mine, goal = base[site], better[site]
@@ -172,6 +174,7 @@ def best_patterns(
     active: np.ndarray,
     found: np.ndarray,
     saved: np.ndarray,
+    weight: np.ndarray,
     cost: np.ndarray,
     patterns: np.ndarray,
     numbers: np.ndarray,
@@ -183,10 +186,10 @@ def best_patterns(
     """For each quad the pattern of depths of most gain, and that gain in whole numbers; the first on a tie.
 
     active int64 (m,): the sites that were looked at; found, saved: as of `Book.by_many_ways`, (S, S, m) and (S, m), or
-    found (1, S, m) where all depths are on one way. patterns int64 (P, 5): wide, then four depths; numbers int64 (2,
-    S + 1, S + 1, S + 1, S + 1): the place of each of them, -1 if there is none. wide bool (Q,): which patterns a quad
-    may take; codes int64 (S, N): receives those of the pattern; chosen int64, best float64 (Q,), nought where nothing
-    gains.
+    found (1, S, m) where all depths are on one way; weight float64 (Q,): as of `widen`. patterns int64 (P, 5): wide,
+    then four depths; numbers int64 (2, S + 1, S + 1, S + 1, S + 1): the place of each of them, -1 if there is none.
+    wide bool (Q,): which patterns a quad may take; codes int64 (S, N): receives those of the pattern; chosen int64,
+    best float64 (Q,), nought where nothing gains.
     """
     stages, at = len(saved), 0
     gains, depth, place_of = np.zeros((4, stages + 1)), np.zeros(4, np.int64), np.zeros(4, np.int64)
@@ -199,7 +202,7 @@ def best_patterns(
             for k in range(stages):
                 if found[min(k, len(found) - 1), k, at] < 0:
                     break
-                total += saved[k, at] - cost[k]
+                total += weight[q] * saved[k, at] - cost[k]
                 depth[site], gains[site, k + 1] = k + 1, np.rint(total)
                 hopeful |= gains[site, k + 1] > 0
             at += 1

@@ -1,7 +1,8 @@
 """How a track of video is encoded, and how the trade of error against bits is chosen for each tick.
 
-What is unusual: a rate or a quality that is asked for is met by coding a tick again with another trade, causally and in
-fixed steps, so that the codes of a tick depend on nothing that comes after it.
+What is unusual: a rate or a quality that is asked for is met by coding a tick again with another trade, in fixed steps
+and by what was coded so far, so that the codes of a tick depend on nothing after it but the ticks that are looked at
+ahead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class VideoOptions:
     target_psnr: decibels of RGB that every tick should reach, smoothed as suits the ticks before it best.
     bits_per_second: rate that is not exceeded over any two seconds.
     key_seconds: a tick that needs no other comes at least this often.
+    ahead: ticks of four frames that are looked at before one is coded: what stays in the picture is worth more bits. A
+        tick is told only once they are there; 0 tells each by itself, at some 0.25 dB less.
     effort: ways through the stages of a codebook that are looked at. 1 looks for a near code of each stage; with more,
         all codes are looked at, and a stage is chosen with those after it: fewer bits for longer work.
     latents: also give the coefficients of each 32x32 block, before quantisation.
@@ -34,6 +37,7 @@ class VideoOptions:
     target_psnr: float | None = None
     bits_per_second: float | None = None
     key_seconds: float = 4.0
+    ahead: int = 8
     effort: int = 1
     latents: bool = False
 
@@ -48,6 +52,8 @@ class VideoOptions:
             raise OptionError("video bits_per_second", f"{self.bits_per_second} is not a rate", "choose more than 0")
         if not 1 <= self.effort <= 64:
             raise OptionError("video effort", f"{self.effort} is out of range", "choose 1 to 64")
+        if not 0 <= self.ahead <= 64:
+            raise OptionError("video ahead", f"{self.ahead} is out of range", "choose 0 to 64")
         if not self.key_seconds > 0:
             raise OptionError("video key_seconds", f"{self.key_seconds} is not a duration", "choose more than 0")
 
@@ -58,7 +64,7 @@ def lambda_of(quality: float) -> float:
 
 
 class Control:
-    """Chooses lambda for each tick: fixed, or by trial until the tick meets its target. Causal and in fixed steps."""
+    """Chooses lambda for each tick: fixed, or by trial in fixed steps until the tick meets its target."""
 
     TRIES = 6
 

@@ -207,47 +207,53 @@ class Book:
         return out
 
     def described(
-        self, target: np.ndarray, base: np.ndarray, rows: np.ndarray, cost: np.ndarray
+        self, target: np.ndarray, base: np.ndarray, rows: np.ndarray, cost: np.ndarray, share: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """`deepen` of `project_gaps`."""
         if self.lives:
-            return self.deepen(self.project_gaps(target, base, rows), cost)
+            return self.deepen(self.project_gaps(target, base, rows), cost, share)
         forward = self._columns[: len(target) * target.shape[2]]
-        return kernels.describe(target, base, rows, forward, self._gain, *self._stages, self._unit2, cost)
+        return kernels.describe(target, base, rows, forward, self._gain, *self._stages, self._unit2, cost, share)
 
     def by_many_ways(
-        self, target: np.ndarray, base: np.ndarray, rows: np.ndarray, cost: np.ndarray, many: int
+        self, target: np.ndarray, base: np.ndarray, rows: np.ndarray, cost: np.ndarray, share: np.ndarray, many: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `described`, by `many` ways at once: codes int64 (S, S, n) of the best way to each depth, and what each
         depth takes away more than the one before it, float64 (S, n)."""
         x = self.project_gaps(target, base, rows)
         found, saved = np.full((len(cost), len(cost), len(x)), -1, np.int64), np.zeros((len(cost), len(x)))
-        ways.deepen(x, *self._ways, self._unit2, cost, many, found, saved)
+        ways.deepen(x, *self._ways, self._unit2, cost, share, many, found, saved)
         return found, saved
 
     def search(self, stage: int, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A near code of each row, int64 (n,), and the squared error that it takes away, float64 (n,)."""
-        found, saved = self._run(slice(stage, stage + 1), coefficients.copy(), np.zeros(1))
+        found, saved = self._run(slice(stage, stage + 1), coefficients.copy(), np.zeros(1), None)
         return found[0], saved[0]
 
-    def deepen(self, coefficients: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Stage after stage, while it may take away more than `cost` float64 (S,) of squared error.
+    def deepen(
+        self, coefficients: np.ndarray, cost: np.ndarray, share: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Stage after stage, while it may take away more than `cost` float64 (S,) of squared error, or for each row
+        its `share` float64 (n,) of that.
 
         Returns codes int64 (S, n), -1 where a stage was not tried, and what each takes away, float64 (S, n).
         """
-        return self._run(slice(None), coefficients.copy(), cost)
+        return self._run(slice(None), coefficients.copy(), cost, share)
 
-    def _run(self, stages: slice, coefficients: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _run(
+        self, stages: slice, coefficients: np.ndarray, cost: np.ndarray, share: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Spoils the coefficients."""
+        share = np.ones(len(coefficients)) if share is None else share
         if self.lives:
             which = range(*stages.indices(len(self.codes)))
-            return living.deepen(self, *self._first, which, coefficients, cost)
+            return living.deepen(self, *self._first, which, coefficients, cost, share)
         table, numbers, centres, codes = self._stages
         found = np.full((len(table[stages]), len(coefficients)), -1, np.int64)
         saved = np.zeros(found.shape)
         kernels.deepen(
             coefficients, table[stages], numbers[stages], centres[stages], codes[stages], self._unit2, cost,
-            found, saved,
+            share, found, saved,
         )  # fmt: skip
         return found, saved
 

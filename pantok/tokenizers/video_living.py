@@ -97,12 +97,19 @@ def first_codes(book: Book) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, .
 
 
 def deepen(
-    book: Book, first: Book, numbers: tuple[np.ndarray, ...], stages: range, coefficients: np.ndarray, cost: np.ndarray
+    book: Book,
+    first: Book,
+    numbers: tuple[np.ndarray, ...],
+    stages: range,
+    coefficients: np.ndarray,
+    cost: np.ndarray,
+    share: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `video_search_kernels.deepen`, with what came later.
 
     first, numbers: the book of `first_codes` and its codes' numbers. coefficients: float32 (n, D + 1). cost float64
-    (S,). Returns codes int64 (S, n), -1 where not tried, and the squared error that each takes away, float64 (S, n).
+    (S,), share float64 (n,). Returns codes int64 (S, n), -1 where not tried, and the squared error that each takes
+    away, float64 (S, n).
     """
     dims, unit2 = len(book.basis), float(book.unit**2)
     born_dims = book.born_dims
@@ -112,13 +119,14 @@ def deepen(
     table, group, centres, _ = first._stages
     for number, stage in enumerate(stages):
         lead = x[:, : min(born_dims, kernels.LEAD)].astype(np.float64)
-        energy, least = unit2 * (lead * lead).sum(1), kernels.HOPE * cost[number]
-        before = _hopeful(energy, gained, least, cost[number])
+        price = cost[number] * share[active]
+        energy, least = unit2 * (lead * lead).sum(1), kernels.HOPE * price
+        before = _hopeful(energy, gained, least, price)
         tried = before
         if born_dims < dims and len(book.lives[stage].blocks):
             # What is badly described in the directions that came later is looked at too, for the codes that did.
             beyond = x[:, born_dims:dims].astype(np.float64)
-            tried = _hopeful(energy + unit2 * (beyond * beyond).sum(1), gained, least, cost[number])
+            tried = _hopeful(energy + unit2 * (beyond * beyond).sum(1), gained, least, price)
         before, x, active, gained = before[tried], x[tried], active[tried], gained[tried]
         if not len(x):
             break
@@ -142,7 +150,7 @@ def deepen(
             norm, distance = norm[kept], distance[kept]
         taken = unit2 * (norm - distance)
         found[number, active], saved[number, active] = mine, taken
-        gained = gained + taken - cost[number]
+        gained = gained + taken - cost[number] * share[active]
         x[:, :dims] -= codes[mine]
     return found, saved
 
@@ -155,6 +163,6 @@ def _nearest(x: np.ndarray, lines: np.ndarray) -> np.ndarray:
     return out
 
 
-def _hopeful(energy: np.ndarray, gained: np.ndarray, least: float, cost: float) -> np.ndarray:
+def _hopeful(energy: np.ndarray, gained: np.ndarray, least: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """bool (n,): of vectors whether a further code is looked for, see `video_search_kernels.HOPE`."""
     return (energy >= least) & ((gained >= -kernels.DEBT * cost) | (energy >= 2 * least))

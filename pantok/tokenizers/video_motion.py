@@ -20,7 +20,8 @@ PALETTE = 29
 """Most displacements of a tick, the zero displacement not counted."""
 _STEP = 4  # the candidates' grid is 2 luma samples = 4 half samples
 _COARSE = 4  # the coarse search reaches 4 samples of 1/8 size: 32 luma samples
-_AROUND = 32  # samples about a picture of half size: as far as displacements reach
+AROUND = 32
+"""Samples about a picture of half size: as far as displacements reach."""
 _NEAR = np.array([(0, 0), (-1, 0), (0, -1), (0, 1), (1, 0)])
 _DENSE = np.array(sorted(product(range(-_COARSE, _COARSE + 1), repeat=2), key=lambda v: (v[0] ** 2 + v[1] ** 2, v)))
 
@@ -34,7 +35,7 @@ def find_palette(
     least_gain: squared luma error that a displacement must save to be worth stating.
     """
     grid = reference.grid
-    now2, then2 = _halved_sites(sites, grid, 0), _halved_sites(reference.sites, grid, _AROUND)
+    now2, then2 = halved(sites, grid, 0), halved(reference.sites, grid, AROUND)
     best = _errors(now2, then2, np.zeros((1, 2), np.int64))[0]
     # Halving averages noise away; the sum over a block of 64 stands for 256 samples.
     if 4 * int(best.sum()) < least_gain:
@@ -45,28 +46,35 @@ def find_palette(
     least = -(-int(np.ceil(least_gain)) // 4)
     taken = kernels.choose_palette(best.copy(), errors, PALETTE, least, chosen, owner)
     vectors = np.concatenate([np.zeros((1, 2), np.int64), candidates[chosen[:taken]]])
-    return _refined(reference, sites, vectors, _to_quads(owner, grid))
+    return _refined(reference, sites, vectors, to_quads(owner, grid))
 
 
 def _candidates(grid: Grid, now2: np.ndarray, then2: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Displacements worth a look, int64 (c, 2) half samples, multiples of 4: each block's own best, by popularity."""
-    now4, then4 = _halved(now2, 0, 0), _halved(then2, _AROUND, 2 * _COARSE)
-    now8, then8 = _halved(now4, 0, 0), _halved(then4, 2 * _COARSE, _COARSE)
-    vectors, zero = np.zeros((grid.blocks, 2), np.int64), np.zeros(grid.blocks, np.int64)
-    kernels.match_all(now8, then8, _COARSE, _DENSE, vectors, zero)
-    for now, then, pad, size in ((now4, then4, 2 * _COARSE, 8), (now2, then2, _AROUND, 16)):
-        reach, found = size // 4 * _COARSE, np.empty_like(vectors)
-        kernels.match_blocks(now, then, pad, size, 2 * vectors, _NEAR, reach, size, found, np.empty_like(zero))
-        vectors = found
+    vectors, zero = matched(grid, now2, then2)
     rounded = np.clip((before + 2) // _STEP, -15, 15)
     out = np.empty((18, 2), np.int64)
     return _STEP * out[: kernels.popular(np.clip(vectors, -15, 15), zero + 16, rounded, 14, out)]
 
 
+def matched(grid: Grid, now2: np.ndarray, then2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each 32x32 block's best displacement in samples of half size, int64 (B, 2), and how much it differs from what was
+    at its place, at an eighth of its size, int64 (B,). now2, then2: as of `halved`, then2 with AROUND samples about."""
+    now4, then4 = _halved(now2, 0, 0), _halved(then2, AROUND, 2 * _COARSE)
+    now8, then8 = _halved(now4, 0, 0), _halved(then4, 2 * _COARSE, _COARSE)
+    vectors, zero = np.zeros((grid.blocks, 2), np.int64), np.zeros(grid.blocks, np.int64)
+    kernels.match_all(now8, then8, _COARSE, _DENSE, vectors, zero)
+    for now, then, pad, size in ((now4, then4, 2 * _COARSE, 8), (now2, then2, AROUND, 16)):
+        reach, found = size // 4 * _COARSE, np.empty_like(vectors)
+        kernels.match_blocks(now, then, pad, size, 2 * vectors, _NEAR, reach, size, found, np.empty_like(zero))
+        vectors = found
+    return vectors, zero
+
+
 def _errors(now2: np.ndarray, then2: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Squared error int64 (c, 4 B) of 16x16 blocks at half size, for displacements that are multiples of 4."""
     out = np.empty((len(vectors), now2.size // 64), np.int64)
-    kernels.plane_gaps(now2, then2, _AROUND, vectors // _STEP, out)
+    kernels.plane_gaps(now2, then2, AROUND, vectors // _STEP, out)
     return out
 
 
@@ -81,13 +89,13 @@ def _refined(
     return vectors[: kernels.merge_equal(vectors, owner)], owner
 
 
-def _to_quads(raster: np.ndarray, grid: Grid) -> np.ndarray:
+def to_quads(raster: np.ndarray, grid: Grid) -> np.ndarray:
     """(B, 4) of values on the raster of 16x16 blocks, (4 B,)."""
     quads = raster.reshape(grid.rows, 2, grid.columns, 2).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(quads).reshape(grid.blocks, 4)
 
 
-def _halved_sites(sites: np.ndarray, grid: Grid, pad: int) -> np.ndarray:
+def halved(sites: np.ndarray, grid: Grid, pad: int) -> np.ndarray:
     """Luma at half size, its edges repeated `pad` times around it."""
     out = np.empty((grid.rows * BLOCK // 2 + 2 * pad, grid.columns * BLOCK // 2 + 2 * pad), np.uint8)
     kernels.halved_sites(sites, grid.columns, pad, out)

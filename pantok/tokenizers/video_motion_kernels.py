@@ -214,7 +214,7 @@ def match_all(
 
 
 @njit(inline="always")
-def _square_of(plane: np.ndarray, top: int, left: int, size: int, out: np.ndarray) -> None:
+def square_of(plane: np.ndarray, top: int, left: int, size: int, out: np.ndarray) -> None:
     """Samples of a square of `plane`, a multiple of 8 wide, into `out`."""
     at = 0
     for r in range(size):
@@ -235,9 +235,9 @@ def plane_gaps(now: np.ndarray, padded: np.ndarray, pad: int, vectors: np.ndarra
     here, there = np.empty(64, np.uint8), np.empty(64, np.uint8)
     for block in range(out.shape[1]):
         top, left = block // columns * 8, block % columns * 8
-        _square_of(now, top, left, 8, here)
+        square_of(now, top, left, 8, here)
         for i in range(len(vectors)):
-            _square_of(padded, pad + top + vectors[i, 0], pad + left + vectors[i, 1], 8, there)
+            square_of(padded, pad + top + vectors[i, 0], pad + left + vectors[i, 1], 8, there)
             out[i, block] = squares(here, there)
 
 
@@ -264,12 +264,12 @@ def match_blocks(
     here, there = np.empty(size * size, np.uint8), np.empty(size * size, np.uint8)
     for block in range(len(start)):
         top, left = block // columns * size, block % columns * size
-        _square_of(now, top, left, size, here)
+        square_of(now, top, left, size, here)
         least = np.int64(1) << 60
         for k in range(len(offsets)):
             dy = min(max(start[block, 0] + offsets[k, 0], -limit), limit)
             dx = min(max(start[block, 1] + offsets[k, 1], -limit), limit)
-            _square_of(padded, pad + top + dy, pad + left + dx, size, there)
+            square_of(padded, pad + top + dy, pad + left + dx, size, there)
             total = np.int64(_differences(here, there))
             if k == 0:
                 still[block] = total

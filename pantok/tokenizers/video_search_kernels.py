@@ -132,6 +132,7 @@ def deepen(
     codes: np.ndarray,
     unit2: float,
     cost: np.ndarray,
+    share: np.ndarray,
     found: np.ndarray,
     saved: np.ndarray,
 ) -> None:
@@ -140,8 +141,8 @@ def deepen(
 
     x float32 (n, D + 1), spoiled. As in `nearest` for each of S stages: table (S, C, P + 1, 16), numbers (S, C, 16),
     centres (S, C', P + 1); codes int16 (S, K, D). cost float64 (S,): squared error that a code of a stage has to
-    take away. found int64 (S, n): the codes, -1 where not tried; saved float64 (S, n): squared error that each takes
-    away.
+    take away, times `share` float64 (n,) of its vector. found int64 (S, n): the codes, -1 where not tried; saved
+    float64 (S, n): squared error that each takes away.
     """
     active, gained = np.arange(len(x)), np.zeros(len(x))
     dims = codes.shape[2]
@@ -151,8 +152,9 @@ def deepen(
             row, norm = x[i], np.float32(0)
             for d in range(min(dims, LEAD)):
                 norm += row[d] * row[d]
-            energy, least = unit2 * norm, HOPE * cost[s]
-            if energy >= least and (gained[active[i]] >= -DEBT * cost[s] or energy >= 2 * least):
+            price = cost[s] * share[active[i]]
+            energy, least = unit2 * norm, HOPE * price
+            if energy >= least and (gained[active[i]] >= -DEBT * price or energy >= 2 * least):
                 active[kept] = active[i]
                 if kept < i:
                     x[kept] = row
@@ -165,7 +167,7 @@ def deepen(
         for i in range(kept):
             found[s, active[i]] = mine[i]
             saved[s, active[i]] = taken = -2.0 * unit2 * score[i]
-            gained[active[i]] += taken - cost[s]
+            gained[active[i]] += taken - cost[s] * share[active[i]]
             row, code = x[i], codes[s, mine[i]]
             for d in range(dims):
                 row[d] -= code[d]
@@ -184,10 +186,11 @@ def describe(
     codes: np.ndarray,
     unit2: float,
     cost: np.ndarray,
+    share: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`deepen` of what `project` gives: found and saved."""
     x = np.empty((len(rows), forward.shape[1] + 1), np.float32)
     project(target, base, rows, forward, gain, x)
     found, saved = np.full((len(table), len(rows)), -1, np.int64), np.zeros((len(table), len(rows)))
-    deepen(x, table, numbers, centres, codes, unit2, cost, found, saved)
+    deepen(x, table, numbers, centres, codes, unit2, cost, share, found, saved)
     return found, saved

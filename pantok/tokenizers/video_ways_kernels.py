@@ -57,6 +57,7 @@ def deepen(
     first_dims: int,
     unit2: float,
     cost: np.ndarray,
+    share: np.ndarray,
     many: int,
     found: np.ndarray,
     saved: np.ndarray,
@@ -68,7 +69,7 @@ def deepen(
     edges int64 (S, B + 1): where blocks of codes begin and the last ends; thresholds float64 (S, B): the codes of a
     block are looked at where the best way is left further off than that by those before, squared. first_dims: in how
     many coefficients the codes of the first block are not nought; where those hold too little for a code, only one of a
-    later block is taken. cost float64 (S,).
+    later block is taken. cost float64 (S,), share float64 (n,): as of `video_search_kernels.deepen`.
 
     found int64 (S, S, n): the codes of the best way of each depth, -1 where none was looked for. saved float64 (S, n):
     squared error that a depth takes away more than the one before it.
@@ -96,7 +97,8 @@ def deepen(
         for s in range(stages):
             kept = 0
             for i in range(here):
-                if unit2 * (energy[active[i]] + 2.0 * score[active[i], 0]) >= cost[s]:
+                price = cost[s] * share[first + active[i]]
+                if unit2 * (energy[active[i]] + 2.0 * score[active[i], 0]) >= price:
                     active[kept] = active[i]
                     kept += 1
             here = kept
@@ -107,7 +109,7 @@ def deepen(
             product = np.dot(part[:here], lines[s])
             for i in range(here):
                 row = active[i]
-                late = unit2 * (near[row] + 2.0 * score[row, 0]) < cost[s]
+                late = unit2 * (near[row] + 2.0 * score[row, 0]) < cost[s] * share[first + row]
                 for k in range(size):
                     base[k] = np.int32(product[i, k])
                 best[:] = _WORST
