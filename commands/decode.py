@@ -47,10 +47,10 @@ def command(
 ) -> None:
     """Turn token streams back into video, sound, motion and text.
 
-    Each episode becomes EPISODE.mp4 with its sound (or .wav), .parquet of its numbers, and .txt, .srt or .jsonl of
-    its text, whichever holds its times exactly; further tracks of a kind EPISODE@TRACK.mp4, .wav and so on. Given as
-    recordings, these files are the same episode again. Times are those of the recording; --start and --end decode
-    that range without the rest.
+    Each episode becomes EPISODE.mp4 with its sound (or .wav), .parquet of its numbers, and .txt, .srt, .vtt or .jsonl
+    of its text, whichever holds its times and language; further tracks of a kind EPISODE@TRACK.mp4, .wav and so on.
+    Given as recordings, these files are the same episode again. Times are those of the recording; --start and --end
+    decode that range without the rest.
 
     \b
     Example:
@@ -150,7 +150,8 @@ class Plan:
 
         start, end = self._range
         blocks = self._codec.decode(track, levels=self._levels, start_ns=start, end_ns=end)
-        return Signal(blocks, self._clock(track), {**track.info, **track.header}, max(1, len(track.channels)))
+        facts = {**track.info, **track.header}
+        return Signal(blocks, self._clock(track), facts, max(1, len(track.channels)), track.name)
 
     def _add_video(self, picture: TrackTokens, voice: TrackTokens | None) -> None:
         from pantok.formats.media_out import changes_in, write_media
@@ -206,8 +207,9 @@ class Plan:
     def _add_text(self, text: TrackTokens) -> None:
         from pantok.formats.texts import suffix_for, write_texts
 
-        spans = list(self._spans(text))
-        self.outputs[self._path(text, suffix_for(spans), text.name == "text")] = lambda path: write_texts(path, spans)
+        spans, language = list(self._spans(text)), text.info.get("language")
+        path = self._path(text, suffix_for(spans, language), text.name == "text")
+        self.outputs[path] = lambda path: write_texts(path, spans, language)
 
     def _spans(self, text: TrackTokens) -> Iterator[tuple[int, int | None, str]]:
         first, last = text.clock.span(*self._range)

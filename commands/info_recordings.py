@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,29 +44,10 @@ def _tracks_of(run: common.Run, files: EpisodeFiles) -> list[dict[str, Any]]:
     except InputError as error:
         run.problem(error)
         return []
-    tracks = list(episode.tracks.values())
-    alone = [m for m in ("video", "audio") if sum(t.modality == m for t in tracks) == 1]
-    said = _said_s(files.paths) if alone else {}
-    # Of two tracks, or two headers, nobody knows which speaks of which.
-    certain = {m: said[m][0] for m in alone if len(said.get(m, ())) == 1}
-    return [_facts(track, certain.get(track.modality)) for track in tracks]
+    return [_facts(track) for track in episode.tracks.values()]
 
 
-def _said_s(paths: Sequence[Path]) -> dict[str, list[float | None]]:
-    """How long headers say that pictures and sound are, by modality."""
-    from pantok.formats.container import probe
-
-    said: dict[str, list[float | None]] = {}
-    for path in paths:
-        try:
-            for facts in probe(path):
-                said.setdefault(facts.modality, []).append(facts.duration_s)
-        except InputError:  # a table or a text
-            continue
-    return said
-
-
-def _facts(track: Track, said_s: float | None) -> dict[str, Any]:
+def _facts(track: Track) -> dict[str, Any]:
     clock, rate = track.clock, track.rate or (track.clock.rate if track.clock is not None else None)
     return {
         "track": track.name,
@@ -75,7 +55,7 @@ def _facts(track: Track, said_s: float | None) -> dict[str, Any]:
         "rate_hz": str(rate) if rate else None,
         "samples": clock.count if clock is not None else None,
         "start_ns": clock.start_ns if clock is not None else None,
-        "duration_s": clock.duration_ns / 1e9 if clock is not None else said_s,
+        "duration_s": clock.duration_ns / 1e9 if clock is not None else track.told_s,
         "channels": list(track.channels),
         "units": list(track.units),
         "info": {k: v for k, v in track.info.items() if k != "ends_ns"},

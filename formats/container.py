@@ -36,19 +36,6 @@ _SMALL_PICTURE = 1 << 19  # pixels
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamFacts:
-    """What a header says of a stream; nothing was decoded, so any of it may be wrong."""
-
-    modality: str
-    codec: str
-    duration_s: float | None
-    rate: Fraction | None
-    width: int = 0
-    height: int = 0
-    channels: int = 0
-
-
 @dataclass
 class Damage:
     """What was wrong with one stream in one pass; `said` is the line that tells it."""
@@ -84,12 +71,14 @@ def read_container(
     *,
     size: int | tuple[int, int] | None = None,
     fps: Fraction | None = None,
+    texts: bool = True,
     problems: Problems = lambda line: None,
 ) -> list[Track]:
     """The video, sound and text tracks of a media file; pictures and sound open it anew when they are read.
 
-    The first of a kind is `video`, `audio` or `text`, further ones `video.1`, `audio.1`, ... Cover art is not video;
-    subtitles beside which there is neither video nor sound are not looked for.
+    The first of a kind is `video`, `audio` or `text`, further ones `video.1`, `audio.1`, ...; sound that pantok wrote
+    has the name that it had. Cover art is not video; subtitles beside which there is neither video nor sound are not
+    looked for. texts: whether they are wanted at all, for the whole file is gone through to find them.
     size: the shorter side in pixels, or (width, height). fps: frames a second, by repeating or dropping whole frames.
     problems: called with one line for each stream with which something was wrong that could be passed over.
     Raises InputError if the file holds no video and no sound that can be decoded.
@@ -101,13 +90,15 @@ def read_container(
     problems = once(problems)
     tracks: list[Track] = []
     with opened(path) as container:
-        wanted = [("video", s.index) for s in pictures_of(container)]
-        wanted += [("audio", s.index) for s in container.streams.audio]
+        wanted = [("video", s.index, "") for s in pictures_of(container)]
+        wanted += [("audio", s.index, str(s.metadata.get("handler_name", ""))) for s in container.streams.audio]
         zero_ns, subtitled = _zero_ns(container), bool(container.streams.subtitles)
     named = {"video": 0, "audio": 0}
     failed: list[InputError] = []
-    for kind, index in wanted:
+    for kind, index, said in wanted:
         name = kind if named[kind] == 0 else f"{kind}.{named[kind]}"
+        if said.startswith(f"{kind}.") and said not in {t.name for t in tracks}:
+            name = said
         try:
             if kind == "video":
                 track = video_track(path, index, name, zero_ns, size, fps, problems)
@@ -124,33 +115,7 @@ def read_container(
         raise InputError(path, "holds no video and no sound that can be decoded", "check that it plays elsewhere")
     for failure in failed:
         problems(str(failure))
-    return tracks + (text_tracks(path, zero_ns, problems) if subtitled else [])
-
-
-def probe(path: Path) -> list[StreamFacts]:
-    """What the headers say of each video and sound stream, without decoding. Raises InputError."""
-    with opened(path) as container:
-        found = []
-        for stream in (*pictures_of(container), *container.streams.audio):
-            context = stream.codec_context
-            if context is None:
-                continue
-            seconds = told_seconds(container, stream)
-            if stream.type == "video":
-                found.append(
-                    StreamFacts(
-                        modality="video", codec=context.name, duration_s=seconds, rate=nominal_rate(stream),
-                        width=context.width, height=context.height,
-                    )
-                )  # fmt: skip
-            else:
-                rate = Fraction(context.sample_rate) if context.sample_rate else None
-                found.append(
-                    StreamFacts(
-                        modality="audio", codec=context.name, duration_s=seconds, rate=rate, channels=context.channels
-                    )
-                )
-    return found
+    return tracks + (text_tracks(path, zero_ns, problems) if subtitled and texts else [])
 
 
 @contextmanager

@@ -17,7 +17,17 @@ import numpy as np
 
 from pantok.errors import InputError
 from pantok.experience import NS, Block, Track
-from pantok.formats.container import FAULTS, Damage, announce, first_frame, frames_of, language_of, opened, steady
+from pantok.formats.container import (
+    FAULTS,
+    Damage,
+    announce,
+    first_frame,
+    frames_of,
+    language_of,
+    opened,
+    steady,
+    told_seconds,
+)
 from pantok.formats.files import Problems
 from pantok.formats.soundfiles import silence_what_is_no_sound
 
@@ -37,7 +47,7 @@ def audio_track(path: Path, index: int, name: str, zero_ns: int, problems: Probl
     with opened(path) as container:
         stream = container.streams[index]
         codec, end = stream.codec_context.name, _end(container, stream, int(frame.sample_rate), zero_ns)
-        spoken = language_of(stream)
+        spoken, told_s = language_of(stream), told_seconds(container, stream)
     rate_hz, layout = int(frame.sample_rate), frame.layout
     dtype = "int16" if frame.format.name in _WHOLE else "float32"
     channels = layout.nb_channels
@@ -46,7 +56,8 @@ def audio_track(path: Path, index: int, name: str, zero_ns: int, problems: Probl
     def blocks() -> Iterator[Block]:
         return _blocks(path, index, name, rate_hz, layout.name, channels, np.dtype(dtype), zero_ns, end, problems)
 
-    return Track(name, blocks, None, Fraction(rate_hz), tuple(f"c{i}" for i in range(channels)), info=info)
+    named = tuple(f"c{i}" for i in range(channels))
+    return Track(name, blocks, None, Fraction(rate_hz), named, info=info, told_s=told_s)
 
 
 def _end(container: Any, stream: Any, rate_hz: int, zero_ns: int) -> int | None:

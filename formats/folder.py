@@ -242,26 +242,30 @@ def read_episode(
     tracks: dict[str, Track] = {}
     sources = []
     files: list[tuple[Path, Mapping[str, Any], list[Track]]] = []
-    for path in found.paths:
+    texts = {path for path in found.paths if path.suffix.lower() in _TEXTS}
+    has_text = False
+    # Texts first: one that can be read stands for the subtitles within a film, which are not looked for then.
+    for path in sorted(found.paths, key=lambda path: path not in texts):
         rules = found.rules.get(path.name, {})
         try:
-            read = _read(path, options, rules, problems)
+            read = _read(path, options, rules, problems, texts=not has_text)
             source = disk.source_of(path)
         except InputError as error:
             if len(found.paths) == 1:
                 raise
             problems(str(error))
             continue
+        has_text |= path in texts
         sources.append(source)
         files.append((path, rules, read))
-    has_text = any(path.suffix.lower() in _TEXTS for path, _, _ in files)
+    order = found.paths.index
+    sources.sort(key=lambda source: order(Path(source.path)))
+    files.sort(key=lambda file: order(file[0]))
     for path, rules, read in aligned(files, problems):
         said = track_names.split(path.stem)[1]
         if said in {t.name for t in read}:
             said = None  # a table that pantok wrote knows the names of all of its tracks
         for track in read:
-            if has_text and track.modality == "text" and path.suffix.lower() in _MEDIA:
-                continue  # the text beside a film stands for the subtitles within it
             renamed = _free_name(_renamed(track, rules, said), path, tracks)
             tracks[renamed.name] = renamed
     if not tracks:
@@ -269,7 +273,10 @@ def read_episode(
     return Episode(found.id, tracks, tuple(sources))
 
 
-def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: Problems) -> list[Track]:
+def _read(
+    path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: Problems, *, texts: bool = True
+) -> list[Track]:
+    """The tracks of one file. texts: whether the subtitles of a film are wanted."""
     suffix = path.suffix.lower()
     disk.check_readable(path)
     if suffix in _TABLES:
@@ -289,7 +296,7 @@ def _read(path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: 
             pass  # libsndfile does not know every codec that goes by these suffixes; FFmpeg may
     from pantok.formats.container import read_container
 
-    tracks = read_container(path, size=options.size, fps=options.fps, problems=problems)
+    tracks = read_container(path, size=options.size, fps=options.fps, texts=texts, problems=problems)
     return [moved(t, offset_of(rules)) for t in tracks]
 
 

@@ -35,12 +35,13 @@ _SHORT_NS = NS // 2  # gaps below which nanoseconds fit: 32 bits hold 2 s of the
 
 @dataclass(frozen=True)
 class Signal:
-    """What is to be written: fresh blocks, the clock of their samples, and the track's facts."""
+    """What is to be written: fresh blocks, the clock of their samples, the track's facts, and its name."""
 
     blocks: Iterator[Block]
     clock: Clock
     info: Mapping[str, Any]
     channels: int = 1
+    name: str = ""
 
 
 def write_media(path: Path, video: Signal, sound: Signal | None = None, *, lossless: bool = False) -> None:
@@ -190,6 +191,8 @@ class _Voice:
         codec = ("pcm_s16le" if self._whole else "pcm_f32le") if packed else "aac"
         rate = self._rate if packed else _aac_rate_hz(sound)
         self.stream = container.add_stream(codec, rate=rate, layout=self._layout)
+        if sound.name:
+            self.stream.metadata["handler_name"] = sound.name  # as which it is read again
         if sound.info.get("language"):
             self.stream.metadata["language"] = str(sound.info["language"])
         if not packed:

@@ -1,8 +1,9 @@
 """Text files: .txt (one span at the start), .srt, .vtt and .jsonl (spans with times), and the way back.
 
 A line of .jsonl is an object with `text` and one of `start_ns`, `start_s`, `start`, `time`, `t` (all but the first in
-seconds), and `end_ns`, `end_s` or `end` if it has one. Times in subtitles are exact milliseconds. Spans may overlap,
-and come out in the order of their starts. Lines end with LF, CRLF or CR and with nothing else: texts may hold
+seconds), and `end_ns`, `end_s` or `end` if it has one. The language of a text (`eng`) is what a .vtt says at its top
+(`Language: eng`), or `language` in every line of a .jsonl. Times in subtitles are exact milliseconds. Spans may
+overlap, and come out in the order of their starts. Lines end with LF, CRLF or CR and with nothing else: texts may hold
 U+2028 and its kin, at which Python's `splitlines` would cut them.
 """
 
@@ -23,23 +24,28 @@ from pantok.formats.files import read_text, replaced
 
 SUFFIXES = frozenset({".txt", ".srt", ".vtt", ".jsonl"})
 _CUE = re.compile(r"^\s*((?:\d+:)?\d+:\d\d[.,]\d{1,3})\s*-->\s*((?:\d+:)?\d+:\d\d[.,]\d{1,3})(?:\s.*)?$")
+_LANGUAGE = re.compile(r"Language:\s*(\S+)\s*$")
 _LARGEST_NS = 2**62
 Span = tuple[int, int | None, str]
 """start ns, end ns if it has one, text"""
 
 
 def read_texts(path: Path, name: str = "text") -> Track:
-    """A text track: values are an object array of str; info["ends_ns"] where spans have ends. Raises InputError."""
-    content = read_text(path)
+    """A text track: values are an object array of str; info["ends_ns"] where spans have ends, info["language"] where it
+    is said. Raises InputError."""
+    content, said = read_text(path), set[str]()
     if path.suffix.lower() == ".txt":
         spans: list[Span] = [(0, None, content)]
     elif path.suffix.lower() == ".jsonl":
-        spans = list(_json_lines(path, content))
+        spans = list(_json_lines(path, content, said))
     else:
         spans = list(_cues(content))
+        head = _lines(content.split("-->", 1)[0]) if path.suffix.lower() == ".vtt" else []
+        said = {found[1] for line in head if (found := _LANGUAGE.match(line))}
     if not any(text for _, _, text in spans):
         raise InputError(path, "holds no text", "remove it, or give it content")
-    return track_of(path, name, spans)
+    language = said.pop() if len(said) == 1 else ""
+    return track_of(path, name, spans, **({"language": language} if language else {}))
 
 
 def track_of(thing: object, name: str, spans: list[Span], **info: Any) -> Track:
@@ -104,7 +110,8 @@ def _clock_ns(stamp: str) -> int:
     return int((whole * 60 + Fraction(seconds)) * NS)
 
 
-def _json_lines(path: Path, content: str) -> Iterator[Span]:
+def _json_lines(path: Path, content: str, said: set[str]) -> Iterator[Span]:
+    """The spans; what they say of their language, `` for nothing, is added to `said`."""
     for number, line in enumerate(_lines(content), 1):
         if not line.strip():
             continue
@@ -113,6 +120,7 @@ def _json_lines(path: Path, content: str) -> Iterator[Span]:
             text, start = row["text"], _json_ns(row, ("start_ns", "start_s", "start", "time", "t"))
             if not isinstance(text, str) or start is None:
                 raise KeyError("text or start")
+            said.add(str(row.get("language") or ""))
             yield start, _json_ns(row, ("end_ns", "end_s", "end")), text
         except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise InputError(
@@ -129,44 +137,53 @@ def _json_ns(row: dict[str, Any], names: Sequence[str]) -> int | None:
     return None
 
 
-def suffix_for(spans: Sequence[Span]) -> str:
-    """The plainest form that says all of it: .txt for one text without times, .srt if it holds them exactly, or .jsonl.
+def suffix_for(spans: Sequence[Span], language: str | None = None) -> str:
+    """The plainest form that says all of it: .txt for one text without times, .srt if it holds them exactly, or .jsonl;
+    .vtt in the place of .srt, and not .txt, where there is a language to be told.
 
     Subtitles have whole milliseconds, need ends, and know no blank lines within a text. A file with a byte of nought is
     not taken for text, and a byte order mark is not taken for a part of it.
     """
     if any("\0" in text or text.startswith("\ufeff") for _, _, text in spans):
         return ".jsonl"
-    if len(spans) == 1 and spans[0][:2] == (0, None):
+    if language is None and len(spans) == 1 and spans[0][:2] == (0, None):
         return ".txt"
     whole = all(0 <= start < 100 * 3600 * NS and end is not None for start, end, _ in spans)
-    return ".srt" if whole and list(_cues(_subtitles(spans))) == list(spans) else ".jsonl"
+    if not whole or list(_cues(_subtitles(spans))) != list(spans):
+        return ".jsonl"
+    return ".srt" if language is None else ".vtt"
 
 
-def _subtitles(spans: Sequence[Span]) -> str:
+def _subtitles(spans: Sequence[Span], mark: str = ",") -> str:
+    """Cues; `mark` stands before their milliseconds."""
     cues = []
     for number, (start, end, text) in enumerate(spans, 1):
         until = end if end is not None else start + NS
-        cues.append(f"{number}\n{_srt(start)} --> {_srt(until)}\n{text}\n")
+        cues.append(f"{number}\n{_stamp(start, mark)} --> {_stamp(until, mark)}\n{text}\n")
     return "\n".join(cues)
 
 
-def write_texts(path: Path, spans: Sequence[Span]) -> None:
-    """By suffix: .txt (the texts, one after another), .srt (whole milliseconds), .jsonl (exact nanoseconds)."""
+def write_texts(path: Path, spans: Sequence[Span], language: str | None = None) -> None:
+    """By suffix: .txt (the texts, one after another), .srt and .vtt (whole milliseconds), .jsonl (exact nanoseconds).
+    The last two say the language."""
     if path.suffix == ".txt":
         content = "\n".join(text for _, _, text in spans)
     elif path.suffix == ".srt":
         content = _subtitles(spans)
+    elif path.suffix == ".vtt":
+        head = "WEBVTT" if language is None else f"WEBVTT\nLanguage: {language}"
+        content = f"{head}\n\n{_subtitles(spans, '.')}"
     else:
-        rows = ({"start_ns": s, **({"end_ns": e} if e is not None else {}), "text": t} for s, e, t in spans)
+        more = {} if language is None else {"language": language}
+        rows = ({"start_ns": s, **({} if e is None else {"end_ns": e}), "text": t, **more} for s, e, t in spans)
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with replaced(path) as temporary:
         temporary.write_text(content, encoding="utf-8", newline="")
 
 
-def _srt(time_ns: int) -> str:
+def _stamp(time_ns: int, mark: str) -> str:
     ms = (time_ns + 500_000) // 1_000_000
     seconds, ms = divmod(ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{seconds:02d},{ms:03d}"
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{mark}{ms:03d}"

@@ -25,6 +25,7 @@ from pantok.formats.folder import EpisodeFiles, find_episodes, read_episode
 from pantok.formats.media_out import Signal, write_media
 from pantok.formats.soundfiles import write_wav
 from pantok.formats.store import Store
+from pantok.formats.texts import write_texts
 from tests.media_files import moving_pictures
 
 
@@ -135,28 +136,32 @@ def test_what_a_file_cannot_hold_is_said(pantok, vocabulary: Path, tmp_path: Pat
 
 
 def test_what_was_decoded_is_the_same_episode_again(pantok, vocabulary: Path, tmp_path: Path) -> None:
-    """Two sounds in two languages, two pictures, two clocks of numbers, columns named as ROS names topics."""
+    """Sounds and texts in two languages, two pictures, two clocks of numbers, columns named as ROS names topics; the
+    sound of the film has a name of its own."""
     given, out = tmp_path / "in", tmp_path / "out"
     given.mkdir()
     pictures, clock = Block(moving_pictures(8, 34, 50)), Clock.regular(8, 8)
     tone = np.sin(np.arange(8000) / 9)[:, None].astype(np.float32) / 4
-    for name, language in (("a.mp4", "eng"), ("a@video.left.mp4", None)):
-        sound = Signal(iter([Block(tone)]), Clock.regular(8000, 8000), {"dtype": "float32", "language": language})
-        seen = Signal(iter([pictures]), clock, {"height": 34, "width": 50})
-        write_media(given / name, seen, sound if language else None, lossless=True)
-    write_wav(given / "a@audio.dub.wav", iter([Block(tone)]), 8000, 1, "float32", "fre")
+    for name in ("a.mp4", "a@video.left.mp4"):
+        write_media(given / name, Signal(iter([pictures]), clock, {"height": 34, "width": 50}), lossless=True)
+    for name, language in (("a@audio.mic.wav", "eng"), ("a@audio.dub.wav", "fre")):
+        write_wav(given / name, iter([Block(tone)]), 8000, 1, "float32", language)
+    write_texts(given / "a.vtt", [(0, 10**9, "go")], "eng")
+    write_texts(given / "a@text.fr.jsonl", [(5, None, "va")], "fre")
     rows = {"t": np.arange(20) / 20, "/say": ["a/b"] * 20, "/imu": [None, [1.0, 2.0]] * 10, "/q": np.arange(20.0)}
     pyarrow.parquet.write_table(pyarrow.table(rows), given / "a.parquet")
     assert pantok("encode", given, "--vocab", vocabulary, "-o", tmp_path / "a.zarr").code == 0
     assert pantok("decode", tmp_path / "a.zarr", "-o", out).code == 0
-    assert "a@audio.dub.wav" in os.listdir(out)
+    assert {"a@audio.mic.wav", "a.vtt", "a@text.fr.jsonl"} <= set(os.listdir(out))
     before, after = (read_episode(find_episodes([folder])[0]) for folder in (given, out))
     assert len(find_episodes([out])) == 1
-    names = {"video", "video.left", "audio", "audio.dub", "text./say", "proprio", "proprio./imu"}
+    names = {"video", "video.left", "audio.mic", "audio.dub", "text", "text.fr", "text./say"}
+    names |= {"proprio", "proprio./imu"}
     assert set(before.tracks) == set(after.tracks) == names
     for name in names:
         assert (after.tracks[name].read()[1].times_ns == before.tracks[name].read()[1].times_ns).all(), name
-    assert [after.tracks[n].info.get("language") for n in ("audio", "audio.dub")] == ["eng", "fre"]
+    spoken = [after.tracks[n].info.get("language") for n in ("audio.mic", "audio.dub", "text", "text.fr")]
+    assert spoken == ["eng", "fre", "eng", "fre"]
 
 
 def test_fewer_levels_decode(pantok, store: Path, tmp_path: Path) -> None:

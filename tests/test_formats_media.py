@@ -14,9 +14,8 @@ import pytest
 
 from pantok.errors import InputError
 from pantok.experience import Block, Track
-from pantok.formats import container_audio, container_video
+from pantok.formats import container_audio, container_texts, container_video
 from pantok.formats.ahead import ahead
-from pantok.formats.container import probe
 from pantok.formats.folder import EpisodeFiles, read_episode
 from pantok.pixels import planes
 from tests.media_files import MS, Pictures, Sound, make_media, moving_pictures, psnr, read, times_of, tones
@@ -57,8 +56,8 @@ def test_containers(tmp_path: Path, name: str, picture: str, sound: str, tick_ns
     assert abs(len(heard) - 24_000) <= 2 * 1152
     assert abs(clock.start_ns - start) <= 50 * MS
     assert said == []
-    facts = {f.modality: f for f in probe(path)}
-    assert (facts["video"].width, facts["video"].height, facts["audio"].channels) == (48, 32, 2)
+    # What its header says of their lengths; some say that of the whole alone.
+    assert [t.told_s for t in tracks.values()] == pytest.approx([0.6, 0.5], abs=0.2)
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.nut"])
@@ -243,7 +242,7 @@ def _with_subtitles(
     return path
 
 
-def test_subtitles_within_a_film_are_text(tmp_path: Path) -> None:
+def test_subtitles_within_a_film_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = make_media(tmp_path / "film.avi", Pictures(values=moving_pictures(50), height=32, width=48, codec="mpeg4"))
     english = [(40, 500, b"Look,\n<i>there</i>"), (1000, 1500, "déjà".encode())]
     made = _with_subtitles(tmp_path / "ep.mkv", film, {"eng": english, "fre": [(40, 480, b"Regarde")], "und": []})
@@ -256,11 +255,18 @@ def test_subtitles_within_a_film_are_text(tmp_path: Path) -> None:
     assert (list(tracks["text.1"].read()[0]), tracks["text.1"].info["language"]) == (["Regarde"], "fre")
     inside = _with_subtitles(tmp_path / "ep.mp4", film, {"ger": [(40, 500, b"\x00\x04Halt")]}, "mov_text")
     assert list(read(inside)[0]["text"].read()[0]) == ["Halt"]
-    # A text that lies beside it stands in their place.
+    # A text that lies beside it stands in their place: the film is not gone through for them.
     (tmp_path / "ep.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nBeside it\n")
+    searched: list[Path] = []
+    monkeypatch.setattr(container_texts, "text_tracks", lambda path, *_: searched.append(path) or [])
     episode = read_episode(EpisodeFiles("ep", (made, tmp_path / "ep.srt")))
     assert list(episode.tracks) == ["video", "text"]
     assert list(episode.tracks["text"].read()[0]) == ["Beside it"]
+    assert [Path(s.path).name for s in episode.sources] == ["ep.mkv", "ep.srt"]
+    assert searched == []
+    (tmp_path / "ep.srt").write_bytes(b"\xff")
+    assert list(read_episode(EpisodeFiles("ep", (made, tmp_path / "ep.srt"))).tracks) == ["video"]
+    assert searched == [made]
 
 
 def test_subtitles_that_are_pictures_are_named(tmp_path: Path) -> None:

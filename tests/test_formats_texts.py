@@ -89,6 +89,8 @@ def test_web_subtitles(tmp_path: Path) -> None:
     )
     expected = [(NS, 2500 * MS, "Hello\u2028world"), (3600 * NS, 3601 * NS, "An hour on")]
     assert spans_of(put(tmp_path / "a.vtt", content)) == expected
+    assert "language" not in read_texts(tmp_path / "a.vtt").info
+    assert read_texts(put(tmp_path / "b.vtt", content.replace("NOTE", "Language: en", 1))).info["language"] == "en"
 
 
 def test_json_lines_under_all_names_of_time(tmp_path: Path) -> None:
@@ -175,11 +177,16 @@ def test_what_is_written_comes_back_exactly(
     path = tmp_path_factory.getbasetemp() / f"back{suffix_for(exact)}"
     write_texts(path, exact)
     assert spans_of(path) == exact
+    path = tmp_path_factory.getbasetemp() / f"back{suffix_for(exact, 'eng')}"
+    write_texts(path, exact, "eng")
+    assert spans_of(path) == exact and read_texts(path).info["language"] == "eng"
 
 
 def test_the_plainest_form_is_chosen() -> None:
     assert suffix_for([(0, None, "a\n\nb")]) == ".txt"
     assert suffix_for([(0, MS, "a"), (MS, 5 * MS, "two\nlines")]) == ".srt"
+    assert suffix_for([(0, MS, "a"), (MS, 5 * MS, "two\nlines")], "eng") == ".vtt"
+    assert suffix_for([(0, None, "a\n\nb")], "eng") == ".jsonl"
     assert suffix_for([(0, 1, "a")]) == ".jsonl"
     assert suffix_for([(5, None, "a")]) == ".jsonl"
     assert suffix_for([(0, MS, "a\n\nb")]) == ".jsonl"
