@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pantok.commands import common, phrases
+
+if TYPE_CHECKING:
+    from pantok.evolve.distortion import Distortion
 
 
 @click.command("score")
@@ -52,7 +56,8 @@ def score(
     --model: what a world model trained under this vocabulary needs, for the episodes that it held out; the n-gram is
     then asked about the same. Error: of the stored codes decoded under the vocabulary, with what stands for retired
     ones, against --recordings, or else against what the store's own vocabulary makes of them. Digits: what would
-    bring every sample to within half the store's own error (without recordings, a hundredth of the deviation).
+    bring every sample to within half the store's own error, in numbers each channel's (without recordings, a hundredth
+    of the deviation).
 
     \b
     Example:
@@ -117,7 +122,7 @@ def score(
             f"error against {against}",
             ["of", "store's own", "under it", "eps", "digits, bits/s"],
             [
-                [e.modality, f"{e.own_error:.4g}", f"{e.error:.4g}", f"{e.eps:.4g}", f"{e.digit_bits_per_second:.0f}"]
+                [e.modality, f"{e.own_error:.4g}", f"{e.error:.4g}", _eps(e), f"{e.digit_bits_per_second:.0f}"]
                 for e in errors
             ],
         )
@@ -156,3 +161,10 @@ def score(
             ],
         }
     )
+
+
+def _eps(found: Distortion) -> str:
+    """Of the digits; of numbers from the finest channel's to the coarsest's."""
+    sizes = found.by_unit.values() or [found.eps]
+    low, high = min(sizes), max(sizes)
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"

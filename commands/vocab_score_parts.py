@@ -63,6 +63,7 @@ def distortions(
     from pantok.encode import Codec
     from pantok.evolve.distortion import Distortions, as_in_use
     from pantok.evolve.judge import beginning
+    from pantok.evolve.objective import units_of
     from pantok.formats.store import Store
 
     store, found = Store.open(path), Distortions()
@@ -87,7 +88,8 @@ def distortions(
             else:
                 truth = beginning(truths[track.name], seconds + 1).read()[0][: len(mine)]
                 mine, later = mine[: len(truth)], later[: len(truth)]
-            found.add(
-                track.modality, truth, mine, later, len(truth) * track.clock.duration_ns / track.clock.count / 1e9
-            )
+            channels = track.channels or tuple(str(i) for i in range(truth[:1].size))
+            units = units_of(track.modality, track.name, channels)
+            seconds_of = len(truth) * track.clock.duration_ns / track.clock.count / 1e9
+            found.add(track.modality, units, truth, mine, later, seconds_of)
     return found.found()

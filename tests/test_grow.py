@@ -301,20 +301,46 @@ def test_silent_channels_hide_nothing_of_the_others():
         for v in (plain, wide)
     ]
     state = NumericTokenizer.fit(tracks, NumericConfig(size=700)).state()
-    alone, beside = (coded(state, [track], 0.001) for track in tracks)
+    alone, beside = (coded(state, [track]) for track in tracks)
     assert alone.error > 0
     assert (alone.samples, beside.samples) == (800, 800 + 134)
     assert beside.error == pytest.approx(alone.error, rel=0.2)
-    assert (beside.digits >= alone.digits).all()
+    eps = dict.fromkeys(("proprio/a", "proprio/b", "proprio/d"), 0.001)
+    assert (beside.digits(eps) >= alone.digits(eps)).all()
     made = tokenizers.load(state)
     decoded = [made.decoded(made.encode(track)) for track in tracks]
     found = []
     for truth, now in zip((plain, wide[:, :3]), (decoded[0], decoded[1][:, :3]), strict=True):
         sums = Distortions()
-        sums.add("numeric", truth, truth, now, 8.0)
+        sums.add("numeric", tuple("abc"[: truth.shape[1]]), truth, truth, now, 8.0)
         found += sums.found()
     assert found[1].error == pytest.approx(found[0].error, rel=1e-9)
     assert found[1].eps == pytest.approx(found[0].eps, rel=1e-9)
+
+
+def test_each_channel_of_numbers_is_judged_by_an_eps_of_its_own():
+    """A torque beside a counter to a million costs the digits that it costs alone, not none."""
+    rng = np.random.default_rng(6)
+    torque, counter = np.sin(np.arange(500) / 7), np.arange(500.0) * 2000
+    units = ("proprio/torque", "proprio/counter")
+    truth = np.stack([torque, counter], 1)
+    own = truth + rng.normal(size=truth.shape) * [0.01, 5000]
+    now = own.copy()
+    now[:, 0] = 0  # a vocabulary that says nothing of the torque
+    found = []
+    for some in ([0, 1], [0]):
+        sums = Distortions()
+        sums.add("numeric", tuple(units[k] for k in some), truth[:, some], own[:, some], now[:, some], 10.0)
+        found += sums.found()
+    both, alone = found
+    error = float(np.sqrt(((own - truth)[:, 0] ** 2).mean()))
+    assert both.by_unit["proprio/torque"] == alone.eps == pytest.approx(error / 2)
+    assert both.digit_bits_per_second > alone.digit_bits_per_second > 200
+    state = NumericTokenizer.fit([Track.of_array("proprio", truth, Clock.regular(50, 500))]).state()
+    told = coded(state, [Track.of_array("proprio", truth, Clock.regular(50, 500))])
+    half = {unit: size / 2 for unit, size in told.errors.items()}
+    assert half["proprio/0"] < 1e-4 * half["proprio/1"]
+    assert told.digits(half).sum() > 1.5 * told.digits({u: max(half.values()) for u in half}).sum()
 
 
 def test_judged_in_bits(of_speech, grown):

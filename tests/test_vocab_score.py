@@ -111,6 +111,10 @@ def test_the_error_of_what_stands_for_retired_codes(store: Path, recordings: Pat
     assert {e["error"] for e in same.values()} == {0.0}
     assert less["audio"]["error"] > 0 and less["audio"]["digit_bits_per_second"] > 0 and less["video"]["error"] == 0
     true = errors(store / "vocabulary", "--recordings", recordings)
-    assert all(e["error"] == e["own_error"] > 0 and e["eps"] == e["own_error"] / 2 for e in true.values())
+    assert all(e["error"] == e["own_error"] > 0 for e in true.values())
+    for modality in ("audio", "video"):
+        assert true[modality]["eps"] == pytest.approx(true[modality]["own_error"] / 2)
+        assert true[modality]["by_unit"] == {modality: pytest.approx(true[modality]["eps"])}
+    assert true["numeric"]["by_unit"] and all("/" in unit for unit in true["numeric"]["by_unit"])
     worse = errors(tmp_path / "p.vocab", "--recordings", recordings)
     assert worse["audio"]["error"] > true["audio"]["error"] and worse["audio"]["eps"] == true["audio"]["eps"]

@@ -2,13 +2,13 @@
 
 What is unusual: rate and quality are not traded by taste. Both vocabularies code the same seconds at the same settings;
 what either leaves unsaid is charged as the digits that would bring every sample to within the same eps (half the root
-mean square error of the old one), and the new codes themselves are charged, spread over the recordings that they are to
-serve. See `objective`.
+mean square error of the old one, in numbers each channel's own), and the new codes themselves are charged, spread over
+the recordings that they are to serve. See `objective`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,20 @@ from pantok import tokenizers
 from pantok.errors import NothingToLearnError
 from pantok.evolve import codebooks
 from pantok.evolve.makeup import Makeup
-from pantok.evolve.objective import Cost, Passage, codebook_bits, cost, digit_bits, gaps, held_out
+from pantok.evolve.objective import (
+    LEAST_EPS,
+    Cost,
+    Passage,
+    codebook_bits,
+    cost,
+    digit_bits,
+    gaps,
+    held_out,
+    sums_of,
+    units_of,
+)
 from pantok.experience import NS, Clock, Track
+from pantok.tokenizers.numeric_encoder import channel_names
 from pantok.vocabulary import BASIS, LIFE, TokenizerState
 
 _SPAN_NS = NS  # of a group of ticks that is held out, or not, together
@@ -51,13 +63,13 @@ def judge(
     2 s of them.
     """
     parts = [beginning(t, seconds / len(tracks)) for t in tracks]
-    first = coded(old, parts, None)
-    if first.seconds.sum() < 2:
+    before = coded(old, parts)
+    if before.seconds.sum() < 2:
         raise NothingToLearnError("recordings", "are too short to judge a vocabulary on", "give more of them")
-    eps = max(first.error / 2, 1e-12)
-    return tuple(  # type: ignore[return-value]
-        _judged(state, coded(state, parts, eps), codes, serves)
-        for state, codes in ((old, 0.0), (new, _dictionary(old, new)))
+    eps = {unit: error / 2 for unit, error in before.errors.items()}
+    return (
+        _judged(old, before, eps, 0.0, serves),
+        _judged(new, coded(new, parts), eps, _dictionary(old, new), serves),
     )
 
 
@@ -94,32 +106,48 @@ def beginning(track: Track, seconds: float) -> Track:
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """Tracks coded: ids of the modality's levels in one row, each of a group; seconds and bits of digits of each group
-    float64 (G,); root mean square error in the units of the recording; samples, all channels or pixels counted."""
+    """Tracks coded: ids of the modality's levels in one row, each of a group; seconds of each group float64 (G,); root
+    mean square error in the units of the recording, of all and by unit (`units_of`); samples, all channels or pixels
+    counted. residuals: of each group, of some coordinates, with their units and how many coordinates each stands for.
+    """
 
     ids: np.ndarray
     group: np.ndarray
     seconds: np.ndarray
-    digits: np.ndarray
+    residuals: Sequence[tuple[np.ndarray, tuple[str, ...], float]]
     error: float
+    errors: Mapping[str, float]
     samples: int
 
+    def digits(self, eps: Mapping[str, float]) -> np.ndarray:
+        """float64 (G,): bits of the digits that bring every sample of a group to within its unit's eps."""
+        return np.array(
+            [
+                scale * float(digit_bits(gap, np.array([max(eps.get(u, 0.0), LEAST_EPS) for u in units])).sum())
+                for gap, units, scale in self.residuals
+            ]
+        )
 
-def coded(state: TokenizerState, parts: Sequence[Track], eps: float | None) -> Told:
-    """Codes and what they leave unsaid, in groups of about a second. eps: None to learn the error only."""
+
+def coded(state: TokenizerState, parts: Sequence[Track]) -> Told:
+    """Codes and what they leave unsaid, in groups of about a second."""
     tokenizer = tokenizers.load(state)
     offsets = np.cumsum([0, *(lv.cardinality for lv in state.levels)])
-    ids, groups, seconds, digits = [], [], [], []
-    square, samples, number = 0.0, 0, 0
+    ids, groups, seconds, residuals = [], [], [], []
+    sums: dict[str, np.ndarray] = {}  # by unit: squared errors, and how many
+    number = 0
     for part in parts:
         tokens = tokenizer.encode(part)
         truth, clock = part.read()
         truth = truth.reshape(len(truth), -1)
         gap, there = gaps(truth, tokenizer.decoded(tokens).reshape(len(truth), -1))
-        square, samples = square + float((gap * gap).sum()), samples + int(there.sum())
+        units = units_of(state.modality, part.name, channel_names(part, gap.shape[1]))
+        for unit, row in zip(units, np.stack([sums_of(a, units) for a in (gap * gap, there)], 1), strict=True):
+            sums[unit] = sums.get(unit, 0.0) + row
         per_tick = clock.duration_ns / max(tokens.ticks, 1)
         size = max(1, round(_SPAN_NS / max(per_tick, 1)))
         some = np.linspace(0, gap.shape[1] - 1, min(gap.shape[1], _SAMPLED)).astype(int)
+        named, scale = tuple(units[k] for k in some) if len(units) > 1 else units, gap.shape[1] / len(some)
         for first in range(0, tokens.ticks, size):
             last = min(first + size, tokens.ticks)
             codes = [lv.cut(first, last).codes.astype(np.int64) + offsets[k] for k, lv in enumerate(tokens.levels)]
@@ -129,21 +157,25 @@ def coded(state: TokenizerState, parts: Sequence[Track], eps: float | None) -> T
             ids.append(np.concatenate(codes)[order])
             groups.append(np.full(len(order), number))
             seconds.append((last - first) * per_tick / NS)
-            here = gap[first * tokens.tick : last * tokens.tick]
-            scale = gap.shape[1] / len(some)
-            digits.append(0.0 if eps is None else scale * float(digit_bits(here[:, some], eps).sum()))
+            residuals.append((gap[first * tokens.tick : last * tokens.tick, some], named, scale))
             number += 1
-    error = float(np.sqrt(square / max(samples, 1)))
-    return Told(np.concatenate(ids), np.concatenate(groups), np.array(seconds), np.array(digits), error, samples)
+    errors = {unit: float(np.sqrt(square / max(count, 1))) for unit, (square, count) in sums.items()}
+    square, count = sum(sums.values(), np.zeros(2))
+    error = float(np.sqrt(square / max(count, 1)))
+    return Told(
+        np.concatenate(ids), np.concatenate(groups), np.array(seconds), residuals, error, errors, int(count)
+    )  # fmt: skip
 
 
-def _judged(state: TokenizerState, told: Told, dictionary: float, serves: float) -> Judged:
+def _judged(
+    state: TokenizerState, told: Told, eps: Mapping[str, float], dictionary: float, serves: float
+) -> Judged:  # fmt: skip
     held = held_out(len(told.seconds))
     passage = Passage(told.ids, told.group, told.seconds)
     size = sum(lv.cardinality for lv in state.levels)
     levels = np.repeat(np.arange(len(state.levels)), [lv.cardinality for lv in state.levels])
     ids = cost(passage.taken(~held), passage.taken(held), size, makeup=Makeup(levels))
-    digits = told.digits[held]
+    digits = told.digits(eps)[held]
     whole = replace(ids, bits=ids.bits + digits, dictionary_bits=dictionary, served_seconds=serves)
     return Judged(
         cost=whole,

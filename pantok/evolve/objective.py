@@ -28,6 +28,8 @@ EVERY = 4
 """One group in so many is held out."""
 LEAST_GROUPS = 16
 """With fewer episodes, spans of time are held out."""
+LEAST_EPS = 1e-12
+"""Of what has neither an error nor a spread."""
 _DRAWS = 400
 _RELATIVE = 1e-3  # a gain smaller than this share is none
 
@@ -160,8 +162,21 @@ def gaps(truth: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gap, there
 
 
-def digit_bits(residual: np.ndarray, eps: float) -> np.ndarray:
-    """float64 (N,): bits that bring each vector of residuals, float (N, D), to within `eps` in every coordinate.
+def units_of(modality: str, track: str, channels: Sequence[str]) -> tuple[str, ...]:
+    """What the coordinates of a track are measured in: of numbers each channel in a unit of its own, `track/channel`
+    (one eps for a counter and a torque would hold nothing against the torque); of sound and pictures all in one."""
+    return tuple(f"{track}/{channel}" for channel in channels) if modality == "numeric" else (modality,)
+
+
+def sums_of(values: np.ndarray, units: Sequence[str]) -> np.ndarray:
+    """Sums of values (N, D) over all that shares a unit, (len(units),): of one, or of as many as coordinates."""
+    assert len(units) in (1, values.shape[1]), (len(units), values.shape)
+    return values.sum(0) if len(units) > 1 else values.sum().reshape(1)
+
+
+def digit_bits(residual: np.ndarray, eps: float | np.ndarray) -> np.ndarray:
+    """float64 (N,): bits that bring each vector of residuals, float (N, D), to within `eps`, one or each coordinate's
+    own (D,), in every coordinate.
 
     Each coordinate in steps of 2 eps: how many binary digits its step has, at what that costs by those before it in
     the same coordinate (one occurrence of each is taken for granted), then its sign and its digits but the first.

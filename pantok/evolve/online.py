@@ -2,9 +2,10 @@
 
 What is unusual: growth is tried where there is cause. The first seconds of an episode are coded under the vocabulary as
 it is, and told in bits a sample, of codes and of the digits that would bring every sample to within an eps that the
-first episode sets. Growth is learned from an episode that costs more than those for which growth did not pay, and
-what was learned is kept only if it makes the same seconds cheaper, its own codes counted (`judge`). So recordings of
-the kind that the vocabulary knows cost a few seconds' coding each, and no codes.
+first episode sets, or, of a channel of numbers, the first in which it moves. Growth is learned from an episode that
+costs more than those for which growth did not pay, and what was learned is kept only if it makes the same seconds
+cheaper, its own codes counted (`judge`). So recordings of the kind that the vocabulary knows cost a few seconds' coding
+each, and no codes.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Grower:
     def __init__(self, config: OnlineConfig, seed: int = 0) -> None:
         self.config, self.seed = config, seed
         self._eps: dict[str, float] = {}
+        """By unit (`objective.units_of`)."""
         self._usual: dict[str, float] = {}
         """Bits a sample of the costliest episode for which growth did not pay."""
 
@@ -117,10 +119,11 @@ class Grower:
         return None
 
     def _bits(self, state: TokenizerState, tracks: Sequence[Track]) -> float:
-        """Bits a sample of the beginnings of the tracks, by evenly coded ids and digits to the modality's eps."""
+        """Bits a sample of the beginnings of the tracks, by evenly coded ids and digits to the eps of their units."""
         parts = [beginning(track, self.config.seconds) for track in tracks]
-        if state.modality not in self._eps:
-            self._eps[state.modality] = max(coded(state, parts, None).error / 2, 1e-12)
-        told = coded(state, parts, self._eps[state.modality])
+        told = coded(state, parts)
+        for unit, error in told.errors.items():
+            if error > 0:  # a channel that stood still has no error, and no scale of its own
+                self._eps.setdefault(unit, error / 2)
         size = sum(level.cardinality for level in state.levels)
-        return (len(told.ids) * float(np.log2(size)) + float(told.digits.sum())) / max(told.samples, 1)
+        return (len(told.ids) * float(np.log2(size)) + float(told.digits(self._eps).sum())) / max(told.samples, 1)
