@@ -83,7 +83,7 @@ def video_track(
         codec, aspect = stream.codec_context.name, stream.sample_aspect_ratio
         told_s = told_seconds(container, stream)
         space, range_ = int(stream.codec_context.colorspace), int(stream.codec_context.color_range)
-    shape = _shape_of(frame, space, range_)
+    shape = shape_of(frame, space, range_)
     if size is not None:
         width, height = resized(shape.width, shape.height, size)
         shape = replace(shape, width=width, height=height)
@@ -120,7 +120,7 @@ def resized(width: int, height: int, size: int | tuple[int, int]) -> tuple[int, 
     return wanted
 
 
-def _shape_of(frame: Any, space: int, range_: int) -> Shape:
+def shape_of(frame: Any, space: int, range_: int) -> Shape:
     """What the first frame says of itself, or else its stream; if nothing, as players do BT.709 from 720 lines up."""
     turn = _turn(frame)
     width, height = (frame.height, frame.width) if turn[0] else (frame.width, frame.height)

@@ -226,6 +226,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "offset_s": (_is_number, "a number of seconds"),
     "offset_ns": (lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**62, "whole nanoseconds"),
     "actions": (lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v), "a list of columns"),
+    "pictures": (lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v), "a list of arrays"),
     "ignore": (lambda v: isinstance(v, bool), "true or false"),
     "name": (lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)), 'such as "video.front" or "wrist"'),
 }

@@ -1,11 +1,16 @@
-"""Arrays of pictures, as in an .npz of a simulator, as video: (n, H, W, C) or (n, C, H, W) of uint8, C 1, 3 or 4.
+"""Pictures that lie in tables, as video: arrays of an .npz of a simulator, and PNG or JPEG in the cells of a Parquet.
 
-The way to YUV 4:2:0 is that of every other recording (`container_video`), so `--size` and `--fps` hold here too.
+What is unusual: whether an array is pictures is told by its shape and by its numbers. Colour pictures, (n, H, W, C) or
+(n, C, H, W) with C 1, 3 or 4, hold bytes, or numbers of 0 to 1, or whole ones of 0 to 255; pictures without a channel,
+(n, H, W), are so where they are bytes, or where their name says so too: a depth or a pressure is not. The way to YUV
+4:2:0 is that of every other recording (`container_video`), so `--size` and `--fps` hold here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -13,52 +18,145 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from pantok.errors import InputError
 from pantok.experience import NS, Block, Clock, Track
-from pantok.formats.container_video import BLOCK_FRAMES, Shape, at_rate, copy_frame, resized
+from pantok.formats.container import FAULTS
+from pantok.formats.container_video import BLOCK_FRAMES, Shape, at_rate, copy_frame, resized, shape_of
+from pantok.formats.files import Problems, once
 from pantok.pixels import frame_bytes
 
-_LEAST = 8  # pixels a side; smaller arrays of bytes are numbers
+_LEAST = 8  # pixels a side; smaller arrays are numbers
 _FORMS = {1: "gray", 3: "rgb24", 4: "rgba"}
+_WORDS = {"image", "img", "picture", "rgb", "rgba", "gray", "grey", "camera", "cam", "video", "frame", "pixel"}
+_NOT_SO = {"depth", "mask", "segmentation"}
+MANY = 512
+"""Numbers a row from which an array is worth a word; (n, H, W) of fewer bytes are numbers."""
 
 
-def is_pictures(values: np.ndarray) -> bool:
-    """Bytes in the shape of pictures: sides of at least 8, and 1, 3 or 4 channels last (or first)."""
-    if values.ndim != 4 or values.dtype != np.uint8:
-        return False
-    return any(c in _FORMS and min(h, w) >= _LEAST for h, w, c in _sides(values))
+def says_pictures(name: str) -> bool:
+    """Whether the name of an array says that it holds pictures as people see them."""
+    words = {word.rstrip("s") for word in re.findall("[a-z]+", name.lower())}
+    return bool(words & _WORDS) and not words & _NOT_SO
 
 
-def _sides(values: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    _, a, b, c = values.shape
-    return (a, b, c), (b, c, a)
+def scale_of(values: np.ndarray, named: bool) -> float | None:
+    """What the array's numbers are to be multiplied by for pictures of 0 to 255; None if it is not pictures.
+
+    named: something else says that it is pictures; then the shape and the range suffice.
+    """
+    form = _form(values)
+    if form is None or not values.size:
+        return None
+    colour, size = values.ndim == 4, values[0].size
+    kind = values.dtype.kind
+    if values.dtype == np.uint8:
+        return 1.0 if colour or named or size >= MANY else None
+    if not (named or (colour and kind != "b")):
+        return None
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 255:  # NaN is not
+        return None
+    if kind == "b" or (kind == "f" and high <= 1):
+        return 255.0
+    return 1.0 if named or kind in "iu" or all(bool((rows == np.rint(rows)).all()) for rows in values) else None
+
+
+def _form(values: np.ndarray) -> tuple[int, int, int] | None:
+    """(height, width, channels) of pictures in the shape of an array; None if it has no such shape."""
+    if values.ndim == 3:
+        forms = [(*values.shape[1:], 1)]
+    elif values.ndim == 4:
+        _, a, b, c = values.shape
+        forms = [(a, b, c), (b, c, a)]
+    else:
+        return None
+    return next(((h, w, c) for h, w, c in forms if c in _FORMS and min(h, w) >= _LEAST), None)
 
 
 def pictures_track(
-    name: str, values: np.ndarray, clock: Clock, *, size: int | None = None, fps: Fraction | None = None
+    name: str, *, values: np.ndarray, scale: float, clock: Clock, size: int | None = None, fps: Fraction | None = None
 ) -> Track:
-    """A video track. values: as `is_pictures` has it; they stay where they are until they are read."""
-    height, width, depth = next((h, w, c) for h, w, c in _sides(values) if c in _FORMS and min(h, w) >= _LEAST)
-    if values.shape[1:] != (height, width, depth):
+    """A video track of an array in which `scale_of` found pictures; it stays as it is until it is read."""
+    form = _form(values)
+    assert form is not None, values.shape
+    height, width, depth = form
+    if values.ndim == 4 and values.shape[1:] != form:
         values = values.transpose(0, 2, 3, 1)
-    if size is not None:
-        width, height = resized(width, height, size)
+
+    def frame(number: int) -> Any:
+        picture = values[number]
+        if picture.dtype != np.uint8:
+            picture = np.rint(picture * scale).astype(np.uint8)
+        plain = picture[..., 0] if depth == 1 and picture.ndim == 3 else picture
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(plain), _FORMS[depth])
+
     shape = Shape(height=height, width=width, matrix="bt601", full_range=False)
-    info = {"height": height, "width": width, "matrix": shape.matrix, "full_range": False, "codec": "array"}
+    return _track(name, frame, clock, shape, "array", size, fps)
+
+
+def encoded_track(
+    name: str, *, cells: Sequence[bytes], clock: Clock, problems: Problems, size: int | None = None,
+    fps: Fraction | None = None,
+) -> Track:  # fmt: skip
+    """A video track of PNG, JPEG and the like, one a cell; those that do not decode are left out, and `problems` is
+    told. name: as in `_track`. Raises InputError if the first cannot be decoded."""
+    first = _decoded(cells[0])
+    if first is None:
+        raise InputError(name, "its first picture cannot be decoded", "write it again as PNG or JPEG")
+    return _track(
+        name,
+        lambda number: _decoded(cells[number]),
+        clock,
+        shape_of(first, 2, 0),
+        "pictures",
+        size,
+        fps,
+        once(problems),
+    )
+
+
+def _decoded(cell: bytes) -> Any | None:
+    try:
+        with av.open(io.BytesIO(cell)) as container:
+            return next(container.decode(video=0), None)
+    except (*FAULTS, OSError, IndexError):
+        return None
+
+
+def _track(
+    name: str,
+    frame: Callable[[int], Any | None],
+    clock: Clock,
+    shape: Shape,
+    codec: str,
+    size: int | None,
+    fps: Fraction | None,
+    problems: Problems = lambda line: None,
+) -> Track:
+    """frame: the picture of each sample of the clock, of any size; None where there is none."""
+    width, height = (shape.width, shape.height) if size is None else resized(shape.width, shape.height, size)
+    shape = Shape(height=height, width=width, matrix=shape.matrix, full_range=shape.full_range, turn=shape.turn)
+    info = {"height": height, "width": width, "matrix": shape.matrix, "full_range": shape.full_range, "codec": codec}
 
     def frames() -> Iterator[tuple[int, int, Any]]:
         times = clock.times_ns
         steps = np.diff(times, append=clock.start_ns + clock.duration_ns)
-        for time_ns, step, picture in zip(times.tolist(), steps.tolist(), values, strict=True):
-            plain = picture[..., 0] if depth == 1 else picture
-            yield time_ns, step, av.VideoFrame.from_ndarray(np.ascontiguousarray(plain), _FORMS[depth])
+        lost = 0
+        for number, (time_ns, step) in enumerate(zip(times.tolist(), steps.tolist(), strict=True)):
+            picture = frame(number)
+            lost += picture is None
+            if picture is not None:
+                yield time_ns, step, picture
+        if lost:
+            problems(f"{name}: {lost} of {clock.count} pictures cannot be decoded (left out; the others are kept)")
 
     def blocks() -> Iterator[Block]:
         scaler, length = VideoReformatter(), frame_bytes(height, width)
         held: list[np.ndarray] = []
         times: list[int] = []
-        for time_ns, _, frame in at_rate(frames(), fps) if fps is not None else frames():
+        for time_ns, _, picture in at_rate(frames(), fps) if fps is not None else frames():
             out = np.empty(length, np.uint8)
-            copy_frame(frame, shape, scaler, out)
+            copy_frame(picture, shape, scaler, out)
             held.append(out)
             times.append(time_ns)
             if len(held) == BLOCK_FRAMES:

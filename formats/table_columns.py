@@ -2,7 +2,7 @@
 
 What is unusual: nothing goes missing without a word. What is neither numbers nor words is named; a row of a CSV that
 has too few or too many cells (a recorder that was killed) costs that row alone; a column of numbers in which a word
-stands is named with the row. A missing number is NaN.
+stands is named with the row. A missing number is NaN. Cells that hold a PNG or JPEG whole are kept as they are.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _NO_NUMBER = ["", "NaN", "nan", "-nan", "NA", "N/A", "null", "NULL", "None"]
 _COMMA, _POINT = (re.compile(rf"(?m)(?:^|;)\s*[+-]?\d*{mark}\d+(?:[eE][+-]?\d+)?\s*(?:;|$)") for mark in (",", r"\."))
 """Cells that are a number with a decimal comma, a decimal point."""
 _NEITHER = "neither numbers nor words"
+_ENCODED = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", re.DOTALL)
 _COMMENT = re.compile(r"#\s*(\w+)\s*[:=]\s*([0-9./eE+-]+)\s*$")
 
 
@@ -35,14 +36,16 @@ _COMMENT = re.compile(r"#\s*(\w+)\s*[:=]\s*([0-9./eE+-]+)\s*$")
 class Columns:
     """numbers: (n, ...) by name. words: object arrays (n,) of str or None. instants: names of int64 nanoseconds.
 
-    facts: single values that the file says beside them. left: why, by the name of what was left out.
+    encoded: pictures, each as the file that it was. facts: single values that the file says beside them.
+    left: why, by the name of what was left out.
     tracks: the column of each channel of each track, where pantok wrote the file.
-    rows: int64, the rows of the table in which a column of lists holds something, where those are not all.
+    rows: int64, the rows of the table in which a column of lists or pictures holds something, where those are not all.
     count: how many rows a table has; None of arrays, which may differ.
     """
 
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     words: dict[str, np.ndarray] = field(default_factory=dict)
+    encoded: dict[str, list[bytes]] = field(default_factory=dict)
     instants: set[str] = field(default_factory=set)
     facts: dict[str, Any] = field(default_factory=dict)
     tracks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -200,6 +203,13 @@ def _of_table(path: Path, table: pa.Table, problems: Problems) -> Columns:
         table = table.flatten()
     for name, column in zip(_distinct(list(table.column_names)), table.columns, strict=True):
         _add(columns, path, name, column, problems)
+    for name in [n for n in columns.encoded if n.endswith(".bytes")]:  # {bytes, path}, as datasets have it
+        short = name.removesuffix(".bytes")
+        columns.encoded[short] = columns.encoded.pop(name)
+        if name in columns.rows:
+            columns.rows[short] = columns.rows.pop(name)
+        for beside in (columns.words, columns.numbers):
+            beside.pop(f"{short}.path", None)
     metadata = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in _metadata(table).items()}
     columns.facts = {k: v for k, v in metadata.items() if k in RATE_NAMES}
     columns.tracks = _written_tracks(metadata.get("tracks"), columns)
@@ -242,10 +252,23 @@ def _add(columns: Columns, path: Path, name: str, column: pa.ChunkedArray, probl
         columns.numbers[name] = _numbers(column)
     elif pa.types.is_null(kind):
         columns.numbers[name] = np.full(len(column), np.nan)
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        _add_encoded(columns, name, column.to_pylist())
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         _add_words(columns, path, name, column, problems)
     else:
         columns.left[name] = _NEITHER
+
+
+def _add_encoded(columns: Columns, name: str, cells: list[bytes | None]) -> None:
+    filled = [number for number, cell in enumerate(cells) if cell]
+    held = [cell for cell in cells if cell]
+    if not held or not _ENCODED.match(held[0]):
+        columns.left[name] = _NEITHER
+        return
+    columns.encoded[name] = held
+    if len(held) < len(cells):
+        columns.rows[name] = np.array(filled)
 
 
 def _add_lists(columns: Columns, name: str, column: pa.ChunkedArray, shape: Sequence[int] = ()) -> None:
@@ -270,11 +293,7 @@ def _add_lists(columns: Columns, name: str, column: pa.ChunkedArray, shape: Sequ
     if not _is_numeric(inner.type):
         columns.left[name] = "lists of what is no number"
         return
-    values = _numbers(inner).reshape([len(rows), *shape] if shape else widths)
-    # Python's whole numbers are written as int64, those of pictures among them.
-    if values.ndim == 4 and values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
-        values = values.astype(np.uint8)
-    columns.numbers[name] = values
+    columns.numbers[name] = _numbers(inner).reshape([len(rows), *shape] if shape else widths)
     if len(rows) < len(column):
         columns.rows[name] = rows
 

@@ -11,7 +11,7 @@ Else an InputError says how to give it.
 
 How columns become tracks: a column that begins with `action` or `cmd` belongs to `action`, one that begins with
 `reward` to `reward`, all others to `proprio`; list columns and the arrays of an .npz are tracks of their own
-(`proprio.qpos`), and arrays of pictures are video. Columns of one track that differ in type (boolean, integer, float)
+(`proprio.qpos`), and pictures are video (`images`). Columns of one track that differ in type (boolean, integer, float)
 are split, so that each keeps its own: `proprio`, `proprio.flags`, `proprio.counts`; where two integer or two float
 types meet, each is called by its name: `proprio.float32`. A list column with empty rows has a clock of its own, the
 instants of the rows that hold a list. A column of words is a text track, one span for each
@@ -21,8 +21,9 @@ stretch of rows that say the same. A Parquet that pantok wrote gives back the ve
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ _GROUPS = (("action", ("action", "cmd")), ("reward", ("reward",)))
 _FLAVOUR = {"b": ".flags", "i": ".counts", "u": ".counts", "f": ""}
 _PICTURES = {"video", "image", "images", "rgb", "frames", "pixels", "values"}
 """Names of arrays of pictures that say no more than that they are pictures."""
+Shown = Callable[..., Track]
+"""Makes the video track of what a table holds under some name, given the track's name and its `clock`."""
 
 
 def read_table(
@@ -60,10 +63,12 @@ def read_table(
     columns = read_columns(path, problems)
     clock = _clock(path, columns, rules, problems)
     actions = set(rules.get("actions", ()))
-    unknown = sorted(actions - set(columns.numbers))
-    if unknown:
-        raise InputError(path, f"has no column {unknown[0]}, an action by episode.toml", _there_are(columns.numbers))
-    tracks = _written(columns, clock) or _tracks(columns, clock, actions, size, fps)
+    for key, what in (("actions", "an action"), ("pictures", "pictures")):
+        unknown = sorted(set(rules.get(key, ())) - set(columns.numbers) - set(columns.encoded))
+        if unknown:
+            raise InputError(path, f"has no column {unknown[0]}, {what} by episode.toml", _there_are(columns.numbers))
+    shown = _shown(path, columns, rules.get("pictures"), problems, size, fps)
+    tracks = _written(columns, clock) or _tracks(columns, clock, actions, shown, problems)
     tracks += [t for name, words in columns.words.items() for t in _spoken(name, words, clock)]
     if not tracks:
         raise InputError(path, "holds neither numbers nor words beside its time", "check its columns")
@@ -78,7 +83,7 @@ def _there_are(names: Iterable[str]) -> str:
 def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Problems) -> Clock:
     """The table's clock; takes the column that told it, and arrays that do not go with it, out of `columns`."""
     numbers = columns.numbers
-    everything = {**numbers, **columns.words}
+    everything = {**numbers, **columns.words, **columns.encoded}
     if not everything or max(map(len, everything.values())) == 0:
         raise InputError(path, "holds no rows", "record it again, or remove it")
     offset_ns = offset_of(rules)
@@ -132,7 +137,41 @@ def _leave_out_others(path: Path, columns: Columns, count: int, problems: Proble
             problems(f"{path}: {name} has {len(table.pop(name))} rows, not {count} (left out; the others are kept)")
 
 
-def _tracks(columns: Columns, clock: Clock, actions: set[str], size: int | None, fps: Fraction | None) -> list[Track]:
+def _shown(
+    path: Path, columns: Columns, said: Sequence[str] | None, problems: Problems, size: int | None, fps: Fraction | None
+) -> dict[str, Shown]:
+    """What is video, by name: the arrays that episode.toml says are pictures, or else those that are, and the pictures
+    of files. Large arrays that are none, as it seems, are named: they cost a channel a number."""
+    found: dict[str, Shown] = {}
+    for name, values in columns.numbers.items():
+        if values.ndim < 3:
+            continue
+        from pantok.formats.images import MANY, pictures_track, says_pictures, scale_of
+
+        asked = said is not None and name in said
+        scale = scale_of(values, asked or says_pictures(name)) if said is None or asked else None
+        if scale is not None:
+            found[name] = partial(pictures_track, values=values, scale=scale, size=size, fps=fps)
+        elif asked:
+            raise InputError(
+                path, f"its {name}, pictures by episode.toml, are {values.dtype} {values.shape}",
+                "pictures are (rows, height, width), or with 1, 3 or 4 channels, of 0 to 1 or 0 to 255, none missing",
+            )  # fmt: skip
+        elif said is None and (count := values[:1].size) >= MANY:
+            problems(
+                f"{path}: {name} is {count} channels of numbers (if it is pictures, say so in episode.toml: "
+                f'[files."{path.name}"] pictures = ["{name}"]; if not, pictures = [])'
+            )
+    for name, cells in columns.encoded.items():
+        from pantok.formats.images import encoded_track
+
+        found[name] = partial(encoded_track, cells=cells, problems=problems, size=size, fps=fps)
+    return found
+
+
+def _tracks(
+    columns: Columns, clock: Clock, actions: set[str], shown: Mapping[str, Shown], problems: Problems
+) -> list[Track]:
     """Scalar columns gathered by kind and type, wide ones on their own, pictures as video."""
     kinds = {name: "action" if name in actions else _kind(name) for name in columns.numbers}
     flat = {n: v for n, v in columns.numbers.items() if v.ndim == 1}
@@ -144,31 +183,24 @@ def _tracks(columns: Columns, clock: Clock, actions: set[str], size: int | None,
         short = f".{len(values)}" if len(values) != clock.count else ""
         gathered.setdefault(kinds[name] + label + short, {})[name] = values
     tracks = [_track(n, np.stack(list(p.values()), 1), clock, tuple(p)) for n, p in gathered.items()]
-    for name, values in columns.numbers.items():
-        if values.ndim == 1:
+    for name, values in {**columns.numbers, **columns.encoded}.items():
+        if isinstance(values, np.ndarray) and values.ndim == 1:
             continue
         rows = columns.rows.get(name)
         mine = clock.cut(0, len(values)) if rows is None else clock_of_stamps(clock.times_ns[rows], 1)
-        if _pictures(values):
-            from pantok.formats.images import pictures_track
-
+        if name in shown:
             label = "video" if name in _PICTURES else name if name.startswith("video.") else f"video.{name}"
-            tracks.append(pictures_track(label, values, mine, size=size, fps=fps))
-        elif values.size:
+            try:
+                tracks.append(shown[name](label, clock=mine))
+            except InputError as error:
+                problems(f"{error}; it is left out")
+        elif isinstance(values, np.ndarray) and values.size:
             kind = kinds[name]
             label = name if name.split(".")[0] != kind else name.split(".", 1)[-1]
             wide = values.reshape(len(values), -1)
             channels = tuple(str(i) for i in range(wide.shape[1]))
             tracks.append(_track(f"{kind}.{label}" if label != kind else kind, wide, mine, channels))
     return tracks
-
-
-def _pictures(values: np.ndarray) -> bool:
-    if values.ndim != 4:
-        return False
-    from pantok.formats.images import is_pictures
-
-    return is_pictures(values)
 
 
 def _kind(name: str) -> str:
