@@ -115,6 +115,7 @@ def _parquet(path: Path) -> pa.Table:
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
         table.validate(full=True)
+        pa.default_memory_pool().release_unused()  # what decompressing took, more than the table itself
         return table
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise InputError(path, "is not a Parquet file, or is damaged", "write it again and close the writer") from error
@@ -201,8 +202,11 @@ def _of_table(path: Path, table: pa.Table, problems: Problems) -> Columns:
     columns = Columns(count=table.num_rows)
     while any(pa.types.is_struct(f.type) for f in table.schema):
         table = table.flatten()
-    for name, column in zip(_distinct(list(table.column_names)), table.columns, strict=True):
-        _add(columns, path, name, column, problems)
+    schema, waiting = table.schema, table.columns[::-1]
+    del table  # a column is let go of when it has become an array
+    for name in _distinct(list(schema.names)):
+        _add(columns, path, name, waiting.pop(), problems)
+    pa.default_memory_pool().release_unused()
     for name in [n for n in columns.encoded if n.endswith(".bytes")]:  # {bytes, path}, as datasets have it
         short = name.removesuffix(".bytes")
         columns.encoded[short] = columns.encoded.pop(name)
@@ -210,14 +214,10 @@ def _of_table(path: Path, table: pa.Table, problems: Problems) -> Columns:
             columns.rows[short] = columns.rows.pop(name)
         for beside in (columns.words, columns.numbers):
             beside.pop(f"{short}.path", None)
-    metadata = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in _metadata(table).items()}
+    metadata = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in (schema.metadata or {}).items()}
     columns.facts = {k: v for k, v in metadata.items() if k in RATE_NAMES}
     columns.tracks = _written_tracks(metadata.get("tracks"), columns)
     return columns
-
-
-def _metadata(table: pa.Table) -> Mapping[bytes, bytes]:
-    return table.schema.metadata or {}
 
 
 def _written_tracks(said: str | None, columns: Columns) -> Mapping[str, Mapping[str, str]]:

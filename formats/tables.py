@@ -174,18 +174,23 @@ def _tracks(
 ) -> list[Track]:
     """Scalar columns gathered by kind and type, wide ones on their own, pictures as video."""
     kinds = {name: "action" if name in actions else _kind(name) for name in columns.numbers}
-    flat = {n: v for n, v in columns.numbers.items() if v.ndim == 1}
-    gathered: dict[str, dict[str, np.ndarray]] = {}
+    flat = {n: columns.numbers.pop(n) for n in [n for n, v in columns.numbers.items() if v.ndim == 1]}
+    types: dict[str, set[np.dtype]] = {}
     for name, values in flat.items():
-        mates = [v.dtype for n, v in flat.items() if kinds[n] == kinds[name]]
-        alike = {d for d in mates if _FLAVOUR[d.kind] == _FLAVOUR[values.dtype.kind]}
-        label = f".{values.dtype}" if len(alike) > 1 else _FLAVOUR[values.dtype.kind] if len(set(mates)) > 1 else ""
+        types.setdefault(kinds[name], set()).add(values.dtype)
+    gathered: dict[str, dict[str, np.ndarray]] = {}
+    for name in list(flat):
+        values = flat.pop(name)
+        mates = types[kinds[name]]
+        alike = sum(_FLAVOUR[d.kind] == _FLAVOUR[values.dtype.kind] for d in mates)
+        label = f".{values.dtype}" if alike > 1 else _FLAVOUR[values.dtype.kind] if len(mates) > 1 else ""
         short = f".{len(values)}" if len(values) != clock.count else ""
         gathered.setdefault(kinds[name] + label + short, {})[name] = values
-    tracks = [_track(n, np.stack(list(p.values()), 1), clock, tuple(p)) for n, p in gathered.items()]
+    tracks = []
+    for name, parts in gathered.items():
+        channels = tuple(parts)
+        tracks.append(_track(name, _side_by_side(parts), clock, channels))
     for name, values in {**columns.numbers, **columns.encoded}.items():
-        if isinstance(values, np.ndarray) and values.ndim == 1:
-            continue
         rows = columns.rows.get(name)
         mine = clock.cut(0, len(values)) if rows is None else clock_of_stamps(clock.times_ns[rows], 1)
         if name in shown:
@@ -203,6 +208,17 @@ def _tracks(
     return tracks
 
 
+def _side_by_side(parts: dict[str, np.ndarray]) -> np.ndarray:
+    """(n, C), column after column, each let go of when it is in."""
+    first = next(iter(parts.values()))
+    values = np.empty((len(first), len(parts)), first.dtype)
+    for c, name in enumerate(list(parts)):
+        values[:, c] = parts.pop(name)
+    del first
+    pa.default_memory_pool().release_unused()
+    return values
+
+
 def _kind(name: str) -> str:
     low = name.lower().replace("observation.", "")
     return next((kind for kind, starts in _GROUPS if low.startswith(starts)), "proprio")
@@ -217,7 +233,7 @@ def _track(name: str, values: np.ndarray, clock: Clock, channels: tuple[str, ...
 def _written(columns: Columns, clock: Clock) -> list[Track]:
     """The tracks of a file that `write_parquet` wrote."""
     return [
-        _track(name, np.stack([columns.numbers[c] for c in parts.values()], 1), clock, tuple(parts))
+        _track(name, _side_by_side({c: columns.numbers[c] for c in parts.values()}), clock, tuple(parts))
         for name, parts in columns.tracks.items()
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 
@@ -15,6 +16,7 @@ from pantok.experience import Block, Clock, Track
 from pantok.quantizers import bpe
 from pantok.quantizers.bounded import Grid, digits_for, theorem_digits
 from pantok.stream import LevelCodes, TrackTokens
+from pantok.tokenizers import numeric_encoder
 from pantok.tokenizers.numeric import NumericConfig, NumericOptions, NumericTokenizer, certificate
 from pantok.tokenizers.numeric_band import differences, held
 from pantok.tokenizers.numeric_channel import sums
@@ -406,3 +408,23 @@ def test_every_point_of_a_band_is_within_the_bound(bits: list[int], dtype: str, 
     for offset in range(parts + 1):
         inside = count > offset
         assert worst(grid.value(low + offset, values.dtype)[inside], values[inside]) <= Fraction(grid.bound)
+
+
+def test_what_an_encoder_holds_is_a_few_bytes_a_number(
+    fitted: NumericTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long wide table, spelled some ticks at a time: the same codes as all at once, in a fraction of the memory."""
+    values = smooth(2000, 30).astype(np.float32)
+    values[500:900, ::3] = np.nan
+    track, options = track_of(values), NumericOptions(max_error=1e-4)
+    whole = fitted.encode(track, options)
+    monkeypatch.setattr(numeric_encoder, "_AT_ONCE", 1 << 12)
+    tracemalloc.start()
+    parts = fitted.encode(track, options)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 32 * values.size
+    assert parts.header == whole.header
+    for a, b in zip(parts.levels, whole.levels, strict=True):
+        assert np.array_equal(a.codes, b.codes) and np.array_equal(a.splits, b.splits)
+        assert a.codes.dtype == b.codes.dtype

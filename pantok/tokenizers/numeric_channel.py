@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from pantok.quantizers.bounded import Grid, digits_for, finite, widened
-from pantok.tokenizers.numeric_band import BandSearch, best_order, held
+from pantok.tokenizers.numeric_band import BandSearch, best_order, differences, held
+from pantok.tokenizers.numeric_symbols import holes_of
 
 ORDERS = (0, 1, 2)
 _FEW = 8
@@ -105,6 +106,21 @@ def sums(residuals: np.ndarray, order: int, holes: np.ndarray) -> np.ndarray:
         return residuals if order == 0 else np.cumsum(residuals)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Planned:
+    """A channel, and what is to be told of its n samples, in the fewest bytes that hold it.
+
+    residuals: of the coarse indices, signed integers (n,). digits: uint8 (n, k). holes: int8 (n,), as of `holes_of`.
+    verbatim: bool (n,), which are kept as they are and are no holes.
+    """
+
+    channel: Channel
+    residuals: np.ndarray
+    digits: np.ndarray
+    holes: np.ndarray
+    verbatim: np.ndarray
+
+
 def plan_channels(
     values: np.ndarray,
     names: Sequence[str],
@@ -113,28 +129,40 @@ def plan_channels(
     relative: float,
     digits: int,
     base: int,
-    group: int,
     search: BandSearch,
-) -> tuple[list[Channel], np.ndarray, list[np.ndarray], np.ndarray]:
-    """Channels, coarse indices int64 (n, C), digits int64 (n, k) of each, and which samples are kept verbatim.
+    holed: bool,
+) -> list[Planned]:
+    """Each channel of values (n, C).
 
-    ranges: half range of each channel where it is known. bounds: absolute bound where one is asked for.
+    ranges: half range of each channel where it is known. bounds: absolute bound where one is asked for. holed: whether
+    there are symbols for holes.
     """
 
-    def planned(c: int) -> tuple[Channel, np.ndarray, np.ndarray, np.ndarray]:
-        return _planned(values[:, c], names[c], ranges[c], bounds[c], relative, digits, base, group, search)
+    def planned(c: int) -> Planned:
+        column = np.ascontiguousarray(values[:, c])
+        channel, whole, fine, kept = _planned(
+            column, names[c], ranges[c], bounds[c], relative, digits, base, search.group, search
+        )
+        holes = holes_of(column) * (kept & holed)
+        residuals = differences(held(whole, holes > 0, search.group), channel.order, search.group)
+        return Planned(
+            channel=channel, residuals=_packed(residuals), digits=fine.astype(np.uint8), holes=holes,
+            verbatim=kept & (holes == 0),
+        )  # fmt: skip
 
     # Compiled loops let go of the interpreter. The count of threads is the one that a process was given, see `workers`.
     threads = min(torch.get_num_threads(), len(names)) if values.size >= _WORTH_THREADS else 1
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            plans = list(pool.map(planned, range(len(names))))
-    else:
-        plans = [planned(c) for c in range(len(names))]
-    index, raw = np.zeros(values.shape, np.int64), np.zeros(values.shape, bool)
-    for c, (_, column, _, kept) in enumerate(plans):
-        index[:, c], raw[:, c] = column, kept
-    return [p[0] for p in plans], index, [p[2] for p in plans], raw
+            return list(pool.map(planned, range(len(names))))
+    return [planned(c) for c in range(len(names))]
+
+
+def _packed(values: np.ndarray) -> np.ndarray:
+    """int64 in the smallest signed dtype that holds them all."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    small = (t for t in (np.int8, np.int16, np.int32) if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+    return values.astype(next(small, np.int64), copy=False)
 
 
 def _planned(
