@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,46 @@ def open_store(run: common.Run, output: Path, vocabulary: Vocabulary, path: Path
     return store
 
 
+class Notes:
+    """What growth has come to know, kept in the store's cache, so that a run that was stopped at any moment and goes on
+    grows as one that was not. Without them it begins to learn anew, and may grow elsewhere."""
+
+    def __init__(self, store: Store, max_new: int) -> None:
+        from pantok.formats.store_root import CACHE
+
+        self._path, self._now, self._max_new = store.path / CACHE / "growth.json", store.vocabulary_id, max_new
+
+    @staticmethod
+    def key_of(episode: Episode) -> list[str]:
+        """Which recording it is, by its name and what its files hold."""
+        return [episode.id, *(source.sha256 for source in episode.sources)]
+
+    def read(self) -> dict[str, Any] | None:
+        """The `knowledge` under the store's newest vocabulary, and the `episode` that is looked at with that; None if
+        there is none, or of runs under another limit."""
+        try:
+            said = json.loads(self._path.read_text())
+            known = said["known"]
+            if said["max_new"] != self._max_new or self._now not in known:
+                return None
+            # Still the vocabulary from before the last growth: it is to be done again.
+            last = list(known)[-1]
+            return {"knowledge": known[self._now], "episode": said["episode"] if self._now == last else None}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, episode: Episode, known: Mapping[str, Mapping[str, Any]]) -> None:
+        """known: by vocabulary, the one before the episode and the one that encodes it, which may be the same."""
+        from pantok.errors import OutputError
+        from pantok.formats.files import replaced
+
+        said = {"max_new": self._max_new, "episode": self.key_of(episode), "known": known}
+        with suppress(OSError, OutputError):  # a store in which nothing can be kept is no worse than one without
+            self._path.parent.mkdir(exist_ok=True)
+            with replaced(self._path) as temporary:
+                temporary.write_text(json.dumps(said))
+
+
 class Growing:
     """What --grow does on each episode, and what came of it. Raises OptionError for a limit that cannot be."""
 
@@ -43,6 +85,7 @@ class Growing:
         self._codec: Codec | None = None
         self._steps: list[dict[str, Any]] = []
         self._left = self._config.max_new
+        self._recalled, self._looked_at = False, None
 
     def codec_for(self, bar: Any, task: Any) -> Callable[[Store, Episode], Codec]:
         """For `encode_episode`: grows the store's vocabulary for an episode if that pays; what encodes it."""
@@ -54,7 +97,12 @@ class Growing:
             from pantok.encode import Codec
 
             bar.update(task, note="growing: looking")
-            while not self._grow(store, episode, told):
+            notes = Notes(store, self._config.max_new)
+            if not self._recalled:
+                self._recalled = True
+                self._recall(notes)
+            looked_at = self._looked_at == Notes.key_of(episode)
+            while not looked_at and not self._grow(store, episode, told, notes):
                 pass  # another process was quicker: its vocabulary may do
             if self._codec is None or self._codec.vocabulary.id != store.vocabulary_id:
                 self._codec = Codec(store.vocabulary)
@@ -62,21 +110,30 @@ class Growing:
 
         return choose
 
-    def _grow(self, store: Store, episode: Episode, told: Callable[[str], Any]) -> bool:
+    def _recall(self, notes: Notes) -> None:
+        """Goes on where the run before this was stopped."""
+        known = notes.read()
+        if known is not None:
+            self._grower.knowledge, self._looked_at = known["knowledge"], known["episode"]
+
+    def _grow(self, store: Store, episode: Episode, told: Callable[[str], Any], notes: Notes) -> bool:
         from pantok.evolve.lineage import line
         from pantok.formats.store_vocabularies import lines_of
 
         old = store.vocabulary
         self._left = self._config.max_new - (old.size - store.version(store.vocabulary_ids[0]).size)
+        before = self._grower.knowledge
         new, steps = self._grower.grown(old, list(episode.tracks.values()), self._left, told)
+        # Before the store has the new vocabulary: if this is stopped in between, it is to be known what to do again.
+        notes.write(episode, {old.id: before, new.id: self._grower.knowledge})
         if not steps:
             return True
-        before = {s.modality: round(s.before, 1) for s in steps}
-        after = {s.modality: round(s.after, 1) for s in steps}
+        was = {s.modality: round(s.before, 1) for s in steps}
+        now = {s.modality: round(s.after, 1) for s in steps}
         arguments = {"episode": episode.id, "max_new": self._config.max_new}
         entry = line(
-            "grow", new, [old], arguments, {"ids": old.size, "bits_per_second": before},
-            {"ids": new.size, "bits_per_second": after, "levels": {s.modality: s.levels for s in steps}},
+            "grow", new, [old], arguments, {"ids": old.size, "bits_per_second": was},
+            {"ids": new.size, "bits_per_second": now, "levels": {s.modality: s.levels for s in steps}},
         )  # fmt: skip
         if not store.extend(new, [*lines_of(store.path), entry]):
             return False

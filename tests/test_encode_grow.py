@@ -238,6 +238,39 @@ def test_encode_grow_from_the_command_line(recordings, vocabulary, tmp_path):
         assert isinstance(runner.exception, OptionError) and "--" in str(runner.exception)
 
 
+def test_a_run_that_was_stopped_grows_as_one_that_was_not(vocabulary, tmp_path, monkeypatch):
+    """What makes an episode surprising is known from those before it, by the run that goes on too."""
+    new, whole = tmp_path / "new", tmp_path / "whole.zarr"
+    new.mkdir()
+    values, rate = soundfile.read(SAMPLES / "music" / "tabla.ogg", always_2d=True)
+    for k in range(2):
+        soundfile.write(new / f"{k}.wav", values[k * 5 * rate : (k + 1) * 5 * rate], rate)
+    args = [*map(str, (new, "--vocab", vocabulary, "--grow", "--max-new", 300, "-o"))]
+    assert encode(*args, whole)[0] == 0
+    first = Store.open(whole)
+    assert len(first.vocabulary_ids) > 1
+
+    def stopped(call, after):
+        def instead(self, *given, **more):
+            if after:
+                call(self, *given, **more)
+            raise KeyboardInterrupt
+
+        return instead
+
+    for name, after in (("extend", True), ("write", False)):
+        path = tmp_path / f"{name}-{after}.zarr"
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, name, stopped(getattr(Store, name), after))
+            CliRunner().invoke(command, [*args, str(path)])
+        assert len(Store.open(path)) == 0
+        assert encode(*args, path)[0] == 0
+        second = Store.open(path)
+        assert second.vocabulary_ids == first.vocabulary_ids and len(second) == 2
+        for episode in first.episodes:
+            assert_equal(second.read(episode), first.read(episode))
+
+
 def test_a_store_takes_in_a_vocabulary_that_its_own_grew_into(recordings, vocabulary, tmp_path):
     path, later = tmp_path / "home.zarr", tmp_path / "later.vocab"
     assert encode(recordings / "film-01.csv", "--vocab", vocabulary, "-o", path)[0] == 0

@@ -10,7 +10,7 @@ each, and no codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,6 +68,15 @@ class Grower:
         """By unit (`objective.units_of`)."""
         self._usual: dict[str, float] = {}
         """Bits a sample of the costliest episode for which growth did not pay."""
+
+    @property
+    def knowledge(self) -> dict[str, dict[str, float]]:
+        """What was learned from episodes so far; given to another, it goes on as this would."""
+        return {"eps": dict(self._eps), "usual": dict(self._usual)}
+
+    @knowledge.setter
+    def knowledge(self, said: Mapping[str, Mapping[str, float]]) -> None:
+        self._eps, self._usual = dict(said["eps"]), dict(said["usual"])
 
     def grown(
         self,
