@@ -194,13 +194,18 @@ class Plan:
 
             from pantok.formats.tables import write_parquet
 
-            tables = {}
+            tables, clock = {}, self._clock(group[0])
             for track in group:
-                values = np.concatenate([b.values for b in self._signal(track).blocks])
-                values = values.reshape(len(values), -1)
-                channels = track.channels or tuple(str(i) for i in range(values.shape[1]))
-                tables[track.name] = (values, channels)
-            write_parquet(path, self._clock(group[0]), tables)
+                values, filled = np.zeros((0, 0)), 0
+                for block in self._signal(track).blocks:
+                    rows = block.values.reshape(len(block), -1)
+                    if not filled:
+                        values = np.empty((clock.count, rows.shape[1]), rows.dtype)
+                    values[filled : filled + len(rows)] = rows
+                    filled += len(rows)
+                assert filled == clock.count, (filled, clock.count)
+                tables[track.name] = (values, track.channels or tuple(str(i) for i in range(values.shape[1])))
+            write_parquet(path, clock, tables)
 
         return write
 

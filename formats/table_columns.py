@@ -152,9 +152,11 @@ def _csv(path: Path, problems: Problems) -> Columns:
         ragged.append(row)
         return "skip"
 
+    body = content.encode("utf-8", "replace")
+    del content
     try:
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(content.encode("utf-8", "replace")),
+            pa.BufferReader(body),
             # One thread: only so are the numbers of rows known.
             pyarrow.csv.ReadOptions(skip_rows=int(named), column_names=names, use_threads=False),
             pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
@@ -172,6 +174,7 @@ def _csv(path: Path, problems: Problems) -> Columns:
         if len(ragged) > max(1, table.num_rows):
             raise InputError(path, f"is not a table: {said_cells}", "every row needs as many cells")
         problems(f"{path}: {said_cells} ({len(ragged)} such left out; the other rows are kept)")
+    del body
     # A line that ends in a comma makes a column of no name that holds nothing.
     hollow = [n for n, c in zip(names, cells, strict=True) if not c and pa.types.is_null(table.schema.field(n).type)]
     columns = _of_table(path, table.drop_columns(hollow), problems)

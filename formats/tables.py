@@ -42,6 +42,7 @@ _GROUPS = (("action", ("action", "cmd")), ("reward", ("reward",)))
 _FLAVOUR = {"b": ".flags", "i": ".counts", "u": ".counts", "f": ""}
 _PICTURES = {"video", "image", "images", "rgb", "frames", "pixels", "values"}
 """Names of arrays of pictures that say no more than that they are pictures."""
+_ROWS = 1 << 18  # of a row group that is written
 Shown = Callable[..., Track]
 """Makes the video track of what a table holds under some name, given the track's name and its `clock`."""
 
@@ -259,13 +260,19 @@ def write_parquet(path: Path, clock: Clock, tracks: Mapping[str, tuple[np.ndarra
     tracks: values (n, C) and channel names by track name. The metadata says which column is which channel, and the
     rate of a regular clock, so that `read_table` gives back the same tracks. Raises OutputError.
     """
-    columns: dict[str, Any] = {"time_ns": clock.times_ns}
+    columns: dict[str, np.ndarray] = {"time_ns": clock.times_ns}
     map_: dict[str, dict[str, str]] = {}
     for name, (values, channels) in tracks.items():
         assert len(set(channels)) == len(channels) == values.shape[1], (name, channels, values.shape)
         alone = len(tracks) == 1 and "time_ns" not in channels
         map_[name] = {c: c if alone else f"{name}.{c}" for c in channels}
-        columns |= {column: np.ascontiguousarray(values[:, i]) for i, column in enumerate(map_[name].values())}
+        columns |= {column: values[:, i] for i, column in enumerate(map_[name].values())}
     metadata = {"tracks": json.dumps(map_)} | ({"rate_hz": str(clock.rate)} if clock.rate else {})
-    with replaced(path) as temporary:
-        pyarrow.parquet.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
+    types = {column: pa.from_numpy_dtype(values.dtype) for column, values in columns.items()}
+    schema = pa.schema(types, metadata)
+    with replaced(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+        for first in range(0, max(clock.count, 1), _ROWS):  # no more than some rows are there twice
+            part = [np.ascontiguousarray(values[first : first + _ROWS]) for values in columns.values()]
+            writer.write_table(
+                pa.table([pa.array(v, t) for v, t in zip(part, types.values(), strict=True)], schema=schema)
+            )
