@@ -10,7 +10,7 @@ import click
 
 from pantok.commands import common, phrases
 from pantok.commands.cli import CHECK_FAILED
-from pantok.errors import NothingToLearnError
+from pantok.errors import InputError, NothingToLearnError, VocabularyError
 
 
 @click.command("grow")
@@ -85,13 +85,21 @@ def grow(
     old = load_vocabulary(vocabulary)
     found = common.find_episodes(run, sources)
     episodes = common.episodes(run, found, common.reading({}, size, fps))
+    present = {m: [t for e in episodes for t in e.of_modality(m)] for m in only or GROWS}
+    lacking = [m for m, tracks in present.items() if tracks and m not in old.states]
+    remedy = "learn one from them with pantok fit-vocab, and join the two with pantok vocab merge"
+    if not any(present.values()):
+        raise InputError(" ".join(map(str, sources)), f"holds no {' or '.join(present)}", "nothing else grows")
+    if all(m in lacking for m, tracks in present.items() if tracks):
+        raise VocabularyError(vocabulary, f"has no tokenizer for {' or '.join(lacking)}", remedy)
+    for modality in lacking:
+        run.problem(f"{modality}: {vocabulary} has no tokenizer for it ({remedy})")
     began, new, report = time.monotonic(), old, {}
     judged: dict[str, tuple[Judged, Judged]] = {}
     nothing: dict[str, NothingToLearnError] = {}
     with run.progress() as bar:
-        for modality in only or GROWS:
-            tracks = [t for e in episodes for t in e.of_modality(modality)]
-            if not tracks or modality not in old.states:
+        for modality, tracks in present.items():
+            if not tracks or modality in lacking:
                 continue
             task = bar.add_task(modality, total=1.0, note="")
 
@@ -155,7 +163,7 @@ def grow(
         "levels": report,
     }
     if new.size == old.size:
-        run.say(f"Nothing written: no new code would pay. {vocabulary} describes these recordings as well as its own.")
+        run.say("Nothing written: no new code would pay on these recordings.")
         run.end(document, CHECK_FAILED)
     if worse and not force and not dry_run:
         run.say(

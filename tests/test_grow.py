@@ -178,6 +178,21 @@ def test_the_command(pantok, vocabulary, tmp_path):
     assert set(json.loads(done.out)["after"]["bits_per_second"]) == {"audio"}
 
 
+def test_what_a_vocabulary_has_no_tokenizer_for_cannot_grow(pantok, tmp_path):
+    """It said that no new code would pay, and that the vocabulary describes these recordings well."""
+    home, music = tmp_path / "home.vocab", SAMPLES / "music" / "tabla.ogg"
+    table = tmp_path / "a.csv"
+    table.write_text("t,x\n" + "".join(f"{k / 50},{k % 7}\n" for k in range(200)))
+    assert pantok("fit-vocab", table, "-o", home).code == 0
+    grow = ("vocab", "grow", home, "-o", tmp_path / "x.vocab", "--with")
+    done = pantok(*grow, music)
+    assert done.code == 1 and "has no tokenizer for audio (learn one from them with pantok fit-vocab" in done.err
+    done = pantok(*grow, table, "--only", "video")
+    assert done.code == 1 and "holds no video" in done.err
+    done = pantok(*grow, table, "--with", music)
+    assert "audio: " in done.err and "has no tokenizer for it" in done.err
+
+
 def a_book(seed: int, sizes: tuple[int, ...] = (90, 80, 70)):
     """A book of three stages on vectors of 8 coefficients, as `video_exact` makes it."""
     from pantok.tokenizers.video_exact import make_book
