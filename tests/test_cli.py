@@ -146,21 +146,22 @@ def test_what_was_decoded_is_the_same_episode_again(pantok, vocabulary: Path, tm
         write_media(given / name, Signal(iter([pictures]), clock, {"height": 34, "width": 50}), lossless=True)
     for name, language in (("a@audio.mic.wav", "eng"), ("a@audio.dub.wav", "fre")):
         write_wav(given / name, iter([Block(tone)]), 8000, 1, "float32", language)
+    (given / "episode.toml").write_text('[files."a@audio.dub.wav"]\nname = "audio.second"\n')
     write_texts(given / "a.vtt", [(0, 10**9, "go")], "eng")
     write_texts(given / "a@text.fr.jsonl", [(5, None, "va")], "fre")
     rows = {"t": np.arange(20) / 20, "/say": ["a/b"] * 20, "/imu": [None, [1.0, 2.0]] * 10, "/q": np.arange(20.0)}
     pyarrow.parquet.write_table(pyarrow.table(rows), given / "a.parquet")
     assert pantok("encode", given, "--vocab", vocabulary, "-o", tmp_path / "a.zarr").code == 0
     assert pantok("decode", tmp_path / "a.zarr", "-o", out).code == 0
-    assert {"a@audio.mic.wav", "a.vtt", "a@text.fr.jsonl"} <= set(os.listdir(out))
+    assert {"a@audio.second.wav", "a.vtt", "a@text.fr.jsonl"} <= set(os.listdir(out))
     before, after = (read_episode(find_episodes([folder])[0]) for folder in (given, out))
     assert len(find_episodes([out])) == 1
-    names = {"video", "video.left", "audio.mic", "audio.dub", "text", "text.fr", "text./say"}
+    names = {"video", "video.left", "audio.mic", "audio.second", "text", "text.fr", "text./say"}
     names |= {"proprio", "proprio./imu"}
     assert set(before.tracks) == set(after.tracks) == names
     for name in names:
         assert (after.tracks[name].read()[1].times_ns == before.tracks[name].read()[1].times_ns).all(), name
-    spoken = [after.tracks[n].info.get("language") for n in ("audio.mic", "audio.dub", "text", "text.fr")]
+    spoken = [after.tracks[n].info.get("language") for n in ("audio.mic", "audio.second", "text", "text.fr")]
     assert spoken == ["eng", "fre", "eng", "fre"]
 
 
