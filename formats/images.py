@@ -117,7 +117,7 @@ def encoded_track(
 
 def _decoded(cell: bytes) -> Any | None:
     try:
-        with av.open(io.BytesIO(cell)) as container:
+        with av.open(io.BytesIO(cell), "r") as container:
             return next(container.decode(video=0), None)
     except (*FAULTS, OSError, IndexError):
         return None

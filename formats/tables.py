@@ -84,8 +84,8 @@ def _there_are(names: Iterable[str]) -> str:
 def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Problems) -> Clock:
     """The table's clock; takes the column that told it, and arrays that do not go with it, out of `columns`."""
     numbers = columns.numbers
-    everything = {**numbers, **columns.words, **columns.encoded}
-    if not everything or max(map(len, everything.values())) == 0:
+    counts = [len(v) for table in (numbers, columns.words, columns.encoded) for v in table.values()]
+    if max(counts, default=0) == 0:
         raise InputError(path, "holds no rows", "record it again, or remove it")
     offset_ns = offset_of(rules)
     named, unit = rules.get("time"), rules.get("unit")
@@ -113,7 +113,7 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
                 "says neither when its rows were taken nor at what rate",
                 f'add a column time_s, or to episode.toml: [files."{path.name}"] rate_hz = 50',
             )
-        clock = Clock.regular(rate, _rows(path, everything) if columns.count is None else columns.count)
+        clock = Clock.regular(rate, _rows(path, counts) if columns.count is None else columns.count)
     _leave_out_others(path, columns, clock.count, problems)
     if not offset_ns:
         return clock
@@ -122,9 +122,8 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
     return Clock.irregular(clock.times_ns + offset_ns)
 
 
-def _rows(path: Path, arrays: Mapping[str, np.ndarray]) -> int:
+def _rows(path: Path, lengths: Sequence[int]) -> int:
     """How many rows most arrays have; actions may be one fewer than what was seen before and after them."""
-    lengths = [len(v) for v in arrays.values()]
     votes = {n: sum(length in (n, n - 1) for length in lengths) for n in lengths if n}
     most = [n for n, v in votes.items() if v == max(votes.values())]
     if len(most) > 1:
@@ -191,19 +190,20 @@ def _tracks(
     for name, parts in gathered.items():
         channels = tuple(parts)
         tracks.append(_track(name, _side_by_side(parts), clock, channels))
-    for name, values in {**columns.numbers, **columns.encoded}.items():
-        rows = columns.rows.get(name)
-        mine = clock.cut(0, len(values)) if rows is None else clock_of_stamps(clock.times_ns[rows], 1)
+    for name in (*columns.numbers, *columns.encoded):
+        rows, wide = columns.rows.get(name), columns.numbers.get(name)
+        count = len(columns.encoded[name] if wide is None else wide)
+        mine = clock.cut(0, count) if rows is None else clock_of_stamps(clock.times_ns[rows], 1)
         if name in shown:
             label = "video" if name in _PICTURES else name if name.startswith("video.") else f"video.{name}"
             try:
                 tracks.append(shown[name](label, clock=mine))
             except InputError as error:
                 problems(f"{error}; it is left out")
-        elif isinstance(values, np.ndarray) and values.size:
+        elif wide is not None and wide.size:
             kind = kinds[name]
             label = name if name.split(".")[0] != kind else name.split(".", 1)[-1]
-            wide = values.reshape(len(values), -1)
+            wide = wide.reshape(count, -1)
             channels = tuple(str(i) for i in range(wide.shape[1]))
             tracks.append(_track(f"{kind}.{label}" if label != kind else kind, wide, mine, channels))
     return tracks

@@ -90,7 +90,7 @@ class Distortions:
         out = []
         for modality, known in self._squares.items():
             eps = {unit: size for unit, row in known.items() if (size := _eps(row)) > LEAST_EPS}
-            own, now, _, count = sum(known.values())
+            own, now, _, count = np.sum(list(known.values()), 0)
             bits = sum(
                 scale * float(digit_bits(gap, np.array([eps.get(unit, LEAST_EPS) for unit in units])).sum())
                 for gap, units, scale in self._residuals[modality]
