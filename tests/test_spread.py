@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pantok import pixels
@@ -36,6 +36,7 @@ def test_what_survives_is_of_every_beat(rhythm: int) -> None:
     assert beats.sum() == 2500 and beats.min() > 0.7 * 2500 / rhythm and beats.max() < 1.3 * 2500 / rhythm
 
 
+@example(189, 39)
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_some_are_in_order_and_from_everywhere(count: int, most: int) -> None:
     chosen = some(range(count), most)
@@ -74,6 +75,13 @@ def test_of_many_short_episodes_numbers_are_learned_from_all_over_them() -> None
         episodes = {int(v[0, 0]) for v in values}
         assert len(episodes) == len(kept) and min(episodes) < 40 and max(episodes) > 160
     assert {len(track.read()[0]) for track in learned} == {200}
+
+
+def test_of_a_table_of_thousands_of_columns_no_more_is_learned_from() -> None:
+    """Four ticks of it were more than there is room for, and were taken all the same."""
+    wide = Track.of_array("proprio", np.zeros((400, 900), np.float32), Clock.regular(50, 400))
+    for kept, most in zip(sampled([wide], 50, 8000, lambda share: None), (8000, 2000), strict=True):
+        assert most / 8 < sum(track.read()[0].size for track in kept) <= most
 
 
 def counted(tracks: list[Track], read: list[int]) -> list[Track]:

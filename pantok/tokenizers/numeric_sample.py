@@ -24,17 +24,18 @@ class Sample:
     whole."""
 
     def __init__(self, group: int, most: int) -> None:
-        self._group = group
+        self._group, self._most = group, most
         self._kept: Thinned[tuple[Track, np.ndarray]] = Thinned(most)
 
     def add(self, track: Track, values: np.ndarray) -> None:
-        """values: (n, C), rows of the track."""
+        """values: (n, C), rows of the track. Groups are shorter where one would be too much."""
+        group = max(1, min(self._group, self._most // max(values.shape[1], 1)))
 
         def part(start: int) -> tuple[tuple[Track, np.ndarray], int]:
-            rows = values[start : start + self._group].copy()
+            rows = values[start : start + group].copy()
             return (track, rows), rows.size
 
-        for start in range(0, len(values), self._group):
+        for start in range(0, len(values), group):
             self._kept.offer(partial(part, start))
 
     def tracks(self) -> list[Track]:
