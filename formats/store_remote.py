@@ -233,6 +233,10 @@ class Mirror:
         try:
             yield
         except Exception as error:
+            if "not found: Error performing PUT" in str(error):  # what is put need not have been there, but for that
+                raise StoreError(
+                    self.url, "cannot be written: there is no such bucket", "make it, or check the address"
+                ) from error
             raise StoreError(self.url, f"cannot be {what}: {_first_line(error)}", _REMEDY) from error
 
     def put_whole(self, stage: Path, to: Path, head: str) -> bool:

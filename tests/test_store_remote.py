@@ -268,4 +268,6 @@ def test_messages_name_the_address_and_only_encode_writes_there(url, bucket, voc
     for words in (("store", "pack", fresh), ("export", fresh, "--to", "parquet"), ("decode", fresh)):
         done = pantok(*words, "-o", f"{bucket[0]}/out")
         assert done.code == 2 and f"{bucket[0]}/out: is in object storage" in done.err, done.err
+    done = pantok("encode", str(tmp_path / "said.txt"), *named, "-o", "s3://nowhere/said.zarr")
+    assert done.code == 1 and "s3://nowhere/said.zarr: cannot be written: there is no such bucket" in done.err, done.err
     assert not list(tmp_path.glob("s3:*")), "a folder of that name was made here"
