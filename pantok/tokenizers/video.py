@@ -251,7 +251,8 @@ class VideoEncoder(Encoder):
 
     @one_thread_of_blas()
     def push(self, block: Block) -> None:
-        """Raises InputError if the frames are not uint8 (n, frame_bytes) of the track's size."""
+        """Frames are not copied, and looked at until they are coded: do not write into them. Raises InputError if they
+        are not uint8 (n, frame_bytes) of the track's size."""
         values = block.values
         if values.ndim != 2 or values.shape[1] != self._held.shape[1] or values.dtype != np.uint8:
             raise InputError(

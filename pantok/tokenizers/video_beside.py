@@ -25,8 +25,9 @@ class Beside(Generic[T]):
 
     def help(self) -> None:
         """Does it here and now, if nobody has begun it."""
-        if not self._mine and self._work and (self._future is None or self._future.cancel()):
-            self._mine.append(self._work())
+        work = self._work  # another thread may let go of it
+        if not self._mine and work and (self._future is None or self._future.cancel()):
+            self._mine.append(work())
 
     def result(self) -> T:
         """Raises what the work raised. Whatever the work was given is let go."""
