@@ -27,7 +27,7 @@ from pantok.tokenizers.video_grid import SITE, Grid
 from pantok.tokenizers.video_motion import AROUND, halved, matched, to_quads
 
 _ROOM = 160_000_000  # bytes of frames that may wait for that
-_ONCE, _AGAIN, _MOST = 0.5, 0.4, 8.0
+_ONCE, _AGAIN, _MOST = 0.5, 0.3, 2.0
 """What an error is worth that is seen in its tick alone, what each tick more adds, and the most that it can be."""
 _FORESEEN = 1920.0
 """Squared luma error of a quad at half size at which half of it counts as seen again."""
