@@ -84,7 +84,6 @@ class Growing:
         self._run, self._grower = run, Grower(self._config)
         self._codec: Codec | None = None
         self._steps: list[dict[str, Any]] = []
-        self._left = self._config.max_new
         self._recalled, self._looked_at = False, None
 
     def codec_for(self, bar: Any, task: Any) -> Callable[[Store, Episode], Codec]:
@@ -121,9 +120,8 @@ class Growing:
         from pantok.formats.store_vocabularies import lines_of
 
         old = store.vocabulary
-        self._left = self._config.max_new - (old.size - store.version(store.vocabulary_ids[0]).size)
         before = self._grower.knowledge
-        new, steps = self._grower.grown(old, list(episode.tracks.values()), self._left, told)
+        new, steps = self._grower.grown(old, list(episode.tracks.values()), self._room(store), told)
         # Before the store has the new vocabulary: if this is stopped in between, it is to be known what to do again.
         notes.write(episode, {old.id: before, new.id: self._grower.knowledge})
         if not steps:
@@ -137,7 +135,6 @@ class Growing:
         )  # fmt: skip
         if not store.extend(new, [*lines_of(store.path), entry]):
             return False
-        self._left -= new.size - old.size
         for step in steps:
             self._steps.append(
                 {
@@ -155,24 +152,31 @@ class Growing:
             )
         return True
 
+    def _room(self, store: Store) -> int:
+        """Ids that the store's vocabulary may still get."""
+        return self._config.max_new - (store.vocabulary.size - store.version(store.vocabulary_ids[0]).size)
+
     def document(self, output: Path) -> dict[str, Any]:
         """What came of it, for --json."""
         from pantok.formats.store import Store
 
         store = Store.open(output)
         ids = {"ids": store.vocabulary.size, "vocabulary_id": store.vocabulary_id, "vocabularies": store.vocabulary_ids}
-        return {**ids, "grown": self._steps, "new_ids_left": self._left}
+        return {**ids, "grown": self._steps, "new_ids_left": self._room(store)}
 
     def summary(self, output: Path) -> None:
         """What came of it, in a sentence."""
         from pantok.formats.addresses import address, is_remote
+        from pantok.formats.store import Store
         from pantok.formats.store_remote import mirror_of
         from pantok.formats.store_vocabularies import newest_folder
 
-        added = sum(step["added"] for step in self._steps)
+        added, left = sum(step["added"] for step in self._steps), self._room(Store.open(output))
         if added:
             here = mirror_of(output)
             newest = f"{address(output) if is_remote(output) else output}/{newest_folder(here).relative_to(here)}"
-            self._run.say(f"Its vocabulary got {added} ids and may get {self._left} more; it is {newest}.")
+            self._run.say(f"Its vocabulary got {added} ids and may get {left} more; it is {newest}.")
+        elif left > 0:
+            self._run.say(f"Its vocabulary did not grow: no new code would pay. It may get {left} more ids.")
         else:
-            self._run.say(f"Its vocabulary did not grow: no new code would pay, or none is left of {self._left}.")
+            self._run.say(f"Its vocabulary did not grow: it has all {self._config.max_new} ids that --max-new allows.")

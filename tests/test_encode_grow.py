@@ -228,7 +228,9 @@ def test_encode_grow_from_the_command_line(recordings, vocabulary, tmp_path):
     assert next(entry["op"] for entry in read_lineage(newest_folder(path))) == "born"
     assert list(store.verify()) == []
     code, out, err = encode(new, "--grow", "--max-new", 300, "--vocab", vocabulary, "-o", path, "--json")
-    assert code == 0 and json.loads(out)["already_there"] == 2 and json.loads(out)["grown"] == []
+    again = json.loads(out)
+    assert code == 0 and again["already_there"] == 2 and again["grown"] == []
+    assert again["new_ids_left"] == said["new_ids_left"], "of what the runs before took, too"
     codec = Codec(store.vocabulary)
     for name in store.episodes:
         for track in store.read(name).tracks.values():
