@@ -159,8 +159,8 @@ def _shown(
             )  # fmt: skip
         elif said is None and (count := values[:1].size) >= MANY:
             problems(
-                f"{path}: {name} is {count} channels of numbers (if it is pictures, say so in episode.toml: "
-                f'[files."{path.name}"] pictures = ["{name}"]; if not, pictures = [])'
+                f"{path}: {name} is not read as pictures but as {count} channels of numbers (if it is pictures, say so "
+                f'in episode.toml: [files."{path.name}"] pictures = ["{name}"]; if not, pictures = [])'
             )
     for name, cells in columns.encoded.items():
         from pantok.formats.images import encoded_track

@@ -64,10 +64,9 @@ def test_pictures_are_told_by_their_shape_and_their_numbers(tmp_path: Path) -> N
     np.savez(tmp_path / "b.npz", fps=10, image=rgb, heat=grey / 255, **numbers)
     tracks, said = read(tmp_path / "b.npz")
     assert set(tracks) == {"video", "proprio.heat", *(f"proprio.{name}" for name in numbers)}
-    assert [line.split(": ")[1].split(" (")[0] for line in said] == [
-        "heat is 768 channels of numbers", "depth is 768 channels of numbers",
-        "field is 2304 channels of numbers", "flow is 1536 channels of numbers",
-    ]  # fmt: skip
+    counts = {"heat": 768, "depth": 768, "field": 2304, "flow": 1536}
+    lines = [f"{name} is not read as pictures but as {count} channels of numbers" for name, count in counts.items()]
+    assert [line.split(": ")[1].split(" (")[0] for line in said] == lines
     assert """[files."b.npz"] pictures = ["depth"]; if not, pictures = [])""" in said[1]
     assert np.array_equal(values_of(tracks["proprio.depth"]).reshape(grey.shape), grey / 40)
     told: list[str] = []
