@@ -88,8 +88,7 @@ def distortions(
             else:
                 truth = beginning(truths[track.name], seconds + 1).read()[0][: len(mine)]
                 mine, later = mine[: len(truth)], later[: len(truth)]
-            channels = track.channels or tuple(str(i) for i in range(truth[:1].size))
-            units = units_of(track.modality, track.name, channels)
+            units = units_of(track.modality, track.name, track.channels, truth[:1].size)
             seconds_of = len(truth) * track.clock.duration_ns / track.clock.count / 1e9
             found.add(track.modality, units, truth, mine, later, seconds_of)
     return found.found()

@@ -208,6 +208,10 @@ def _known(path: Path, where: str, table: Mapping[str, Any], known: Iterable[str
         raise InputError(path, f"{where} has {wrong[0]}".strip(), f"{hint}known: {', '.join(sorted(known))}")
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10  # NaN is not
 
@@ -225,8 +229,8 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "rate_hz": (_is_rate, 'rows a second: 50, or "30000/1001"'),
     "offset_s": (_is_number, "a number of seconds"),
     "offset_ns": (lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**62, "whole nanoseconds"),
-    "actions": (lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v), "a list of columns"),
-    "pictures": (lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v), "a list of arrays"),
+    "actions": (_are_names, "a list of columns"),
+    "pictures": (_are_names, "a list of arrays"),
     "ignore": (lambda v: isinstance(v, bool), "true or false"),
     "name": (lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)), 'such as "video.front" or "wrist"'),
 }

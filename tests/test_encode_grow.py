@@ -207,13 +207,17 @@ def encode(*args: object) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
+def two_of_music(folder):
+    folder.mkdir()
+    values, rate = soundfile.read(SAMPLES / "music" / "tabla.ogg", always_2d=True)
+    for k in range(2):
+        soundfile.write(folder / f"tabla-{k}.wav", values[k * 5 * rate : (k + 1) * 5 * rate], rate)
+
+
 def test_encode_grow_from_the_command_line(recordings, vocabulary, tmp_path):
     """The first run encodes what is known; the second, of another kind, grows; the third has nothing to do."""
     new, path = tmp_path / "new", tmp_path / "home.zarr"
-    new.mkdir()
-    values, rate = soundfile.read(SAMPLES / "music" / "tabla.ogg", always_2d=True)
-    for k in range(2):
-        soundfile.write(new / f"tabla-{k}.wav", values[k * 5 * rate : (k + 1) * 5 * rate], rate)
+    two_of_music(new)
     assert encode(recordings / "film-01.csv", "--vocab", vocabulary, "-o", path)[0] == 0
     first = Store.open(path)
     code, out, err = encode(new, "--grow", "--max-new", 300, "-o", path, "--json")
@@ -243,10 +247,7 @@ def test_encode_grow_from_the_command_line(recordings, vocabulary, tmp_path):
 def test_a_run_that_was_stopped_grows_as_one_that_was_not(vocabulary, tmp_path, monkeypatch):
     """What makes an episode surprising is known from those before it, by the run that goes on too."""
     new, whole = tmp_path / "new", tmp_path / "whole.zarr"
-    new.mkdir()
-    values, rate = soundfile.read(SAMPLES / "music" / "tabla.ogg", always_2d=True)
-    for k in range(2):
-        soundfile.write(new / f"{k}.wav", values[k * 5 * rate : (k + 1) * 5 * rate], rate)
+    two_of_music(new)
     args = [*map(str, (new, "--vocab", vocabulary, "--grow", "--max-new", 300, "-o"))]
     assert encode(*args, whole)[0] == 0
     first = Store.open(whole)

@@ -99,6 +99,3 @@ def test_encoded_pictures_in_a_parquet_are_video(tmp_path: Path) -> None:
     tracks, said = read(tmp_path / "a.parquet")
     assert tracks["video.top"].read()[1].count == 3
     assert "video.top: 1 of 4 pictures cannot be decoded" in said[-1]
-
-
-# The way back

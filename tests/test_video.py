@@ -82,11 +82,14 @@ def film() -> np.ndarray:
     return scene(26, 96, 128, seed=0, speed=2)
 
 
-@pytest.mark.parametrize("effort", [1, 3])
-def test_codes_do_not_depend_on_blocks(tokenizer: VideoTokenizer, film: np.ndarray, effort: int) -> None:
-    options = VideoOptions(effort=effort)
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"effort": 3}, {"ahead": 1}, {"ahead": 2}, {"target_psnr": 30.0}, {"bits_per_second": 20_000.0}],
+)
+def test_codes_do_not_depend_on_blocks(tokenizer: VideoTokenizer, film: np.ndarray, asked: dict) -> None:
+    options = VideoOptions(**asked)
     whole = tokenizer.encode(track_of(film, 96, 128), options)
-    for step in (1, 3, 7):
+    for step in (1, 3, 7, 12):
         encoder = tokenizer.encoder(track_of(film, 96, 128), options)
         for at in range(0, len(film), step):
             encoder.push(Block(film[at : at + step]))

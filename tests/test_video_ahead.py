@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pantok.experience import Block
 from pantok.tokenizers import video_ahead_kernels as kernels
 from pantok.tokenizers.video import VideoTokenizer
-from pantok.tokenizers.video_ahead import Ahead, glimpsed, weights
+from pantok.tokenizers.video_ahead import Ahead, Glimpse, glimpsed, weights
 from pantok.tokenizers.video_control import VideoOptions
 from pantok.tokenizers.video_grid import Grid
-from tests.test_video import film, psnr, same, tokenizer, track_of  # noqa: F401  (fixtures)
+from tests.test_video import film, psnr, tokenizer, track_of  # noqa: F401  (fixtures)
 
 GRID = Grid(96, 128)
 QUADS = 4 * GRID.blocks
@@ -53,19 +52,22 @@ def pictures(shift: int) -> np.ndarray:
     return GRID.to_sites(frames)
 
 
+def glimpses(shift: int) -> list[Glimpse]:
+    seen: list[Glimpse] = []
+    for sites in pictures(shift):
+        seen.append(glimpsed(GRID, sites, seen[-1] if seen else None))
+    return seen
+
+
 def test_what_stands_still_is_worth_more_with_every_tick() -> None:
-    seen = [glimpsed(GRID, sites, None) for sites in pictures(0)[:1]]
-    for sites in pictures(0)[1:]:
-        seen.append(glimpsed(GRID, sites, seen[-1]))
+    seen = glimpses(0)
     assert all(np.all(g.stays == 1) and not g.moves.any() for g in seen[1:])
     for count in range(7):
         assert np.allclose(weights(GRID, seen[1 : 1 + count]), min(0.5 + 0.3 * count, 2.0))
 
 
 def test_what_moves_is_followed_until_it_is_gone() -> None:
-    seen = [glimpsed(GRID, pictures(16)[0], None)]
-    for sites in pictures(16)[1:]:
-        seen.append(glimpsed(GRID, sites, seen[-1]))
+    seen = glimpses(16)
     assert all(np.mean((g.moves == (0, -8)).all(1) & (g.stays == 1)) > 0.7 for g in seen[1:])
     worth = weights(GRID, seen[1:]).reshape(GRID.rows, GRID.columns, 2, 2).transpose(0, 2, 1, 3).reshape(6, 8)
     assert np.allclose(worth[:, 2:], 2.0 - 0.3 * np.arange(6), atol=0.05), worth  # the left column is new each time
@@ -105,18 +107,3 @@ def test_looking_ahead_makes_a_better_trade(tokenizer: VideoTokenizer, film: np.
     at = np.linspace(max(c[0, 0] for c in curves), min(c[0, -1] for c in curves), 20)
     plain, looked = (np.interp(at, *c) for c in curves)
     assert np.mean(looked - plain) > 0.05, np.mean(looked - plain)
-
-
-@pytest.mark.parametrize("options", [{"ahead": 1}, {"target_psnr": 30.0}, {"bits_per_second": 20_000.0}, {"ahead": 2}])
-def test_codes_do_not_depend_on_how_frames_come(
-    tokenizer: VideoTokenizer,  # noqa: F811
-    film: np.ndarray,  # noqa: F811
-    options: dict,
-) -> None:
-    asked = VideoOptions(**options)
-    whole = tokenizer.encode(track_of(film, 96, 128), asked)
-    for size in (1, 7, 12):
-        encoder = tokenizer.encoder(track_of(film, 96, 128), asked)
-        for at in range(0, len(film), size):
-            encoder.push(Block(film[at : at + size]))
-        assert same(whole, encoder.finish())

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pantok.evolve.lineage import codes_of
-from pantok.evolve.objective import LEAST_EPS, digit_bits, gaps, sums_of
+from pantok.evolve.objective import LEAST_EPS, Unsaid, gaps, sums_of
 from pantok.stream import LevelCodes, TrackTokens
 from pantok.vocabulary import Vocabulary
 
-_SAMPLED = 96  # coordinates of a sample (pixels of a frame) whose residuals stand for all
 _SHARE = 100  # eps is one in so many of the standard deviation where the store's own decode is the truth
 
 
@@ -60,7 +59,7 @@ class Distortions:
     _squares: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     """By modality and unit: squared errors of the own decode and of that under the vocabulary, squared deviations from
     the mean, and how many samples those are."""
-    _residuals: dict[str, list[tuple[np.ndarray, tuple[str, ...], float]]] = field(default_factory=dict)
+    _residuals: dict[str, list[Unsaid]] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def add(
@@ -80,9 +79,7 @@ class Distortions:
         for unit, row in zip(units, sums, strict=True):
             known[unit] = known.get(unit, 0.0) + row
         self._seconds[modality] = self._seconds.get(modality, 0.0) + seconds
-        some = np.linspace(0, gap.shape[1] - 1, min(gap.shape[1], _SAMPLED)).astype(int)
-        named = tuple(units[k] for k in some) if len(units) > 1 else units
-        self._residuals.setdefault(modality, []).append((gap[:, some], named, gap.shape[1] / len(some)))
+        self._residuals.setdefault(modality, []).append(Unsaid.of(gap, units))
 
     def found(self) -> tuple[Distortion, ...]:
         """Of each modality. eps: half the store's own error in each unit, so that every vocabulary is judged by the
@@ -91,10 +88,7 @@ class Distortions:
         for modality, known in self._squares.items():
             eps = {unit: size for unit, row in known.items() if (size := _eps(row)) > LEAST_EPS}
             own, now, _, count = np.sum(list(known.values()), 0)
-            bits = sum(
-                scale * float(digit_bits(gap, np.array([eps.get(unit, LEAST_EPS) for unit in units])).sum())
-                for gap, units, scale in self._residuals[modality]
-            )
+            bits = sum(unsaid.bits(eps) for unsaid in self._residuals[modality])
             mean = max(float(np.sqrt(sum(known[unit][3] * eps[unit] ** 2 for unit in eps) / count)), LEAST_EPS)
             seconds = self._seconds[modality]
             out.append(

@@ -18,23 +18,20 @@ from pantok.errors import NothingToLearnError
 from pantok.evolve import codebooks
 from pantok.evolve.makeup import Makeup
 from pantok.evolve.objective import (
-    LEAST_EPS,
     Cost,
     Passage,
+    Unsaid,
     codebook_bits,
     cost,
-    digit_bits,
     gaps,
     held_out,
     sums_of,
     units_of,
 )
 from pantok.experience import NS, Clock, Track
-from pantok.tokenizers.numeric_encoder import channel_names
 from pantok.vocabulary import BASIS, LIFE, TokenizerState
 
 _SPAN_NS = NS  # of a group of ticks that is held out, or not, together
-_SAMPLED = 96  # coordinates of a video frame whose residuals stand for all
 _STEP = 0.5  # codes are whole numbers
 
 
@@ -108,32 +105,27 @@ def beginning(track: Track, seconds: float) -> Track:
 class Told:
     """Tracks coded: ids of the modality's levels in one row, each of a group; seconds of each group float64 (G,); root
     mean square error in the units of the recording, of all and by unit (`units_of`); samples, all channels or pixels
-    counted. residuals: of each group, of some coordinates, with their units and how many coordinates each stands for.
+    counted. unsaid: of each group.
     """
 
     ids: np.ndarray
     group: np.ndarray
     seconds: np.ndarray
-    residuals: Sequence[tuple[np.ndarray, tuple[str, ...], float]]
+    unsaid: Sequence[Unsaid]
     error: float
     errors: Mapping[str, float]
     samples: int
 
     def digits(self, eps: Mapping[str, float]) -> np.ndarray:
         """float64 (G,): bits of the digits that bring every sample of a group to within its unit's eps."""
-        return np.array(
-            [
-                scale * float(digit_bits(gap, np.array([max(eps.get(u, 0.0), LEAST_EPS) for u in units])).sum())
-                for gap, units, scale in self.residuals
-            ]
-        )
+        return np.array([unsaid.bits(eps) for unsaid in self.unsaid])
 
 
 def coded(state: TokenizerState, parts: Sequence[Track]) -> Told:
     """Codes and what they leave unsaid, in groups of about a second."""
     tokenizer = tokenizers.load(state)
     offsets = np.cumsum([0, *(lv.cardinality for lv in state.levels)])
-    ids, groups, seconds, residuals = [], [], [], []
+    ids, groups, seconds, unsaid = [], [], [], []
     sums: dict[str, np.ndarray] = {}  # by unit: squared errors, and how many
     number = 0
     for part in parts:
@@ -141,13 +133,12 @@ def coded(state: TokenizerState, parts: Sequence[Track]) -> Told:
         truth, clock = part.read()
         truth = truth.reshape(len(truth), -1)
         gap, there = gaps(truth, tokenizer.decoded(tokens).reshape(len(truth), -1))
-        units = units_of(state.modality, part.name, channel_names(part, gap.shape[1]))
+        units = units_of(state.modality, part.name, part.channels, gap.shape[1])
         for unit, row in zip(units, np.stack([sums_of(a, units) for a in (gap * gap, there)], 1), strict=True):
             sums[unit] = sums.get(unit, 0.0) + row
         per_tick = clock.duration_ns / max(tokens.ticks, 1)
         size = max(1, round(_SPAN_NS / max(per_tick, 1)))
-        some = np.linspace(0, gap.shape[1] - 1, min(gap.shape[1], _SAMPLED)).astype(int)
-        named, scale = tuple(units[k] for k in some) if len(units) > 1 else units, gap.shape[1] / len(some)
+        left = Unsaid.of(gap, units)
         for first in range(0, tokens.ticks, size):
             last = min(first + size, tokens.ticks)
             codes = [lv.cut(first, last).codes.astype(np.int64) + offsets[k] for k, lv in enumerate(tokens.levels)]
@@ -157,13 +148,13 @@ def coded(state: TokenizerState, parts: Sequence[Track]) -> Told:
             ids.append(np.concatenate(codes)[order])
             groups.append(np.full(len(order), number))
             seconds.append((last - first) * per_tick / NS)
-            residuals.append((gap[first * tokens.tick : last * tokens.tick, some], named, scale))
+            unsaid.append(left.cut(first * tokens.tick, last * tokens.tick))
             number += 1
     errors = {unit: float(np.sqrt(square / max(count, 1))) for unit, (square, count) in sums.items()}
     square, count = sum(sums.values(), np.zeros(2))
     error = float(np.sqrt(square / max(count, 1)))
     return Told(
-        np.concatenate(ids), np.concatenate(groups), np.array(seconds), residuals, error, errors, int(count)
+        np.concatenate(ids), np.concatenate(groups), np.array(seconds), unsaid, error, errors, int(count)
     )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ Shapes: N ids, G groups (episodes or spans), D coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 from pantok.errors import InputError
 from pantok.evolve.makeup import Makeup
 from pantok.evolve.predictor import NGram
+from pantok.tokenizers.numeric_encoder import channel_names
 
 EVERY = 4
 """One group in so many is held out."""
@@ -31,6 +32,7 @@ LEAST_GROUPS = 16
 LEAST_EPS = 1e-12
 """Of what has neither an error nor a spread."""
 _DRAWS = 400
+_SAMPLED = 96  # coordinates of a sample (pixels of a frame) whose residuals stand for all
 _RELATIVE = 1e-3  # a gain smaller than this share is none
 
 
@@ -162,16 +164,42 @@ def gaps(truth: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gap, there
 
 
-def units_of(modality: str, track: str, channels: Sequence[str]) -> tuple[str, ...]:
+def units_of(modality: str, track: str, channels: tuple[str, ...], count: int) -> tuple[str, ...]:
     """What the coordinates of a track are measured in: of numbers each channel in a unit of its own, `track/channel`
     (one eps for a counter and a torque would hold nothing against the torque); of sound and pictures all in one."""
-    return tuple(f"{track}/{channel}" for channel in channels) if modality == "numeric" else (modality,)
+    if modality != "numeric":
+        return (modality,)
+    return tuple(f"{track}/{channel}" for channel in channel_names(channels, count))
 
 
 def sums_of(values: np.ndarray, units: Sequence[str]) -> np.ndarray:
     """Sums of values (N, D) over all that shares a unit, (len(units),): of one, or of as many as coordinates."""
     assert len(units) in (1, values.shape[1]), (len(units), values.shape)
     return values.sum(0) if len(units) > 1 else values.sum().reshape(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Unsaid:
+    """Residuals of some coordinates, float64 (N, d), in `units`, each of which stands for `scale` of them."""
+
+    gap: np.ndarray
+    units: tuple[str, ...]
+    scale: float
+
+    @classmethod
+    def of(cls, gap: np.ndarray, units: tuple[str, ...]) -> Unsaid:
+        """gap: of all coordinates, (N, D)."""
+        some = np.linspace(0, gap.shape[1] - 1, min(gap.shape[1], _SAMPLED)).astype(int)
+        named = tuple(units[k] for k in some) if len(units) > 1 else units
+        return cls(gap[:, some], named, gap.shape[1] / len(some))
+
+    def cut(self, first: int, last: int) -> Unsaid:
+        return replace(self, gap=self.gap[first:last])
+
+    def bits(self, eps: Mapping[str, float]) -> float:
+        """Of the digits that bring every sample to within its unit's eps."""
+        own = np.array([max(eps.get(unit, 0.0), LEAST_EPS) for unit in self.units])
+        return self.scale * float(digit_bits(self.gap, own).sum())
 
 
 def digit_bits(residual: np.ndarray, eps: float | np.ndarray) -> np.ndarray:

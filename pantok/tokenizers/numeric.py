@@ -161,7 +161,7 @@ class NumericTokenizer(Tokenizer):
         ranges: dict[str, float] = {}
 
         def seen(track: Track, values: np.ndarray) -> None:
-            for c, name in enumerate(channel_names(track, values.shape[1])):
+            for c, name in enumerate(channel_names(track.channels, values.shape[1])):
                 key = f"{track.name}/{name}"
                 ranges[key] = max(ranges.get(key, 0.0), half_range(values[:, c]))
 

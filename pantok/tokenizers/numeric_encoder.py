@@ -41,7 +41,8 @@ class NumericEncoder(Encoder):
 
     def finish(self) -> TrackTokens:
         made, config = self._tokenizer, self._tokenizer.config
-        names = channel_names(self._track, self._values[0].shape[1] if self._values else len(self._track.channels))
+        channels = self._track.channels
+        names = channel_names(channels, self._values[0].shape[1] if self._values else len(channels))
         dtype = self._values[0].dtype if self._values else np.dtype(str(self._track.info.get("dtype", "float64")))
         values = np.empty(
             (sum(map(len, self._values)), len(names)), np.result_type(dtype, *{v.dtype for v in self._values})
@@ -127,5 +128,5 @@ class NumericEncoder(Encoder):
         return told
 
 
-def channel_names(track: Track, count: int) -> tuple[str, ...]:
-    return track.channels if len(track.channels) == count else tuple(str(i) for i in range(count))
+def channel_names(channels: tuple[str, ...], count: int) -> tuple[str, ...]:
+    return channels if len(channels) == count else tuple(str(i) for i in range(count))
