@@ -60,8 +60,19 @@ def read_table(
     Raises InputError for a file that is no table, holds no rows, or whose time is unknown or does not advance.
     problems: called with one line for each thing that was left out.
     """
-    rules = rules or {}
-    columns = read_columns(path, problems)
+    return tracks_of(path, read_columns(path, problems), rules or {}, problems, size=size, fps=fps)
+
+
+def tracks_of(
+    path: Path,
+    columns: Columns,
+    rules: Mapping[str, Any],
+    problems: Problems,
+    *,
+    size: int | None = None,
+    fps: Fraction | None = None,
+) -> list[Track]:
+    """The tracks that `columns` make, whatever file `path` they were read from; else as `read_table`. Empties them."""
     clock = _clock(path, columns, rules, problems)
     actions = set(rules.get("actions", ()))
     for key, what in (("actions", "an action"), ("pictures", "pictures")):
