@@ -206,7 +206,7 @@ def recording_of(stream: TokenStream, folder: Path | None) -> Episode:
     folder: where the recordings are now, if they have moved. Raises InputError if it is missing or another.
     """
     from pantok.config import from_mapping
-    from pantok.formats.folder import EpisodeFiles, ReadOptions, find_episodes, read_episode
+    from pantok.formats.folder import ReadOptions, find_again, read_episode
     from pantok.formats.originals import locate
 
     problems: list[str] = []
@@ -214,10 +214,9 @@ def recording_of(stream: TokenStream, folder: Path | None) -> Episode:
         if not stream.sources:
             raise InputError(stream.id, "does not say which recordings it was made from")
         paths = locate(stream.sources, folder)
-        rules = {name: rule for found in find_episodes(paths) for name, rule in found.rules.items()}
         reading = from_mapping(ReadOptions, stream.parameters.get("read", {}), f"{stream.id}: read")
         # What was wrong with the files was said when they were encoded.
-        return read_episode(EpisodeFiles(stream.id, paths, rules), reading, problems.append)
+        return read_episode(find_again(stream.id, paths), reading, problems.append)
     except PantokError as error:
         raise InputError(stream.id, "; ".join([*problems, str(error)])) from error
 
@@ -270,15 +269,17 @@ def choose(available: Iterable[str], wanted: Sequence[str], what: str) -> list[s
 
 
 def plan_document(found: Sequence[EpisodeFiles]) -> dict[str, Any]:
-    return {"episodes": [{"id": f.id, "files": [str(p) for p in f.paths]} for f in found]}
+    told = [{"id": f.id, "files": [str(p) for p in f.paths]} | ({"part": f.part} if f.part else {}) for f in found]
+    return {"episodes": told}
 
 
 def show_plan(run: Run, found: Sequence[EpisodeFiles]) -> None:
     """The first episodes and their files, as a table."""
     rows = []
     for files in found[:SHOWN]:
-        size = sum(p.stat().st_size for p in files.paths if p.exists())
-        rows.append([files.id, ", ".join(p.name for p in files.paths), phrases.human_bytes(size)])
+        size = phrases.human_bytes(sum(p.stat().st_size for p in files.paths if p.exists()))
+        shared = ", shared" if files.part else ""
+        rows.append([files.id, ", ".join(p.name for p in files.paths), size + shared])
     run.table(phrases.counted(len(found), "episode"), ["episode", "files", "size"], rows)
     say_unshown(run, len(found))
 

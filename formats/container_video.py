@@ -20,7 +20,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from pantok.errors import InputError, OptionError
-from pantok.experience import NS, Block, Track
+from pantok.experience import NS, Block, Clock, Track
 from pantok.formats.ahead import ahead
 from pantok.formats.container import (
     FAULTS,
@@ -38,6 +38,7 @@ from pantok.pixels import frame_bytes
 
 BLOCK_FRAMES = 32
 _BLOCK_BYTES = 16 << 20  # large pictures come fewer at a time: what waits in memory does not grow with their size
+_ROUNDED_NS = 100_000
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _PLANAR = ("yuv420p", "yuvj420p")
 _BT709, _BT601 = int(Colorspace.ITU709), int(Colorspace.ITU601)
@@ -64,6 +65,30 @@ class Shape:
         return (self.height, self.width) if self.turn[0] else (self.width, self.height)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Where in a stream the pictures of one recording lie, if those of several follow each other in it.
+
+    start_ns: the instant of the first, which becomes zero. rate, count: what they are known to be; stamps that are off
+    by no more than containers round, a tenth of a millisecond, are those of that rate.
+    """
+
+    start_ns: int
+    rate: Fraction
+    count: int
+
+    def of(self, frames: Iterator[tuple[int, int, Any]]) -> Iterator[tuple[int, int, Any]]:
+        """Those of frames on the stream's clock (from `start_ns` on, or before) that are the recording's."""
+        clock = Clock.regular(self.rate, self.count)
+        for time_ns, length, frame in frames:
+            number = round(time_ns * self.rate / NS)
+            if number >= self.count:
+                return
+            if number >= 0:
+                exact = int(clock.at(np.array(number)))
+                yield exact if abs(time_ns - exact) <= _ROUNDED_NS else max(time_ns, 0), length, frame
+
+
 def video_track(
     path: Path,
     index: int,
@@ -72,8 +97,9 @@ def video_track(
     size: int | tuple[int, int] | None,
     fps: Fraction | None,
     problems: Problems,
+    span: Span | None = None,
 ) -> Track:
-    """The pictures of one stream. Raises InputError if not one of them decodes."""
+    """The pictures of one stream, or of a span of it. Raises InputError if not one of the stream decodes."""
     frame = first_frame(path, index)
     if frame is None:
         raise InputError(f"{path} {name}", "holds no picture that can be decoded", "export it again")
@@ -83,6 +109,8 @@ def video_track(
         codec, aspect = stream.codec_context.name, stream.sample_aspect_ratio
         told_s = told_seconds(container, stream)
         space, range_ = int(stream.codec_context.colorspace), int(stream.codec_context.color_range)
+    if span is not None:
+        rate, told_s, zero_ns = fps or span.rate, float(span.count / span.rate), zero_ns + span.start_ns
     shape = shape_of(frame, space, range_)
     if size is not None:
         width, height = resized(shape.width, shape.height, size)
@@ -99,11 +127,11 @@ def video_track(
         info["pixel_aspect"] = str(1 / Fraction(aspect) if shape.turn[0] else Fraction(aspect))
 
     def blocks() -> Iterator[Block]:
-        return ahead(lambda: _blocks(path, index, name, shape, zero_ns, fps, problems))
+        return ahead(lambda: _blocks(path, index, name, shape, zero_ns, fps, problems, span=span))
 
     def glance(share: float) -> Iterator[Block]:
         start_ns = round(share * (told_s or 0) * NS)
-        return _blocks(path, index, name, shape, zero_ns, fps, lambda line: None, start_ns)
+        return _blocks(path, index, name, shape, zero_ns, fps, lambda line: None, start_ns, span)
 
     return Track(name, blocks, None, rate, info=info, glance=glance if told_s else None, told_s=told_s)
 
@@ -163,12 +191,16 @@ def _blocks(
     fps: Fraction | None,
     problems: Problems,
     start_ns: int | None = None,
+    span: Span | None = None,
 ) -> Iterator[Block]:
     damage = Damage()
     scaler = VideoReformatter()
-    frames = _advancing(steady(frames_of(path, index, damage, zero_ns, start_ns), damage), damage)
+    begin_ns = start_ns if start_ns is not None or span is None or not span.start_ns else -_ROUNDED_NS
+    frames = _advancing(steady(frames_of(path, index, damage, zero_ns, begin_ns), damage), damage)
     if start_ns is not None:  # keyframes begin scenes: what follows them is not like the rest
         frames = dropwhile(lambda item: item[0] < start_ns, frames)
+    if span is not None:
+        frames = _counted(span.of(frames), span.count if start_ns is None else 0, damage)
     if fps is not None:
         frames = at_rate(frames, fps)
     length = frame_bytes(shape.height, shape.width)
@@ -191,6 +223,15 @@ def _blocks(
     if filled:
         yield Block(values[:filled], times[:filled])
     announce(path, name, damage, problems)
+
+
+def _counted(frames: Iterator[tuple[int, int, Any]], wanted: int, damage: Damage) -> Iterator[tuple[int, int, Any]]:
+    """The same; that there were fewer than wanted is damage."""
+    count = 0
+    for count, item in enumerate(frames, 1):  # noqa: B007
+        yield item
+    if count < wanted:
+        damage.cut = f"it holds {count} of the {wanted} pictures that were recorded"
 
 
 def _advancing(frames: Iterator[tuple[int, int, Any]], damage: Damage) -> Iterator[tuple[int, int, Any]]:

@@ -1,7 +1,8 @@
 """Folders of recordings as episodes: files that share a stem in a folder are one.
 
 `ep1.mp4`, `ep1.wav`, `ep1.csv` and `ep1.srt` are the episode `ep1`; its id is the path below the folder given,
-without the suffix; `ep1@video.left.mp4` is its track `video.left`. An `episode.toml` in a folder says what cannot be
+without the suffix; `ep1@video.left.mp4` is its track `video.left`. Where several recordings share files
+(`shared`), each is an episode. An `episode.toml` in a folder says what cannot be
 guessed (`EPISODES.md`). Nothing is opened until an episode is read; a file that cannot be read is one problem line,
 and its episode goes on with the others.
 """
@@ -12,7 +13,7 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatch
@@ -23,7 +24,7 @@ from typing import Any
 from pantok.errors import InputError, OptionError
 from pantok.experience import NS, Episode, Track
 from pantok.formats import files as disk
-from pantok.formats import track_names
+from pantok.formats import shared, track_names
 from pantok.formats.dates import aligned, moved
 from pantok.formats.table_clock import offset_of
 
@@ -57,11 +58,15 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class EpisodeFiles:
-    """An episode not yet opened. rules: what episode.toml says, by file name."""
+    """An episode not yet opened.
+
+    rules: what episode.toml says, by file name. part: which one it is of those that share `paths`; "" if none does.
+    """
 
     id: str
     paths: tuple[Path, ...]
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    part: str = ""
 
 
 def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: None) -> list[EpisodeFiles]:
@@ -74,20 +79,27 @@ def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: Non
     problems = disk.once(problems)
     files: dict[Path, dict[Path, Path]] = {}  # absolute path without suffix -> absolute path -> path as given
     depth: dict[Path, int] = {}  # how many parts of the first are the id
+    parts: dict[Path, str] = {}
     unknown: dict[str, int] = {}
+    failed: list[InputError] = []
+
+    def say(error: InputError) -> None:
+        failed.append(error)
+        problems(str(error))
+
     for source in sources:
         if source.is_dir():
-            found = list(_below(source, unknown, problems))
+            found = _below(source, unknown, problems, say)
         elif source.exists() or source.is_symlink():
-            found = [(source, 1)]
+            found = iter((_of_file(source, 1),))
         else:
             raise InputError(source, "there is no such file or folder", "check the path")
-        for path, parts in found:
-            whole = Path(os.path.abspath(path))
-            stem = whole.with_name(track_names.split(whole.stem)[0])
+        for recording in found:
+            stem, whole = recording.stem, Path(os.path.abspath(recording.path))
             known = files.setdefault(stem, {})
-            known[whole] = min(known.get(whole, path), path)
-            depth[stem] = max(depth.get(stem, 0), parts)
+            known[whole] = min(known.get(whole, recording.path), recording.path)
+            depth[stem] = max(depth.get(stem, 0), recording.depth)
+            parts[stem] = recording.part
     ids = _distinct(depth)
     rules = Rules(problems)
     episodes = {}
@@ -95,14 +107,39 @@ def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: Non
         said = {path: rules.of(path) for _, path in sorted(paths.items())}
         kept = {path: rule for path, rule in said.items() if rule is not None and not rule.get("ignore")}
         if kept:
-            episodes[ids[stem]] = EpisodeFiles(ids[stem], tuple(kept), {p.name: rule for p, rule in kept.items()})
+            by_name = {p.name: rule for p, rule in kept.items()}
+            episodes[ids[stem]] = EpisodeFiles(ids[stem], tuple(kept), by_name, parts[stem])
     if not episodes:
-        if rules.failed:
-            raise rules.failed[0]
+        if failed or rules.failed:
+            raise (failed or rules.failed)[0]
         kinds = ", ".join(f"{n} {s or 'without suffix'}" for s, n in sorted(unknown.items()))
         hint = f"it holds {kinds}" if kinds else "give folders or files of video, sound, numbers or text"
         raise InputError(" ".join(map(str, sources)), "holds no recording", hint)
     return [episodes[name] for name in sorted(episodes)]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file of an episode. stem: absolute path, the same for all of its files, of which the last `depth` parts are
+    its id. path: as given."""
+
+    stem: Path
+    path: Path
+    depth: int
+    part: str = ""
+
+
+def _of_file(path: Path, depth: int) -> _Found:
+    whole = Path(os.path.abspath(path))
+    return _Found(whole.with_name(track_names.split(whole.stem)[0]), path, depth)
+
+
+def find_again(episode: str, paths: Sequence[Path]) -> EpisodeFiles:
+    """The episode of that id in the files that it was read from, wherever they are now. Raises InputError."""
+    if part := shared.part_again(episode, paths):
+        return EpisodeFiles(episode, tuple(paths), part=part)
+    rules = {name: rule for found in find_episodes(paths) for name, rule in found.rules.items()}
+    return EpisodeFiles(episode, tuple(paths), rules)
 
 
 def _distinct(depth: Mapping[Path, int]) -> dict[Path, str]:
@@ -118,8 +155,11 @@ def _distinct(depth: Mapping[Path, int]) -> dict[Path, str]:
             taken[stem] += 1
 
 
-def _below(root: Path, unknown: dict[str, int], problems: Problems) -> Iterable[tuple[Path, int]]:
-    """Recordings below `root` and the depth at which they are, hidden ones and papers such as a README left out."""
+def _below(
+    root: Path, unknown: dict[str, int], problems: Problems, say: Callable[[InputError], None]
+) -> Iterator[_Found]:
+    """Recordings below `root`, hidden ones and papers such as a README left out; `say` is told of datasets that cannot
+    be understood."""
 
     def failed(error: OSError) -> None:
         problems(str(disk.unreadable(Path(error.filename or root), error)))
@@ -131,6 +171,18 @@ def _below(root: Path, unknown: dict[str, int], problems: Problems) -> Iterable[
             continue
         visited.add(real)
         here = Path(folder)
+        above = len(here.relative_to(root).parts)
+        try:
+            recorded = shared.parts_of_folder(here)
+        except InputError as error:
+            say(error)
+            recorded = iter(())
+        if recorded is not None:  # what lies below are its files, and no recordings by themselves
+            subfolders.clear()
+            whole = Path(os.path.abspath(here))
+            for part, paths in recorded:
+                yield from (_Found(whole / part, path, above + 1, part) for path in paths)
+            continue
         # A store or a vocabulary below the folder is not a recording.
         subfolders[:] = sorted(
             s
@@ -142,7 +194,7 @@ def _below(root: Path, unknown: dict[str, int], problems: Problems) -> Iterable[
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
                 continue
             if path.suffix.lower() in SUFFIXES:
-                yield path, len(path.relative_to(root).parts)
+                yield _of_file(path, above + 1)
             else:
                 unknown[path.suffix.lower()] = unknown.get(path.suffix.lower(), 0) + 1
 
@@ -253,7 +305,7 @@ def read_episode(
     for path in sorted(found.paths, key=lambda path: path not in texts):
         rules = found.rules.get(path.name, {})
         try:
-            read = _read(path, options, rules, problems, texts=not has_text)
+            read = _read(path, options, rules, problems, texts=not has_text, part=found.part)
             source = disk.source_of(path)
         except InputError as error:
             if len(found.paths) == 1:
@@ -279,11 +331,19 @@ def read_episode(
 
 
 def _read(
-    path: Path, options: ReadOptions, rules: Mapping[str, Any], problems: Problems, *, texts: bool = True
+    path: Path,
+    options: ReadOptions,
+    rules: Mapping[str, Any],
+    problems: Problems,
+    *,
+    texts: bool = True,
+    part: str = "",
 ) -> list[Track]:
-    """The tracks of one file. texts: whether the subtitles of a film are wanted."""
+    """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = path.suffix.lower()
     disk.check_readable(path)
+    if part:
+        return shared.read_part(path, part, problems, size=options.size, fps=options.fps)
     if suffix in _TABLES:
         from pantok.formats.tables import read_table
 

@@ -166,4 +166,4 @@ def _track(
             yield Block(np.stack(held), np.array(times, np.int64))
 
     rate = fps or clock.rate or (Fraction(clock.count * NS, clock.duration_ns) if clock.duration_ns else None)
-    return Track(name, blocks, None, rate, info=info)
+    return Track(name, blocks, None, rate, info=info, told_s=clock.duration_ns / NS)

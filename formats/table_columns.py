@@ -40,6 +40,7 @@ class Columns:
     left: why, by the name of what was left out.
     tracks: the column of each channel of each track, where pantok wrote the file.
     rows: int64, the rows of the table in which a column of lists or pictures holds something, where those are not all.
+    channels: what the numbers of a row of a column are called, where something says so.
     count: how many rows a table has; None of arrays, which may differ.
     """
 
@@ -50,6 +51,7 @@ class Columns:
     facts: dict[str, Any] = field(default_factory=dict)
     tracks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     rows: dict[str, np.ndarray] = field(default_factory=dict)
+    channels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     count: int | None = None
     left: dict[str, str] = field(default_factory=dict)
 
@@ -80,13 +82,18 @@ def read_columns(path: Path, problems: Problems) -> Columns:
     if suffix in (".npz", ".npy"):
         columns = _arrays(path)
     elif suffix == ".parquet":
-        columns = _of_table(path, _parquet(path), problems)
+        columns = columns_of(path, _parquet(path), problems)
     else:
         columns = _csv(path, problems)
+    say_left(path, columns, problems)
+    return columns
+
+
+def say_left(path: Path, columns: Columns, problems: Problems) -> None:
+    """A line for each reason for which columns were left out."""
     for why in dict.fromkeys(columns.left.values()):
         names = ", ".join(n for n, w in columns.left.items() if w == why)
         problems(f"{path}: {names}: {why} (left out; the others are kept)")
-    return columns
 
 
 def _arrays(path: Path) -> Columns:
@@ -177,7 +184,7 @@ def _csv(path: Path, problems: Problems) -> Columns:
     del body
     # A line that ends in a comma makes a column of no name that holds nothing.
     hollow = [n for n, c in zip(names, cells, strict=True) if not c and pa.types.is_null(table.schema.field(n).type)]
-    columns = _of_table(path, table.drop_columns(hollow), problems)
+    columns = columns_of(path, table.drop_columns(hollow), problems)
     columns.facts |= facts
     return columns
 
@@ -201,7 +208,8 @@ def _distinct(names: list[str]) -> list[str]:
     return out if len(set(out)) == len(out) else [f"{n}.{i}" for i, n in enumerate(out)]
 
 
-def _of_table(path: Path, table: pa.Table, problems: Problems) -> Columns:
+def columns_of(path: Path, table: pa.Table, problems: Problems) -> Columns:
+    """The columns of an Arrow table that was read from `path`; what is neither numbers nor words is in `left`."""
     columns = Columns(count=table.num_rows)
     while any(pa.types.is_struct(f.type) for f in table.schema):
         table = table.flatten()

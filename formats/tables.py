@@ -206,18 +206,23 @@ def _tracks(
         count = len(columns.encoded[name] if wide is None else wide)
         mine = clock.cut(0, count) if rows is None else clock_of_stamps(clock.times_ns[rows], 1)
         if name in shown:
-            label = "video" if name in _PICTURES else name if name.startswith("video.") else f"video.{name}"
             try:
-                tracks.append(shown[name](label, clock=mine))
+                tracks.append(shown[name](video_name(name), clock=mine))
             except InputError as error:
                 problems(f"{error}; it is left out")
         elif wide is not None and wide.size:
             kind = kinds[name]
             label = name if name.split(".")[0] != kind else name.split(".", 1)[-1]
             wide = wide.reshape(count, -1)
-            channels = tuple(str(i) for i in range(wide.shape[1]))
+            said = columns.channels.get(name, ())
+            channels = said if len(set(said)) == wide.shape[1] else tuple(str(i) for i in range(wide.shape[1]))
             tracks.append(_track(f"{kind}.{label}" if label != kind else kind, wide, mine, channels))
     return tracks
+
+
+def video_name(name: str) -> str:
+    """The track of the pictures that a table or dataset has under a name."""
+    return "video" if name in _PICTURES else name if name.startswith("video.") else f"video.{name}"
 
 
 def _side_by_side(parts: dict[str, np.ndarray]) -> np.ndarray:
