@@ -6,7 +6,11 @@ ceil(height/2) x ceil(width/2). Half the bytes of RGB, and no conversion between
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
+
+from pantok.experience import Clock, Track
 
 # Kr, Kb of ITU-R BT.601 and BT.709.
 _MATRICES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
@@ -65,3 +69,10 @@ def from_rgb(rgb: np.ndarray, matrix: str = "bt601", full_range: bool = False) -
         for c in (u, v)
     )
     return pack(*(np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in (y, u, v)))
+
+
+def track(name: str, rgb: np.ndarray, rate: Fraction | int, start_ns: int = 0) -> Track:
+    """A video track of pictures that a program holds. rgb: uint8 (n, height, width, 3); rate: pictures a second."""
+    _, height, width, _ = rgb.shape
+    facts = {"height": height, "width": width, "matrix": "bt601", "full_range": False}
+    return Track.of_array(name, from_rgb(rgb), Clock.regular(rate, len(rgb), start_ns), info=facts)

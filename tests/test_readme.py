@@ -66,6 +66,21 @@ def test_the_main_path_of_the_readme(
     assert ran >= 8
     for made in ("home.vocab", "home.zarr", "out", "report.html", "C.vocab", "future.mp4", "run.html", "small.vocab"):
         assert (tmp_path / made).exists(), made
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    script = tmp_path / "shown.py"
+    script.write_text(
+        "import numpy as np, torch\n"
+        "rgb = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8)\n"
+        "angles = np.sin(np.arange(40.0).reshape(20, 2) / 9)\n"
+        + blocks[0]
+        + "    break\n"
+        + blocks[1]
+        + "assert shown.shape == rgb.shape\n"
+    )
+    done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert pantok("info", "live.zarr", cwd=tmp_path).code == 0
 
 
 def test_the_two_commands_that_set_up() -> None:
