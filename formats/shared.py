@@ -36,8 +36,11 @@ def part_again(episode: str, paths: Sequence[Path]) -> str:
 
     root = lerobot.root_of(paths[0].absolute())
     dataset = lerobot.open_dataset(root) if root is not None else None
-    names = dataset.episodes if dataset is not None else ()
-    return max((n for n in names if f"/{episode}".endswith(f"/{n}")), key=len, default="")
+    if dataset is None:
+        return ""
+    words = episode.split("/")
+    endings = ("/".join(words[k:]) for k in range(len(words)))
+    return next((name for name in endings if name in dataset.episodes), "")
 
 
 def read_part(path: Path, part: str, problems: Problems, *, size: int | None, fps: Fraction | None) -> list[Track]:
