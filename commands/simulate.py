@@ -18,7 +18,7 @@ from pantok.formats.addresses import Place
 if TYPE_CHECKING:
     import numpy as np
 
-    from pantok.commands.decode import Plan
+    from pantok.commands.decode_part import Plan
     from pantok.encode import Codec
     from pantok.formats.runs import RunFolder
     from pantok.layout import Layout
@@ -274,9 +274,9 @@ def _actions(
 
 
 def _plan(codec: Codec, stream: TokenStream, folder: Path, stem: str, range_ns: tuple[int, int]) -> Plan:
-    from pantok.commands.decode import Plan
+    from pantok.commands.decode_part import Decoding, Plan
 
-    return Plan(codec, replace(stream, id=stem), folder, None, range_ns, False)
+    return Plan(Decoding(codec, None, range_ns), replace(stream, id=stem), folder, lossless=False)
 
 
 def _write(

@@ -44,10 +44,18 @@ class Signal:
     name: str = ""
 
 
-def write_media(path: Path, video: Signal, sound: Signal | None = None, *, lossless: bool = False) -> None:
+def write_media(
+    path: Path,
+    video: Signal,
+    sound: Signal | None = None,
+    *,
+    lossless: bool = False,
+    keyframe_every: int | None = None,
+) -> None:
     """Writes `path` (.mp4) whole or not at all. Raises OutputError if the disk refuses.
 
     lossless: bit for bit the frames and samples given, with their instants; else H.264 (crf 16) and AAC.
+    keyframe_every: frames from one keyframe to the next, at most; None as the codec likes.
     """
     with replaced(path) as temporary:
         try:
@@ -56,7 +64,7 @@ def write_media(path: Path, video: Signal, sound: Signal | None = None, *, lossl
             unit = math.lcm(base.denominator, _rate_hz(sound) if sound else 1)
             options = {"movie_timescale": str(unit if unit <= _LIMIT else base.denominator)}
             with av.open(f"file:{temporary}", "w", format="mp4", container_options=options) as container:
-                writer = _Writer(container, video, base, sound, lossless)
+                writer = _Writer(container, video, base, sound, lossless, keyframe_every)
                 writer.run()
             if writer.sound_edit is not None:
                 delay_sound(temporary, *writer.sound_edit)
@@ -70,7 +78,7 @@ def changes_in(video: Signal, sound: Signal | None = None, *, lossless: bool = F
     """What `write_media` will write otherwise than it is given, besides what H.264 and AAC lose: a phrase each."""
     found = []
     given = int(video.info["height"]), int(video.info["width"])
-    height, width = _size(video, lossless)
+    height, width = size_of(video.info, lossless)
     if (height, width) != given:
         found.append(f"{width}x{height} for {given[1]}x{given[0]}: H.264 has even sizes")
     if sound is not None and not _packed(sound, lossless) and (rate := _aac_rate_hz(sound)) != _rate_hz(sound):
@@ -101,7 +109,15 @@ def time_base_of(video: Signal) -> Fraction:
 
 
 class _Writer:
-    def __init__(self, container: Any, video: Signal, base: Fraction, sound: Signal | None, lossless: bool) -> None:
+    def __init__(
+        self,
+        container: Any,
+        video: Signal,
+        base: Fraction,
+        sound: Signal | None,
+        lossless: bool,
+        keyframe_every: int | None = None,
+    ) -> None:
         self._container, self._video, self._sound = container, video, sound
         self._height, self._width = int(video.info["height"]), int(video.info["width"])
         self._full = bool(video.info.get("full_range"))
@@ -109,7 +125,7 @@ class _Writer:
         self._base = base
         rate = (video.clock.rate or Fraction(25)).limit_denominator(1001)
         stream = container.add_stream("ffv1" if lossless else "libx264", rate=rate)
-        stream.height, stream.width = _size(video, lossless)
+        stream.height, stream.width = size_of(video.info, lossless)
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._base
         stream.codec_context.color_range = 2 if self._full else 1
@@ -120,6 +136,8 @@ class _Writer:
             stream.codec_context.sample_aspect_ratio = Fraction(str(video.info["pixel_aspect"]))
         # FFV1 takes its version 3 for the checksum of every slice; more slices would cost size.
         stream.options = {"level": "3", "slicecrc": "1"} if lossless else {"crf": _CRF, "preset": "veryfast"}
+        if keyframe_every is not None:
+            stream.codec_context.gop_size = keyframe_every
         self._pictures = stream
         self._voice: _Voice | None = None if sound is None else _Voice(container, sound, lossless)
 
@@ -251,10 +269,10 @@ def _packed(sound: Signal, lossless: bool) -> bool:
     return lossless or sound.channels > 7
 
 
-def _size(video: Signal, lossless: bool) -> tuple[int, int]:
-    """Height and width as written."""
+def size_of(facts: Mapping[str, Any], lossless: bool = False) -> tuple[int, int]:
+    """Height and width as pictures of such facts are written."""
     even = 1 if lossless else 2
-    height, width = (-(-int(video.info[name]) // even) * even for name in ("height", "width"))
+    height, width = (-(-int(facts[name]) // even) * even for name in ("height", "width"))
     return height, width
 
 
