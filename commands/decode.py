@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pantok.commands import common
 from pantok.commands.decode_part import Decoding, Plan
 from pantok.errors import OptionError, OutputError, PantokError
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("decode")
