@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 LENGTHS, TASKS = (12, 17, 8), ("pick the cube", "put it down", "pick the cube")
 JOINTS = ["shoulder.pos", "elbow.pos", "gripper.pos"]
@@ -28,6 +27,8 @@ FEATURES = {
 
 
 def main(version: str) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     root = Path(__file__).parent / version
     dataset = LeRobotDataset.create("pantok/tests", fps=30, features=FEATURES, root=root, robot_type="none")
     for e, (length, task) in enumerate(zip(LENGTHS, TASKS, strict=True)):
