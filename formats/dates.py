@@ -48,7 +48,9 @@ def aligned(
 
 def is_dated(track: Track) -> bool:
     """Whether the track's clock is known to tell dates; that of a container is not known before it is read."""
-    return track.clock is not None and track.clock.count > 0 and track.clock.start_ns > DATED_NS
+    if track.clock is None:
+        return track.begins_ns is not None and track.begins_ns > DATED_NS
+    return track.clock.count > 0 and track.clock.start_ns > DATED_NS
 
 
 def moved(track: Track, offset_ns: int) -> Track:
@@ -69,7 +71,8 @@ def moved(track: Track, offset_ns: int) -> Track:
         for block in source():
             yield block if block.times_ns is None else replace(block, times_ns=block.times_ns + offset_ns)
 
-    return replace(track, open=blocks, clock=clock)
+    begins_ns = None if track.begins_ns is None else track.begins_ns + offset_ns
+    return replace(track, open=blocks, clock=clock, begins_ns=begins_ns)
 
 
 def _dated_from(track: Track, epoch_ns: int) -> Track:
@@ -85,7 +88,9 @@ def _is_moved(rules: Mapping[str, object]) -> bool:
 
 
 def _span(track: Track) -> tuple[int, int]:
-    assert track.clock is not None
+    if track.clock is None:
+        assert track.begins_ns is not None
+        return track.begins_ns, track.begins_ns
     return track.clock.start_ns, track.clock.start_ns + track.clock.duration_ns
 
 

@@ -9,6 +9,7 @@ What is unusual: whether an array is pictures is told by its shape and by its nu
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -28,29 +29,30 @@ from pantok.pixels import frame_bytes
 _LEAST = 8  # pixels a side; smaller arrays are numbers
 _FORMS = {1: "gray", 3: "rgb24", 4: "rgba"}
 _WORDS = {"image", "img", "picture", "rgb", "rgba", "gray", "grey", "camera", "cam", "video", "frame", "pixel"}
-_NOT_SO = {"depth", "mask", "segmentation"}
+_NOT_SO = {"depth", "mask", "segmentation", "seg"}
 MANY = 512
 """Numbers a row from which an array is worth a word; (n, H, W) of fewer bytes are numbers."""
 
 
-def says_pictures(name: str) -> bool:
-    """Whether the name of an array says that it holds pictures as people see them."""
+def are_pictures(name: str) -> bool | None:
+    """Whether the name of an array says that it holds pictures as people see them; None if it does not say."""
     words = {word.rstrip("s") for word in re.findall("[a-z]+", name.lower())}
-    return bool(words & _WORDS) and not words & _NOT_SO
+    return False if words & _NOT_SO else bool(words & _WORDS) or None
 
 
-def scale_of(values: np.ndarray, named: bool) -> float | None:
+def scale_of(values: np.ndarray, named: bool | None) -> float | None:
     """What the array's numbers are to be multiplied by for pictures of 0 to 255; None if it is not pictures.
 
-    named: something else says that it is pictures; then the shape and the range suffice.
+    named: something else says that it is pictures; then the shape and the range suffice. False: that it is not; then
+    bytes are all the same, and colours.
     """
     form = _form(values)
     if form is None or not values.size:
         return None
-    colour, size = values.ndim == 4, values[0].size
+    colour, size = values.ndim == 4 and (named is not False or form[2] > 1), math.prod(values.shape[1:])
     kind = values.dtype.kind
     if values.dtype == np.uint8:
-        return 1.0 if colour or named or size >= MANY else None
+        return 1.0 if values.ndim == 4 or named or size >= MANY else None
     if not (named or (colour and kind != "b")):
         return None
     low, high = float(values.min()), float(values.max())
@@ -74,24 +76,30 @@ def _form(values: np.ndarray) -> tuple[int, int, int] | None:
 
 
 def pictures_track(
-    name: str, *, values: np.ndarray, scale: float, clock: Clock, size: int | None = None, fps: Fraction | None = None
-) -> Track:
-    """A video track of an array in which `scale_of` found pictures; it stays as it is until it is read."""
+    name: str, *, values: np.ndarray, scale: float, clock: Clock, problems: Problems, size: int | None = None,
+    fps: Fraction | None = None,
+) -> Track:  # fmt: skip
+    """A video track of an array in which `scale_of` found pictures; it stays as it is until it is read. Rows that then
+    raise InputError, as the file that they are in is damaged, are left out, and `problems` is told."""
     form = _form(values)
     assert form is not None, values.shape
     height, width, depth = form
-    if values.ndim == 4 and values.shape[1:] != form:
-        values = values.transpose(0, 2, 3, 1)
+    channels_first = values.ndim == 4 and values.shape[1:] != form
 
-    def frame(number: int) -> Any:
-        picture = values[number]
+    def frame(number: int) -> Any | None:
+        try:
+            picture = values[number]
+        except InputError:
+            return None
+        if channels_first:
+            picture = picture.transpose(1, 2, 0)
         if picture.dtype != np.uint8:
             picture = np.rint(picture * scale).astype(np.uint8)
         plain = picture[..., 0] if depth == 1 and picture.ndim == 3 else picture
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(plain), _FORMS[depth])
 
     shape = Shape(height=height, width=width, matrix="bt601", full_range=False)
-    return _track(name, frame, clock, shape, "array", size, fps)
+    return _track(name, frame, clock, shape, "array", size, fps, once(problems))
 
 
 def encoded_track(
@@ -131,30 +139,30 @@ def _track(
     codec: str,
     size: int | None,
     fps: Fraction | None,
-    problems: Problems = lambda line: None,
+    problems: Problems,
 ) -> Track:
     """frame: the picture of each sample of the clock, of any size; None where there is none."""
     width, height = (shape.width, shape.height) if size is None else resized(shape.width, shape.height, size)
     shape = Shape(height=height, width=width, matrix=shape.matrix, full_range=shape.full_range, turn=shape.turn)
     info = {"height": height, "width": width, "matrix": shape.matrix, "full_range": shape.full_range, "codec": codec}
 
-    def frames() -> Iterator[tuple[int, int, Any]]:
-        times = clock.times_ns
+    def frames(first: int) -> Iterator[tuple[int, int, Any]]:
+        times = clock.times_ns[first:]
         steps = np.diff(times, append=clock.start_ns + clock.duration_ns)
         lost = 0
-        for number, (time_ns, step) in enumerate(zip(times.tolist(), steps.tolist(), strict=True)):
+        for number, (time_ns, step) in enumerate(zip(times.tolist(), steps.tolist(), strict=True), first):
             picture = frame(number)
             lost += picture is None
             if picture is not None:
                 yield time_ns, step, picture
-        if lost:
+        if lost and not first:
             problems(f"{name}: {lost} of {clock.count} pictures cannot be decoded (left out; the others are kept)")
 
-    def blocks() -> Iterator[Block]:
+    def blocks(first: int = 0) -> Iterator[Block]:
         scaler, length = VideoReformatter(), frame_bytes(height, width)
         held: list[np.ndarray] = []
         times: list[int] = []
-        for time_ns, _, picture in at_rate(frames(), fps) if fps is not None else frames():
+        for time_ns, _, picture in at_rate(frames(first), fps) if fps is not None else frames(first):
             out = np.empty(length, np.uint8)
             copy_frame(picture, shape, scaler, out)
             held.append(out)
@@ -166,4 +174,7 @@ def _track(
             yield Block(np.stack(held), np.array(times, np.int64))
 
     rate = fps or clock.rate or (Fraction(clock.count * NS, clock.duration_ns) if clock.duration_ns else None)
-    return Track(name, blocks, None, rate, info=info, told_s=clock.duration_ns / NS)
+    return Track(
+        name, blocks, None, rate, info=info, begins_ns=clock.start_ns, told_s=clock.duration_ns / NS,
+        glance=lambda share: blocks(int(share * clock.count)),
+    )  # fmt: skip

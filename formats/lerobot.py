@@ -27,7 +27,7 @@ from pantok.errors import InputError
 from pantok.experience import NS, Clock, Track
 from pantok.formats.files import Problems, check_readable, read_text
 from pantok.formats.table_clock import rate_of
-from pantok.formats.table_columns import Columns, columns_of, say_left
+from pantok.formats.table_columns import Columns, columns_of, tell_left
 from pantok.formats.tables import tracks_of, video_name
 
 INFO = Path("meta", "info.json")
@@ -219,7 +219,7 @@ def _columns(dataset: Dataset, episode: Recorded, path: Path, problems: Problems
     kept = table.drop_columns([name for name in _COUNTS if name in table.schema.names])
     del table
     columns = columns_of(path, _renamed(kept), problems)
-    say_left(path, columns, problems)
+    tell_left(path, columns, problems)
     columns.facts = {}
     for key, said in dataset.features.items():
         names = tuple(_names(said.get("names")))

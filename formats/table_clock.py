@@ -28,7 +28,7 @@ import numpy as np
 from pantok.errors import InputError
 from pantok.experience import NS, Clock
 
-RATE_NAMES = ("rate_hz", "fps", "hz", "rate", "control_hz", "frequency", "frequency_hz", "sample_rate")
+RATE_NAMES = ("rate_hz", "fps", "hz", "rate", "control_hz", "control_freq", "frequency", "frequency_hz", "sample_rate")
 TIME_NAME = re.compile(r"^(?:t|time|times|timestamp|timestamps|stamp|ts)(?:_(s|sec|ms|us|ns))?$", re.IGNORECASE)
 UNIT_NS = {"s": NS, "sec": NS, "ms": 1_000_000, "us": 1000, "ns": 1}
 _FINE = 16  # roundings that a step has to hold before rounded stamps may be taken for a regular clock
@@ -36,13 +36,33 @@ _LARGEST_NS = 2**62  # the year 2116; beyond it sums of times could overflow
 _SIZES = ((10**17, "ns"), (10**14, "us"), (10**11, "ms"))  # integers above these are instants since 1970 in that unit
 
 
-def time_name(columns: Mapping[str, np.ndarray]) -> str | None:
-    """The column that is time by its name: one number a row that is no truth value."""
-    for name, values in columns.items():
-        flat = values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)
-        if flat and values.dtype.kind != "b" and TIME_NAME.match(name):
-            return name
-    return None
+def time_name(columns: Mapping[str, np.ndarray], doubtful: bool = False) -> str | None:
+    """The column that is time by its name: one number a row that is no truth value.
+
+    Of a name with slashes the last word counts (`obs/time`), the one in the fewest groups first, if its numbers could
+    be times; doubtful: even if they could not. Where none is so called, it is what rises in a group that is: of DROID's
+    `observation/timestamp/robot_state/read_start` and the many beside it, when the robot was read, and when that began.
+    """
+    flat = [n for n, v in columns.items() if is_flat(v)]
+    named = [name for name in flat if TIME_NAME.match(name.rsplit("/", 1)[-1])]
+    named = [name for name in named if doubtful or "/" not in name or tells_time(columns[name])]
+    if named:
+        return min(named, key=lambda name: name.count("/"))
+    within = [n for n in flat if any(map(TIME_NAME.match, n.split("/")[:-1])) and tells_time(columns[n])]
+    return min(within, key=lambda name: ("robot" not in name, not name.endswith("start")), default=None)
+
+
+def is_flat(values: np.ndarray) -> bool:
+    """Whether it is one number a row, and no truth value."""
+    return values.dtype.kind != "b" and (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1))
+
+
+def tells_time(values: np.ndarray) -> bool:
+    """Whether numbers, one a row, could be times: each after the one before, of a unit that is known."""
+    flat = values.reshape(len(values))
+    if not len(flat) or not np.isfinite(flat).all() or not (flat[1:] > flat[:-1]).all():
+        return False
+    return flat.dtype.kind == "f" or float(flat[-1]) > _SIZES[-1][0]
 
 
 def rate_of(path: Path, facts: Mapping[str, Any]) -> Fraction | None:
@@ -72,7 +92,7 @@ def clock_of_column(
 
     unit: s, ms, us or ns; None: what the name says; else floats are seconds and integers go by their size.
     """
-    said = TIME_NAME.match(name)
+    said = TIME_NAME.match(name.rsplit("/", 1)[-1])
     unit = unit or (said[1].lower() if said and said[1] else None)
     values = values.reshape(len(values))
     if values.dtype.kind == "f":

@@ -27,7 +27,7 @@ from pantok.formats.table_clock import RATE_NAMES
 _NO_NUMBER = ["", "NaN", "nan", "-nan", "NA", "N/A", "null", "NULL", "None"]
 _COMMA, _POINT = (re.compile(rf"(?m)(?:^|;)\s*[+-]?\d*{mark}\d+(?:[eE][+-]?\d+)?\s*(?:;|$)") for mark in (",", r"\."))
 """Cells that are a number with a decimal comma, a decimal point."""
-_NEITHER = "neither numbers nor words"
+NEITHER = "neither numbers nor words"
 _ENCODED = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", re.DOTALL)
 _COMMENT = re.compile(r"#\s*(\w+)\s*[:=]\s*([0-9./eE+-]+)\s*$")
 
@@ -37,16 +37,20 @@ class Columns:
     """numbers: (n, ...) by name. words: object arrays (n,) of str or None. instants: names of int64 nanoseconds.
 
     encoded: pictures, each as the file that it was. facts: single values that the file says beside them.
-    left: why, by the name of what was left out.
+    said: words that hold from the first row to the last. left: why, by the name of what was left out.
+    part: the episode within the file, where there are several.
     tracks: the column of each channel of each track, where pantok wrote the file.
     rows: int64, the rows of the table in which a column of lists or pictures holds something, where those are not all.
     channels: what the numbers of a row of a column are called, where something says so.
-    count: how many rows a table has; None of arrays, which may differ.
+    count: how many rows a table has; None of arrays, which may differ, where nothing says it.
+    Where columns lie in groups, their names are paths: `obs/images/left`. What is large may stay in its file: it has
+    the shape and dtype of its array, and gives rows when they are asked for (`hdf5.Rows`).
     """
 
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     words: dict[str, np.ndarray] = field(default_factory=dict)
-    encoded: dict[str, list[bytes]] = field(default_factory=dict)
+    encoded: dict[str, Sequence[bytes]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
     instants: set[str] = field(default_factory=set)
     facts: dict[str, Any] = field(default_factory=dict)
     tracks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -54,6 +58,7 @@ class Columns:
     channels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     count: int | None = None
     left: dict[str, str] = field(default_factory=dict)
+    part: str = ""
 
     def add(self, name: str, values: np.ndarray) -> None:
         """An array of any dtype, put where it belongs."""
@@ -72,7 +77,7 @@ class Columns:
             decoded = np.char.decode(values, "utf-8", "replace") if kind == "S" else values
             self.words[name] = np.array([str(v) for v in decoded], object)
         else:
-            self.left[name] = _NEITHER
+            self.left[name] = NEITHER
 
 
 def read_columns(path: Path, problems: Problems) -> Columns:
@@ -85,15 +90,20 @@ def read_columns(path: Path, problems: Problems) -> Columns:
         columns = columns_of(path, _parquet(path), problems)
     else:
         columns = _csv(path, problems)
-    say_left(path, columns, problems)
+    tell_left(path, columns, problems)
     return columns
 
 
-def say_left(path: Path, columns: Columns, problems: Problems) -> None:
+def tell_left(path: Path, columns: Columns, problems: Problems) -> None:
     """A line for each reason for which columns were left out."""
     for why in dict.fromkeys(columns.left.values()):
         names = ", ".join(n for n, w in columns.left.items() if w == why)
         problems(f"{path}: {names}: {why} (left out; the others are kept)")
+
+
+def is_picture(cell: bytes) -> bool:
+    """Whether bytes begin as a PNG, JPEG, GIF or WebP does."""
+    return bool(_ENCODED.match(cell))
 
 
 def _arrays(path: Path) -> Columns:
@@ -256,9 +266,9 @@ def _add(columns: Columns, path: Path, name: str, column: pa.ChunkedArray, probl
         columns.instants.add(name)
         columns.numbers[name] = _numbers(column)
     elif isinstance(kind, pa.FixedShapeTensorType):
-        _add_lists(columns, name, pa.chunked_array([c.storage for c in column.chunks], kind.storage_type), kind.shape)
+        add_lists(columns, name, pa.chunked_array([c.storage for c in column.chunks], kind.storage_type), kind.shape)
     elif _is_list(kind):
-        _add_lists(columns, name, column)
+        add_lists(columns, name, column)
     elif _is_numeric(kind):
         columns.numbers[name] = _numbers(column)
     elif pa.types.is_null(kind):
@@ -268,21 +278,21 @@ def _add(columns: Columns, path: Path, name: str, column: pa.ChunkedArray, probl
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         _add_words(columns, path, name, column, problems)
     else:
-        columns.left[name] = _NEITHER
+        columns.left[name] = NEITHER
 
 
 def _add_encoded(columns: Columns, name: str, cells: list[bytes | None]) -> None:
     filled = [number for number, cell in enumerate(cells) if cell]
     held = [cell for cell in cells if cell]
-    if not held or not _ENCODED.match(held[0]):
-        columns.left[name] = _NEITHER
+    if not held or not is_picture(held[0]):
+        columns.left[name] = NEITHER
         return
     columns.encoded[name] = held
     if len(held) < len(cells):
         columns.rows[name] = np.array(filled)
 
 
-def _add_lists(columns: Columns, name: str, column: pa.ChunkedArray, shape: Sequence[int] = ()) -> None:
+def add_lists(columns: Columns, name: str, column: pa.ChunkedArray, shape: Sequence[int] = ()) -> None:
     """Lists of numbers, or of lists of them as pictures are. Where a row holds none, its sensor had nothing to say.
 
     shape: of what one list holds, where its type tells."""

@@ -21,6 +21,7 @@ stretch of rows that say the same. A Parquet that pantok wrote gives back the ve
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
@@ -36,9 +37,9 @@ from pantok.experience import Clock, Track
 from pantok.formats.files import Problems, replaced
 from pantok.formats.table_clock import UNIT_NS, clock_of_column, clock_of_stamps, offset_of, rate_of, time_name
 from pantok.formats.table_columns import Columns, read_columns
+from pantok.formats.table_names import kind_of, labels
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".npz", ".npy"})
-_GROUPS = (("action", ("action", "cmd")), ("reward", ("reward",)))
 _FLAVOUR = {"b": ".flags", "i": ".counts", "u": ".counts", "f": ""}
 _PICTURES = {"video", "image", "images", "rgb", "frames", "pixels", "values"}
 """Names of arrays of pictures that say no more than that they are pictures."""
@@ -82,6 +83,8 @@ def tracks_of(
     shown = _shown(path, columns, rules.get("pictures"), problems, size, fps)
     tracks = _written(columns, clock) or _tracks(columns, clock, actions, shown, problems)
     tracks += [t for name, words in columns.words.items() for t in _spoken(name, words, clock)]
+    end_ns = clock.start_ns + clock.duration_ns
+    tracks += [_spans(name, [text], [clock.start_ns], [end_ns]) for name, text in columns.said.items()]
     if not tracks:
         raise InputError(path, "holds neither numbers nor words beside its time", "check its columns")
     return tracks
@@ -95,7 +98,8 @@ def _there_are(names: Iterable[str]) -> str:
 def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Problems) -> Clock:
     """The table's clock; takes the column that told it, and arrays that do not go with it, out of `columns`."""
     numbers = columns.numbers
-    counts = [len(v) for table in (numbers, columns.words, columns.encoded) for v in table.values()]
+    whole = [(n, v) for table in (numbers, columns.words, columns.encoded) for n, v in table.items()]
+    counts = [len(v) for n, v in whole if n not in columns.rows] or [len(v) for _, v in whole]
     if max(counts, default=0) == 0:
         raise InputError(path, "holds no rows", "record it again, or remove it")
     offset_ns = offset_of(rules)
@@ -119,6 +123,8 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
             del numbers[time]  # episode.toml gives a rate in its stead
         rate = rate or rate_of(path, columns.facts)
         if rate is None:
+            if (time := time_name(numbers, doubtful=True)) is not None:
+                clock_of_column(path, time, numbers[time], unit)  # which says what is wrong with it
             raise InputError(
                 path,
                 "says neither when its rows were taken nor at what rate",
@@ -143,9 +149,18 @@ def _rows(path: Path, lengths: Sequence[int]) -> int:
 
 
 def _leave_out_others(path: Path, columns: Columns, count: int, problems: Problems) -> None:
-    for table in (columns.numbers, columns.words):
-        for name in [n for n, v in table.items() if len(v) not in (count, count - 1) and n not in columns.rows]:
-            problems(f"{path}: {name} has {len(table.pop(name))} rows, not {count} (left out; the others are kept)")
+    where = f"{path} {columns.part}".rstrip()
+    others: dict[int, list[str]] = {}
+    for table in (columns.numbers, columns.words, columns.encoded):
+        for name, values in list(table.items()):
+            rows = columns.rows.get(name)
+            if len(values) in (count, count - 1) if rows is None else rows[-1] < count:
+                continue
+            others.setdefault(len(values) if rows is None else int(rows[-1]) + 1, []).append(name)
+            del table[name]
+    for length, names in others.items():
+        have = f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} {length} rows"
+        problems(f"{where}: {have}, not {count} (left out; the others are kept)")
 
 
 def _shown(
@@ -157,18 +172,18 @@ def _shown(
     for name, values in columns.numbers.items():
         if values.ndim < 3:
             continue
-        from pantok.formats.images import MANY, pictures_track, says_pictures, scale_of
+        from pantok.formats.images import MANY, are_pictures, pictures_track, scale_of
 
         asked = said is not None and name in said
-        scale = scale_of(values, asked or says_pictures(name)) if said is None or asked else None
+        scale = scale_of(values, asked or are_pictures(name)) if said is None or asked else None
         if scale is not None:
-            found[name] = partial(pictures_track, values=values, scale=scale, size=size, fps=fps)
+            found[name] = partial(pictures_track, values=values, scale=scale, problems=problems, size=size, fps=fps)
         elif asked:
             raise InputError(
                 path, f"its {name}, pictures by episode.toml, are {values.dtype} {values.shape}",
                 "pictures are (rows, height, width), or with 1, 3 or 4 channels, of 0 to 1 or 0 to 255, none missing",
             )  # fmt: skip
-        elif said is None and (count := values[:1].size) >= MANY:
+        elif said is None and (count := math.prod(values.shape[1:])) >= MANY:
             problems(
                 f"{path}: {name} is not read as pictures but as {count} channels of numbers (if it is pictures, say so "
                 f'in episode.toml: [files."{path.name}"] pictures = ["{name}"]; if not, pictures = [])'
@@ -184,19 +199,26 @@ def _tracks(
     columns: Columns, clock: Clock, actions: set[str], shown: Mapping[str, Shown], problems: Problems
 ) -> list[Track]:
     """Scalar columns gathered by kind and type, wide ones on their own, pictures as video."""
-    kinds = {name: "action" if name in actions else _kind(name) for name in columns.numbers}
+    every = (*columns.numbers, *columns.encoded)
+    kinds = {name: "action" if name in actions else kind_of(name) for name in every}
+    called = labels(kinds, shown)
     flat = {n: columns.numbers.pop(n) for n in [n for n, v in columns.numbers.items() if v.ndim == 1]}
     types: dict[str, set[np.dtype]] = {}
+    lengths: dict[tuple[str, np.dtype], set[int]] = {}
     for name, values in flat.items():
         types.setdefault(kinds[name], set()).add(values.dtype)
+        lengths.setdefault((kinds[name], values.dtype), set()).add(len(values))
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for name in list(flat):
         values = flat.pop(name)
         mates = types[kinds[name]]
         alike = sum(_FLAVOUR[d.kind] == _FLAVOUR[values.dtype.kind] for d in mates)
         label = f".{values.dtype}" if alike > 1 else _FLAVOUR[values.dtype.kind] if len(mates) > 1 else ""
-        short = f".{len(values)}" if len(values) != clock.count else ""
-        gathered.setdefault(kinds[name] + label + short, {})[name] = values
+        mixed = len(lengths[kinds[name], values.dtype]) > 1
+        short = ".steps" if mixed and len(values) != clock.count else ""  # of what led from one row to the next
+        mine = gathered.setdefault(kinds[name] + label + short, {})
+        channel = called[name].removeprefix(f"{kinds[name]}.") if "/" in name else name
+        mine[name if channel in mine else channel] = values
     tracks = []
     for name, parts in gathered.items():
         channels = tuple(parts)
@@ -207,13 +229,14 @@ def _tracks(
         mine = clock.cut(0, count) if rows is None else clock_of_stamps(clock.times_ns[rows], 1)
         if name in shown:
             try:
-                tracks.append(shown[name](video_name(name), clock=mine))
+                tracks.append(shown[name](video_name(called[name]), clock=mine))
             except InputError as error:
                 problems(f"{error}; it is left out")
         elif wide is not None and wide.size:
             kind = kinds[name]
-            label = name if name.split(".")[0] != kind else name.split(".", 1)[-1]
-            wide = wide.reshape(count, -1)
+            label = called[name]
+            label = label if label.split(".")[0] != kind else label.split(".", 1)[-1]
+            wide = np.asarray(wide).reshape(count, -1)
             said = columns.channels.get(name, ())
             channels = said if len(set(said)) == wide.shape[1] else tuple(str(i) for i in range(wide.shape[1]))
             tracks.append(_track(f"{kind}.{label}" if label != kind else kind, wide, mine, channels))
@@ -234,11 +257,6 @@ def _side_by_side(parts: dict[str, np.ndarray]) -> np.ndarray:
     del first
     pa.default_memory_pool().release_unused()
     return values
-
-
-def _kind(name: str) -> str:
-    low = name.lower().replace("observation.", "")
-    return next((kind for kind, starts in _GROUPS if low.startswith(starts)), "proprio")
 
 
 def _track(name: str, values: np.ndarray, clock: Clock, channels: tuple[str, ...]) -> Track:
@@ -263,11 +281,15 @@ def _spoken(name: str, words: np.ndarray, clock: Clock) -> list[Track]:
         return []
     times = [*clock.times_ns.tolist(), clock.start_ns + clock.duration_ns]
     ends = [next((j for j in range(i, len(plain)) if plain[j] != plain[i]), len(plain)) for i in begins]
-    texts = np.empty(len(begins), object)
-    texts[:] = [plain[i] for i in begins]
-    at = Clock.irregular(np.array([times[i] for i in begins], np.int64))
-    label = "text" if name == "text" else f"text.{name}"
-    return [Track.of_array(label, texts, at, info={"ends_ns": [times[j] for j in ends]})]
+    return [_spans(name, [plain[i] for i in begins], [times[i] for i in begins], [times[j] for j in ends])]
+
+
+def _spans(name: str, said: list[str], begins_ns: list[int], ends_ns: list[int]) -> Track:
+    texts = np.empty(len(said), object)
+    texts[:] = said
+    label = labels({name: ""}, ())[name]
+    at = Clock.irregular(np.array(begins_ns, np.int64))
+    return Track.of_array("text" if label == "text" else f"text.{label}", texts, at, info={"ends_ns": ends_ns})
 
 
 def write_parquet(path: Path, clock: Clock, tracks: Mapping[str, tuple[np.ndarray, tuple[str, ...]]]) -> None:

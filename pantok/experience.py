@@ -129,7 +129,8 @@ class Track:
     clock: None while unknown, as for a media file that has not been read through.
     rate: the nominal rate, where there is one.
     glance: gives Blocks from about a share (0 to 1) of the track's length on, without reading what is before; None
-        where nobody knows how. told_s: how long its header says that it is, which may be wrong.
+        where nobody knows how. told_s: how long its header says that it is, which may be wrong. begins_ns: the first
+        instant, where that is known and the clock is not.
     channels: names of the last axis, for numeric tracks and sound.
     info: JSON facts that a decoder or a writer needs. By modality:
         video   height, width; matrix (`bt601` or `bt709`), full_range; time_base (`"1/12800"`).
@@ -149,6 +150,7 @@ class Track:
     info: Mapping[str, Any] = field(default_factory=dict)
     glance: Callable[[float], Iterator[Block]] | None = None
     told_s: float | None = None
+    begins_ns: int | None = None
 
     @property
     def kind(self) -> str:

@@ -1,0 +1,80 @@
+"""Columns that lie in groups with times of their own, as one table for each clock.
+
+What is unusual: a file that holds groups may be several tables. Where a group has a time of its own
+(`imu/timestamp` beside `imu/acc`), what lies in it is read by that time. What lies in none goes with the group that
+has as many rows, if there is one, else by the rate of the file. Groups that have the very same times are one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pantok.formats.table_clock import TIME_NAME, is_flat, tells_time
+from pantok.formats.table_columns import Columns
+
+_BY_NAME = ("numbers", "words", "encoded", "rows")
+"""What of Columns goes by the names of columns."""
+
+
+def by_clock(columns: Columns, rules: Mapping[str, Any]) -> dict[str, Columns]:
+    """The tables that `columns` are, by the group whose time they go by; "" is what goes by the time or rate of all.
+
+    rules: what episode.toml says; a time or a rate there is that of all.
+    """
+    timed = {} if rules.get("time") or rules.get("rate_hz") else _timed(columns.numbers)
+    if not timed or set(timed) == {""}:
+        return {"": columns}
+    same: dict[bytes, str] = {}
+    stands_for = {group: same.setdefault(_key(columns.numbers[name]), group) for group, name in timed.items()}
+    for group, name in timed.items():
+        if stands_for[group] != group:
+            del columns.numbers[name]  # the same times once more
+    names = [name for kind in _BY_NAME for name in getattr(columns, kind)]
+    home = {name: _home(name, timed) for name in names}
+    if "" not in timed:
+        held = [(n, len(v)) for kind in _BY_NAME[:3] for n, v in getattr(columns, kind).items()]
+        rest = Counter(count for n, count in held if home[n] == "" and n not in columns.rows)
+        most = columns.count if columns.count in rest else max(rest, key=lambda n: (rest[n], n), default=0)
+        near = [g for g, t in timed.items() if stands_for[g] == g and len(columns.numbers[t]) in (most, most + 1)]
+        stands_for[""] = near[0] if near else ""
+    out = {}
+    for group in dict.fromkeys(stands_for[g] for g in ("", *timed)):
+        kept = {
+            kind: {n: v for n, v in getattr(columns, kind).items() if stands_for[home[n]] == group} for kind in _BY_NAME
+        }
+        if any(kept[kind] for kind in _BY_NAME):
+            out[group] = replace(columns, **kept)
+    whole = next(iter(out))
+    for group, mine in out.items():
+        if group != whole:
+            mine.said = {}  # words for the whole are said once
+    return out
+
+
+def _timed(numbers: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The name of the time of each group that has one, outer groups first."""
+    found: dict[str, str] = {}
+    for name in sorted(numbers, key=lambda name: name.count("/")):
+        group, _, last = name.rpartition("/")
+        if TIME_NAME.match(last) and group not in found and is_flat(numbers[name]) and tells_time(numbers[name]):
+            found[group] = name
+    return found
+
+
+def _home(name: str, timed: Mapping[str, str]) -> str:
+    """The innermost group with a time that a column lies in; "" if there is none."""
+    group = name
+    while group:
+        group = group.rpartition("/")[0]
+        if group in timed:
+            return group
+    return ""
+
+
+def _key(times: np.ndarray) -> bytes:
+    return str(times.dtype).encode() + times.tobytes()
