@@ -18,10 +18,14 @@ Opener = Callable[[], AbstractContextManager[Any]]
 """Opens the file anew, and closes it."""
 
 
+class _DamagedError(InputError):
+    """The file is there, and does not give some of its rows."""
+
+
 class Rows:
     """An array (n, ...) in a file: its shape and dtype, its rows by number, and no more of them at once than some.
 
-    Raises InputError for rows that cannot be read.
+    A row that is damaged is None; all else raises InputError for what cannot be read.
     """
 
     def __init__(self, opened: Opener, where: str, dataset: Any) -> None:
@@ -49,8 +53,11 @@ class Rows:
             first = number // self._step * self._step
             try:
                 held = first, self._read(first, min(first + self._step, len(self)))
-            except InputError:
-                held = number, self._read(number, number + 1)  # another row of those is damaged, perhaps
+            except _DamagedError:
+                try:
+                    held = number, self._read(number, number + 1)  # it may be another of those that is damaged
+                except _DamagedError:
+                    return None
             self._held = held
         return held[1][number - held[0]]
 
@@ -76,7 +83,7 @@ class Rows:
                 rows = file[self._where][first:last]
             except FAULTS as error:
                 where = f"its {self._where} cannot be read from row {first + 1} on"
-                raise InputError(file.filename, where, "the file is damaged: copy or record it again") from error
+                raise _DamagedError(file.filename, where, "the file is damaged: copy or record it again") from error
         return rows.astype(self.dtype, copy=False)
 
 
@@ -99,14 +106,13 @@ class Cells(Sequence[bytes]):
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        try:
-            return bytes_of(self._rows[index if self._numbers is None else int(self._numbers[index])])
-        except InputError:
-            return b""  # which is no picture
+        return bytes_of(self._rows[index if self._numbers is None else int(self._numbers[index])])
 
 
 def bytes_of(cell: Any) -> bytes:
-    """What a cell holds; the zeros that it was filled up with may go or stay."""
+    """What a cell holds; the zeros that it was filled up with may go or stay. Of a damaged one, nothing."""
+    if cell is None:
+        return b""
     if isinstance(cell, str):
         return cell.encode("utf-8", "surrogateescape")
     return cell if isinstance(cell, bytes) else np.asarray(cell).tobytes().rstrip(b"\0")

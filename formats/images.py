@@ -79,17 +79,16 @@ def pictures_track(
     name: str, *, values: np.ndarray, scale: float, clock: Clock, problems: Problems, size: int | None = None,
     fps: Fraction | None = None,
 ) -> Track:  # fmt: skip
-    """A video track of an array in which `scale_of` found pictures; it stays as it is until it is read. Rows that then
-    raise InputError, as the file that they are in is damaged, are left out, and `problems` is told."""
+    """A video track of an array in which `scale_of` found pictures; it stays as it is until it is read. Rows that are
+    None, as the file that they are in is damaged, are left out, and `problems` is told."""
     form = _form(values)
     assert form is not None, values.shape
     height, width, depth = form
     channels_first = values.ndim == 4 and values.shape[1:] != form
 
     def frame(number: int) -> Any | None:
-        try:
-            picture = values[number]
-        except InputError:
+        picture = values[number]
+        if picture is None:
             return None
         if channels_first:
             picture = picture.transpose(1, 2, 0)

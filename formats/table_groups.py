@@ -39,9 +39,11 @@ def by_clock(columns: Columns, rules: Mapping[str, Any]) -> dict[str, Columns]:
     if "" not in timed:
         held = [(n, len(v)) for kind in _BY_NAME[:3] for n, v in getattr(columns, kind).items()]
         rest = Counter(count for n, count in held if home[n] == "" and n not in columns.rows)
-        most = columns.count if columns.count in rest else max(rest, key=lambda n: (rest[n], n), default=0)
-        near = [g for g, t in timed.items() if stands_for[g] == g and len(columns.numbers[t]) in (most, most + 1)]
-        stands_for[""] = near[0] if near else ""
+        if columns.count in rest:  # the rows of actions, whatever else there is
+            rest = Counter({n: rest[n] for n in (columns.count, columns.count - 1)})
+        rows = {g: len(columns.numbers[t]) for g, t in timed.items() if stands_for[g] == g}
+        near = max(rows, key=lambda g: rest[rows[g]] + rest[rows[g] - 1])
+        stands_for[""] = near if 2 * (rest[rows[near]] + rest[rows[near] - 1]) >= rest.total() > 0 else ""
     out = {}
     for group in dict.fromkeys(stands_for[g] for g in ("", *timed)):
         kept = {

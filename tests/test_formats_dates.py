@@ -105,3 +105,17 @@ def test_dates_alone_stay(tmp_path: Path) -> None:
     episode, said = episode_of(tmp_path)
     clock = episode.tracks["proprio"].clock
     assert said == [] and clock is not None and clock.start_ns == START_S * NS
+
+
+def test_pictures_of_a_table_go_where_its_numbers_go(film: Path, tmp_path: Path) -> None:
+    stamps = START_S + 2 + np.arange(20) / 10
+    views = np.zeros((20, 24, 32, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", timestamp=stamps, image=views, q=np.zeros((20, 2)))
+    episode, said = episode_of(tmp_path)
+    begins = {name: track.read()[1].start_ns for name, track in episode.tracks.items()}
+    assert said == [] and begins == {"video": (START_S + 2) * NS, "proprio.q": (START_S + 2) * NS}
+    made_at(film, tmp_path / "a.mp4", "2024-05-01T12:00:00.000000Z")
+    episode, said = episode_of(tmp_path)
+    begins = {name: track.read()[1].start_ns for name, track in episode.tracks.items()}
+    assert said == [] and begins == {"video": 0, "video.npz": 2 * NS, "proprio.q": 2 * NS}
+    assert episode.tracks["video.npz"].info["epoch_ns"] == START_S * NS
