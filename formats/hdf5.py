@@ -1,22 +1,20 @@
 """HDF5 files of robot learning as tracks: one episode a file, or many, each in a group of its own.
 
 What is unusual: nothing is asked about the layout. robomimic, robosuite, LIBERO, ManiSkill, ALOHA, DROID and plain
-files are all groups of arrays of which most have the same number of rows; which groups are episodes is told by their
-names (`_numbered`), what the arrays are by what other tables' columns are told by (`tables`). Pictures stay in the file
-and are read some rows at a time, each time by a file that is opened anew: an hour of them takes no memory, and a worker
-process needs none of this one. The file is never locked: it may lie where locks cannot be had.
+files are all groups of arrays of which most have the same number of rows. Which groups are episodes is told by their
+names (`hdf5_parts`), what the arrays are by what the columns of other tables are told by (`tables`). Pictures stay in
+the file and are read some rows at a time, each time from a file that is opened anew: an hour of them takes no memory,
+and a worker process needs nothing of this one. The file is never locked: it may lie where locks cannot be had.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +28,7 @@ from pantok.experience import Track
 from pantok.formats.files import Problems, check_readable
 from pantok.formats.hdf5_parts import Parts, find_parts, natural
 from pantok.formats.hdf5_rows import FAULTS, Cells, Rows, bytes_of
+from pantok.formats.hdf5_said import said_by, single
 from pantok.formats.table_clock import RATE_NAMES
 from pantok.formats.table_columns import NEITHER, Columns, add_lists, is_picture, tell_left
 from pantok.formats.table_groups import by_clock
@@ -37,10 +36,6 @@ from pantok.formats.table_names import kind_of
 from pantok.formats.tables import tracks_of
 
 SUFFIXES = frozenset({".hdf5", ".h5", ".hdf", ".he5"})
-_TASKS = ("language_instruction", "instruction", "task", "current_task", "task_description", "lang", "prompt")
-"""Attributes that say in words what is done in an episode."""
-_DOCUMENTS = ("env_args", "env_info", "env_meta", "ep_meta", "problem_info")
-"""Attributes in JSON in which simulators keep how fast they go and what they ask for."""
 _LEAST = 192  # numbers a row from which an array of three dimensions and more stays in the file: 8 x 8 pixels
 _LOOKED = 1024  # cells that may be empty before the first picture
 _TOLD = re.compile(r"eof = (\d+).*stored_eof = (\d+)")
@@ -112,8 +107,8 @@ def _tracks(
             tracks[name] = track.named(name)
     if not tracks:
         raise failed[0]
-    for error in failed:
-        problems(f"{error}; what goes by that time is left out")
+    for fault in failed:
+        problems(f"{fault}; what goes by that time is left out")
     return list(tracks.values())
 
 
@@ -195,7 +190,7 @@ def _columns(path: Path, where: str) -> Columns:
             raise InputError(path, f"has no group {where}", "its link leads nowhere: mend it")
         reader = _Reader(path, _h5py(path), f"{where}/" if where else "", columns)
         with _damage_named(path):
-            said = [_said_by(o.attrs) for o in ([group] if not where else [group, *reversed(above)])]
+            said = [said_by(o.attrs) for o in ([group] if not where else [group, *reversed(above)])]
             reader.read(group)
     facts = next((s.rate for s in said if s.rate), {})
     columns.count = _count(columns)
@@ -222,63 +217,6 @@ def _count(columns: Columns) -> int | None:
         return None
     count = acted.pop()
     return count + (count + 1 in _lengths(columns))
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What attributes say. rate: rows a second, as `rate_of` takes it; empty if they do not say."""
-
-    rate: dict[str, Any] = field(default_factory=dict)
-    task: str | None = None
-
-
-def _said_by(attributes: Any) -> _Said:
-    rate: dict[str, Any] = {}
-    tasks: dict[str, str] = {}
-    for name in attributes:
-        low = name.lower()
-        if low not in (*RATE_NAMES, *_TASKS, *_DOCUMENTS):
-            continue
-        try:
-            value = _single(attributes[name])
-        except (*FAULTS, TypeError):
-            continue  # of a type that has no array
-        if low in RATE_NAMES and value is not None:
-            rate.setdefault(low, value)
-        elif low in _TASKS and isinstance(value, str):
-            tasks[low] = value
-        elif isinstance(value, str):
-            told = _document(value)
-            rate = rate or told.rate
-            tasks |= {} if told.task is None else {"lang": told.task}
-    return _Said(rate, next((tasks[name] for name in _TASKS if tasks.get(name)), None))
-
-
-def _document(text: str) -> _Said:
-    """What a simulator says of itself in JSON: `env_kwargs.control_freq`, or what robosuite or Isaac Lab have."""
-    with suppress(ValueError):
-        whole = json.loads(text)
-        if isinstance(whole, dict):
-            inner = whole.get("env_kwargs")
-            steps = whole.get("sim_args")
-            rate = {n: d[n] for d in (inner, whole) if isinstance(d, dict) for n in ("control_freq",) if d.get(n)}
-            with suppress(TypeError, KeyError, ZeroDivisionError):
-                rate = rate or {"rate_hz": 1 / (Fraction(str(steps["dt"])) * steps["decimation"])}  # type: ignore[index]
-            words = whole.get("language_instruction") or whole.get("lang")
-            words = " ".join(map(str, words)) if isinstance(words, list) else words
-            return _Said(rate, words.strip().strip('"') if isinstance(words, str) else None)
-    return _Said()
-
-
-def _single(value: Any) -> Any | None:
-    """A value as JSON has them, or a number as the text that it is written as; None if it is none or several."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray):
-        return _single(value.reshape(-1)[0]) if value.size == 1 else None
-    if isinstance(value, np.floating):
-        return float(str(value))  # 29.97 that was kept as float32 is 29.97
-    return value.item() if isinstance(value, np.generic) else value if isinstance(value, str | int | float) else None
 
 
 class _Reader:
@@ -313,7 +251,7 @@ class _Reader:
                 if item in (*seen, group):
                     left[path] = "a link back to a group that it lies in"
                     continue
-                if rate := _said_by(item.attrs).rate:
+                if rate := said_by(item.attrs).rate:
                     self._rates.append((None, rate))
                 self.read(item, f"{path}/", (*seen, group))
             elif isinstance(item, self._h5py.Dataset) and not (why := self._unreadable(item)):
@@ -348,12 +286,12 @@ class _Reader:
         if shape is None or 0 in shape[1:]:
             columns.left[path] = "holds nothing"
             return
-        if rate := _said_by(item.attrs).rate:
+        if rate := said_by(item.attrs).rate:
             self._rates.append((shape[0] if shape else 0, rate))
         strings = self._h5py.check_string_dtype(dtype)
         low = name.lower()
         if math.prod(shape) == 1 and low in RATE_NAMES:
-            columns.facts.setdefault(low, _single(item[()]))
+            columns.facts.setdefault(low, single(item[()]))
         elif not shape:
             if strings is not None:
                 self._say(path, item[()])

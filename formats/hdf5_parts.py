@@ -117,7 +117,7 @@ def _datasets(group: Any, name: str, depth: int) -> Iterator[str]:
 
 def _has_rows(group: Any, name: str) -> bool:
     try:
-        shape = getattr(group[name], "shape", None)
+        shape: tuple[int, ...] = getattr(group[name], "shape", None) or ()
     except FAULTS:
         return False
     return bool(shape) and shape[0] > 1

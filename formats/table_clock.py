@@ -45,10 +45,10 @@ def time_name(columns: Mapping[str, np.ndarray], doubtful: bool = False) -> str 
     """
     flat = [n for n, v in columns.items() if is_flat(v)]
     named = [name for name in flat if TIME_NAME.match(name.rsplit("/", 1)[-1])]
-    named = [name for name in named if doubtful or "/" not in name or tells_time(columns[name])]
+    named = [name for name in named if doubtful or "/" not in name or tells_time(name, columns[name])]
     if named:
         return min(named, key=lambda name: name.count("/"))
-    within = [n for n in flat if any(map(TIME_NAME.match, n.split("/")[:-1])) and tells_time(columns[n])]
+    within = [n for n in flat if any(map(TIME_NAME.match, n.split("/")[:-1])) and tells_time(n, columns[n])]
     return min(within, key=lambda name: ("robot" not in name, not name.endswith("start")), default=None)
 
 
@@ -57,12 +57,13 @@ def is_flat(values: np.ndarray) -> bool:
     return values.dtype.kind != "b" and (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1))
 
 
-def tells_time(values: np.ndarray) -> bool:
+def tells_time(name: str, values: np.ndarray) -> bool:
     """Whether numbers, one a row, could be times: each after the one before, of a unit that is known."""
     flat = values.reshape(len(values))
     if not len(flat) or not np.isfinite(flat).all() or not (flat[1:] > flat[:-1]).all():
         return False
-    return flat.dtype.kind == "f" or float(flat[-1]) > _SIZES[-1][0]
+    said = TIME_NAME.match(name.rsplit("/", 1)[-1])
+    return flat.dtype.kind == "f" or float(flat[-1]) > _SIZES[-1][0] or bool(said and said[1])
 
 
 def rate_of(path: Path, facts: Mapping[str, Any]) -> Fraction | None:

@@ -39,22 +39,18 @@ def by_clock(columns: Columns, rules: Mapping[str, Any]) -> dict[str, Columns]:
     if "" not in timed:
         held = [(n, len(v)) for kind in _BY_NAME[:3] for n, v in getattr(columns, kind).items()]
         rest = Counter(count for n, count in held if home[n] == "" and n not in columns.rows)
-        if columns.count in rest:  # the rows of actions, whatever else there is
+        if columns.count is not None and columns.count in rest:  # the rows of actions, whatever else there is
             rest = Counter({n: rest[n] for n in (columns.count, columns.count - 1)})
         rows = {g: len(columns.numbers[t]) for g, t in timed.items() if stands_for[g] == g}
         near = max(rows, key=lambda g: rest[rows[g]] + rest[rows[g] - 1])
         stands_for[""] = near if 2 * (rest[rows[near]] + rest[rows[near] - 1]) >= rest.total() > 0 else ""
-    out = {}
+    out: dict[str, Columns] = {}
     for group in dict.fromkeys(stands_for[g] for g in ("", *timed)):
-        kept = {
-            kind: {n: v for n, v in getattr(columns, kind).items() if stands_for[home[n]] == group} for kind in _BY_NAME
-        }
-        if any(kept[kind] for kind in _BY_NAME):
-            out[group] = replace(columns, **kept)
-    whole = next(iter(out))
-    for group, mine in out.items():
-        if group != whole:
-            mine.said = {}  # words for the whole are said once
+        table = replace(columns, said={} if out else columns.said)  # words for the whole are said once
+        for kind in _BY_NAME:
+            setattr(table, kind, {n: v for n, v in getattr(columns, kind).items() if stands_for[home[n]] == group})
+        if any(getattr(table, kind) for kind in _BY_NAME):
+            out[group] = table
     return out
 
 
@@ -63,7 +59,7 @@ def _timed(numbers: Mapping[str, np.ndarray]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in sorted(numbers, key=lambda name: name.count("/")):
         group, _, last = name.rpartition("/")
-        if TIME_NAME.match(last) and group not in found and is_flat(numbers[name]) and tells_time(numbers[name]):
+        if TIME_NAME.match(last) and group not in found and is_flat(numbers[name]) and tells_time(name, numbers[name]):
             found[group] = name
     return found
 

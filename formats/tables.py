@@ -5,8 +5,8 @@ How a table says its time, in this order (the first that there is):
 2. a column (or array) named t, time, timestamp, stamp, ts, optionally with _s, _ms, _us or _ns, which is its unit;
    without one, floats are seconds, and integers are taken by their size (above 1e17 ns, 1e14 us, 1e11 ms);
    dates and times of day, as ISO 8601 has them, are known as such;
-3. a rate named fps, hz, rate, rate_hz, control_hz, frequency or sample_rate: a single value in an .npz, Parquet
-   metadata, or `# rate_hz: 50` in a comment line at the top of a CSV.
+3. a rate named fps, hz, rate, rate_hz, control_hz, control_freq, frequency or sample_rate: a single value in an
+   .npz, Parquet metadata, or `# rate_hz: 50` in a comment line at the top of a CSV.
 Else an InputError says how to give it.
 
 How columns become tracks: a column that begins with `action` or `cmd` belongs to `action`, one that begins with
@@ -111,6 +111,8 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
         raise InputError(path, f"its unit of time is {unit!r}", f"one of {', '.join(UNIT_NS)}")
     time = named or time_name({n: v for n, v in numbers.items() if n not in columns.rows})
     rate = rate_of(path, {"rate_hz": rules.get("rate_hz")})
+    if time is None and rate is None and rate_of(path, columns.facts) is None:
+        time = time_name(numbers, doubtful=True)  # whose fault will be named, if it has one
     if time is not None and (named is not None or rate is None):
         values = numbers.pop(time)
         if values.ndim > 1 and values.size != len(values):
@@ -123,8 +125,6 @@ def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Pro
             del numbers[time]  # episode.toml gives a rate in its stead
         rate = rate or rate_of(path, columns.facts)
         if rate is None:
-            if (time := time_name(numbers, doubtful=True)) is not None:
-                clock_of_column(path, time, numbers[time], unit)  # which says what is wrong with it
             raise InputError(
                 path,
                 "says neither when its rows were taken nor at what rate",
@@ -151,7 +151,8 @@ def _rows(path: Path, lengths: Sequence[int]) -> int:
 def _leave_out_others(path: Path, columns: Columns, count: int, problems: Problems) -> None:
     where = f"{path} {columns.part}".rstrip()
     others: dict[int, list[str]] = {}
-    for table in (columns.numbers, columns.words, columns.encoded):
+    tables: tuple[dict[str, Any], ...] = (columns.numbers, columns.words, columns.encoded)
+    for table in tables:
         for name, values in list(table.items()):
             rows = columns.rows.get(name)
             if len(values) in (count, count - 1) if rows is None else rows[-1] < count:
@@ -216,9 +217,9 @@ def _tracks(
         label = f".{values.dtype}" if alike > 1 else _FLAVOUR[values.dtype.kind] if len(mates) > 1 else ""
         mixed = len(lengths[kinds[name], values.dtype]) > 1
         short = ".steps" if mixed and len(values) != clock.count else ""  # of what led from one row to the next
-        mine = gathered.setdefault(kinds[name] + label + short, {})
+        beside = gathered.setdefault(kinds[name] + label + short, {})
         channel = called[name].removeprefix(f"{kinds[name]}.") if "/" in name else name
-        mine[name if channel in mine else channel] = values
+        beside[name if channel in beside else channel] = values
     tracks = []
     for name, parts in gathered.items():
         channels = tuple(parts)

@@ -262,6 +262,16 @@ def test_groups_with_clocks_of_their_own(tmp_path: Path) -> None:
     assert set(one) == {"proprio", "proprio.imu.acc", "text.task"}
 
 
+def test_whole_numbers_of_a_unit_that_is_said(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "a.h5", {"obs/time": np.arange(4) * 20, "obs/q": np.zeros((4, 2)), "action": np.ones((4, 2))}
+    )
+    refused(path, "its time obs/time is whole numbers of an unknown unit")
+    named = written(tmp_path / "b.h5", {"obs/time_ms": np.arange(4) * 20, "obs/q": np.zeros((4, 2))})
+    for tracks in (read(path, unit="ms")[0], read(named)[0]):
+        assert tracks["proprio.q"].read()[1].times_ns.tolist() == [0, 20 * MS, 40 * MS, 60 * MS]
+
+
 def test_the_rate_that_is_nearest_counts(tmp_path: Path) -> None:
     at = {"data/demo_0/actions": np.zeros((5, 2)), "data/demo_1/actions": np.zeros((5, 2)), "data/demo_1/obs/fps": 12.5}
     env = json.dumps({"env_kwargs": {"control_freq": None}, "sim_args": {"dt": 0.005, "decimation": 4}})
