@@ -235,7 +235,8 @@ class _Reader:
 
     def read(self, group: Any, below: str = "", seen: tuple[Any, ...] = ()) -> None:
         left = self._columns.left
-        names = sorted(group, key=natural)
+        names = sorted((name for name in group if isinstance(name, str)), key=natural)
+        left |= {below + repr(name): "a name that is not UTF-8" for name in group if not isinstance(name, str)}
         for name in names:
             path = below + name
             if name.startswith("next_") and name[5:] in names:

@@ -65,7 +65,7 @@ def is_group(group: Any, name: str) -> bool:
 
 def _search(group: Any, prefix: str, depth: int, beside: list[str], *, alone: bool) -> Iterator[str]:
     """alone: nothing above holds rows, or other groups."""
-    names = list(group)
+    names = [name for name in group if isinstance(name, str)] if hasattr(group, "keys") else []
     groups = [name for name in names if is_group(group, name) and name not in LISTS]
     rows = [name for name in names if name not in groups and name not in LISTS and _has_rows(group, name)]
     numbered = _numbered(group, groups, not rows and alone)
@@ -106,9 +106,9 @@ def _numbered(group: Any, groups: list[str], alone: bool) -> list[str]:
 def _datasets(group: Any, name: str, depth: int) -> Iterator[str]:
     try:
         inner = group[name]
-        for child in inner:
-            if not is_group(inner, child):
-                yield child
+        for child in inner if hasattr(inner, "keys") else ():
+            if not isinstance(child, str) or not is_group(inner, child):
+                yield str(child)
             elif depth:
                 yield from (f"{child}/{below}" for below in _datasets(inner, child, depth - 1))
     except FAULTS:
