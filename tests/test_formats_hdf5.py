@@ -220,7 +220,7 @@ def test_whatever_lies_in_a_file(tmp_path: Path) -> None:
         file.create_dataset("pair", (4, 2), h5py.ref_dtype)
         file["dangling"], file["outside"] = h5py.SoftLink("/nowhere"), h5py.ExternalLink("gone.h5", "/x")
         file["round/again"] = file["/"]
-        file["again"] = h5py.SoftLink("/q")
+        file["again"], file[b"\xff_1"] = h5py.SoftLink("/q"), np.zeros(4)
         layout = h5py.VirtualLayout((4,), "f8")
         layout[:] = h5py.VirtualSource("gone.h5", "x", (4,))
         file.create_virtual_dataset("virtual", layout)
@@ -238,10 +238,10 @@ def test_whatever_lies_in_a_file(tmp_path: Path) -> None:
     why = {"complex": "neither numbers nor words", "film": "neither numbers nor words", "odd": "different lengths",
            "nothing": "holds nothing", "hollow": "holds nothing", "pair": "neither numbers", "round/again": "link back",
            "dangling": "a link to what is not there", "outside": "a link to what is not there", "virtual": "gone.h5",
-           "sound": "has 400 rows, not 4"}  # fmt: skip
+           "sound": "has 400 rows, not 4", r"\xff_1": "not UTF-8"}  # fmt: skip
     for name, reason in why.items():
         assert any(name in line and reason in line for line in said), (name, said)
-    assert len(said) == 7
+    assert len(said) == 8
 
 
 def test_groups_with_clocks_of_their_own(tmp_path: Path) -> None:
