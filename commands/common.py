@@ -349,8 +349,13 @@ class Run:
         )
 
     def problem(self, line: object) -> None:
-        """One line on standard error, at once, even when quiet; the exit code will say that something was skipped."""
+        """One line on standard error, at once, even when quiet; the exit code will say that something was skipped.
+
+        What was said is not said again: what is wrong with a file is so for each of the recordings in it.
+        """
         text = " ".join(str(line).split())
+        if text in self.problems:
+            return
         self.problems.append(text)
         click.echo(f"Skipped: {text}", err=True)
 

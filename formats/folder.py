@@ -37,7 +37,7 @@ _MEDIA = {
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
     ".3gp", ".mxf", ".y4m", ".gif", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".m4a", ".aac", ".wma",
 }  # fmt: skip
-SUFFIXES = frozenset(_TABLES | _TEXTS | _SOUNDS | _MEDIA)
+SUFFIXES = frozenset(_TABLES | shared.SUFFIXES | _TEXTS | _SOUNDS | _MEDIA)
 _NOT_RECORDINGS = {"readme", "license", "licence", "copying", "changelog", "notice"}
 Problems = Callable[[str], None]
 
@@ -91,7 +91,7 @@ def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: Non
         if source.is_dir():
             found = _below(source, unknown, problems, say)
         elif source.exists() or source.is_symlink():
-            found = iter((_of_file(source, 1),))
+            found = _of_file(source, 1)
         else:
             raise InputError(source, "there is no such file or folder", "check the path")
         for recording in found:
@@ -129,17 +129,18 @@ class _Found:
     part: str = ""
 
 
-def _of_file(path: Path, depth: int) -> _Found:
+def _of_file(path: Path, depth: int) -> Iterator[_Found]:
+    """The file, once for each recording that it holds."""
     whole = Path(os.path.abspath(path))
-    return _Found(whole.with_name(track_names.split(whole.stem)[0]), path, depth)
+    stem = whole.with_name(track_names.split(whole.stem)[0])
+    for part in shared.parts_of_file(path):
+        yield _Found(stem / part, path, depth + part.count("/") + 1, part) if part else _Found(stem, path, depth)
 
 
 def find_again(episode: str, paths: Sequence[Path]) -> EpisodeFiles:
     """The episode of that id in the files that it was read from, wherever they are now. Raises InputError."""
-    if part := shared.part_again(episode, paths):
-        return EpisodeFiles(episode, tuple(paths), part=part)
     rules = {name: rule for found in find_episodes(paths) for name, rule in found.rules.items()}
-    return EpisodeFiles(episode, tuple(paths), rules)
+    return EpisodeFiles(episode, tuple(paths), rules, shared.part_again(episode, paths))
 
 
 def _distinct(depth: Mapping[Path, int]) -> dict[Path, str]:
@@ -194,7 +195,7 @@ def _below(
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
                 continue
             if path.suffix.lower() in SUFFIXES:
-                yield _of_file(path, above + 1)
+                yield from _of_file(path, above + 1)
             else:
                 unknown[path.suffix.lower()] = unknown.get(path.suffix.lower(), 0) + 1
 
@@ -342,8 +343,8 @@ def _read(
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = path.suffix.lower()
     disk.check_readable(path)
-    if part:
-        return shared.read_part(path, part, problems, size=options.size, fps=options.fps)
+    if part or suffix in shared.SUFFIXES:
+        return shared.read_part(path, part, rules, problems, size=options.size, fps=options.fps)
     if suffix in _TABLES:
         from pantok.formats.tables import read_table
 

@@ -35,7 +35,6 @@ from pantok.formats.table_groups import by_clock
 from pantok.formats.table_names import kind_of
 from pantok.formats.tables import tracks_of
 
-SUFFIXES = frozenset({".hdf5", ".h5", ".hdf", ".he5"})
 _LEAST = 192  # numbers a row from which an array of three dimensions and more stays in the file: 8 x 8 pixels
 _LOOKED = 1024  # cells that may be empty before the first picture
 _TOLD = re.compile(r"eof = (\d+).*stored_eof = (\d+)")

@@ -5,16 +5,20 @@ Each is a *part* with a name (`episode_000003`, `demo_3`), and an episode of its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pantok.errors import InputError
 from pantok.formats.files import Problems
 
 if TYPE_CHECKING:
     from pantok.experience import Track
+    from pantok.formats.lerobot import Dataset
+
+SUFFIXES = frozenset({".hdf5", ".h5", ".hdf", ".he5"})
+"""Files that may hold several."""
 
 
 def parts_of_folder(folder: Path) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
@@ -30,25 +34,46 @@ def parts_of_folder(folder: Path) -> Iterator[tuple[str, tuple[Path, ...]]] | No
     return ((name, episode.paths) for name, episode in dataset.episodes.items())
 
 
+def parts_of_file(path: Path) -> tuple[str, ...]:
+    """Names of the recordings in a file; ("",) if it is one, or cannot be read, which is said when it is."""
+    if path.suffix.lower() not in SUFFIXES:
+        return ("",)
+    from pantok.formats import hdf5
+
+    try:
+        return hdf5.parts_of(path)
+    except InputError:
+        return ("",)
+
+
 def part_again(episode: str, paths: Sequence[Path]) -> str:
     """Which part of `paths` the episode of that id was read from; "" if they are all its own."""
-    from pantok.formats import lerobot
-
-    root = lerobot.root_of(paths[0].absolute())
-    dataset = lerobot.open_dataset(root) if root is not None else None
-    if dataset is None:
-        return ""
+    dataset = _dataset_of(paths[0])
+    names: Collection[str] = parts_of_file(paths[0]) if dataset is None else dataset.episodes
     words = episode.split("/")
     endings = ("/".join(words[k:]) for k in range(len(words)))
-    return next((name for name in endings if name in dataset.episodes), "")
+    return next((name for name in endings if name in names), "")
 
 
-def read_part(path: Path, part: str, problems: Problems, *, size: int | None, fps: Fraction | None) -> list[Track]:
+def read_part(
+    path: Path, part: str, rules: Mapping[str, Any], problems: Problems, *, size: int | None, fps: Fraction | None
+) -> list[Track]:
     """The tracks that one of its files holds of a part. Raises InputError."""
+    if path.suffix.lower() in SUFFIXES:
+        from pantok.formats import hdf5
+
+        return hdf5.read_hdf5(path, part, rules, problems, size=size, fps=fps)
     from pantok.formats import lerobot
 
-    root = lerobot.root_of(path.absolute())
-    dataset = lerobot.open_dataset(root) if root is not None else None
+    dataset = _dataset_of(path)
     if dataset is None or part not in dataset.episodes:
         raise InputError(path, f"holds no {part}", "give the whole dataset")
     return lerobot.read_file(dataset, part, path, problems, size=size, fps=fps)
+
+
+def _dataset_of(path: Path) -> Dataset | None:
+    """The dataset that a file lies in."""
+    from pantok.formats import lerobot
+
+    root = lerobot.root_of(path.absolute())
+    return lerobot.open_dataset(root) if root is not None else None

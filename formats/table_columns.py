@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from pantok.formats.table_clock import RATE_NAMES
 _NO_NUMBER = ["", "NaN", "nan", "-nan", "NA", "N/A", "null", "NULL", "None"]
 _COMMA, _POINT = (re.compile(rf"(?m)(?:^|;)\s*[+-]?\d*{mark}\d+(?:[eE][+-]?\d+)?\s*(?:;|$)") for mark in (",", r"\."))
 """Cells that are a number with a decimal comma, a decimal point."""
+_LISTED = 12  # names in a line
 NEITHER = "neither numbers nor words"
 _ENCODED = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", re.DOTALL)
 _COMMENT = re.compile(r"#\s*(\w+)\s*[:=]\s*([0-9./eE+-]+)\s*$")
@@ -97,8 +98,14 @@ def read_columns(path: Path, problems: Problems) -> Columns:
 def tell_left(path: Path, columns: Columns, problems: Problems) -> None:
     """A line for each reason for which columns were left out."""
     for why in dict.fromkeys(columns.left.values()):
-        names = ", ".join(n for n, w in columns.left.items() if w == why)
+        names = listed(n for n, w in columns.left.items() if w == why)
         problems(f"{path}: {names}: {why} (left out; the others are kept)")
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first dozen, and how many there are if there are more."""
+    every = list(names)
+    return ", ".join(every[:_LISTED]) + (f", … ({len(every)} in all)" if len(every) > _LISTED else "")
 
 
 def is_picture(cell: bytes) -> bool:

@@ -36,7 +36,7 @@ from pantok.errors import InputError
 from pantok.experience import Clock, Track
 from pantok.formats.files import Problems, replaced
 from pantok.formats.table_clock import UNIT_NS, clock_of_column, clock_of_stamps, offset_of, rate_of, time_name
-from pantok.formats.table_columns import Columns, read_columns
+from pantok.formats.table_columns import Columns, listed, read_columns
 from pantok.formats.table_names import kind_of, labels
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".npz", ".npy"})
@@ -91,8 +91,7 @@ def tracks_of(
 
 
 def _there_are(names: Iterable[str]) -> str:
-    some = list(names)
-    return f"it has {', '.join(some[:12])}{', …' if len(some) > 12 else ''}"
+    return f"it has {listed(names)}"
 
 
 def _clock(path: Path, columns: Columns, rules: Mapping[str, Any], problems: Problems) -> Clock:
@@ -160,7 +159,7 @@ def _leave_out_others(path: Path, columns: Columns, count: int, problems: Proble
             others.setdefault(len(values) if rows is None else int(rows[-1]) + 1, []).append(name)
             del table[name]
     for length, names in others.items():
-        have = f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} {length} rows"
+        have = f"{listed(names)} {'has' if len(names) == 1 else 'have'} {length} rows"
         problems(f"{where}: {have}, not {count} (left out; the others are kept)")
 
 
@@ -237,6 +236,8 @@ def _tracks(
             kind = kinds[name]
             label = called[name]
             label = label if label.split(".")[0] != kind else label.split(".", 1)[-1]
+            if label == f"{kind}s" and kind not in gathered and kind not in called.values():
+                label = kind  # `actions`, as most files of demonstrations have it
             wide = np.asarray(wide).reshape(count, -1)
             said = columns.channels.get(name, ())
             channels = said if len(set(said)) == wide.shape[1] else tuple(str(i) for i in range(wide.shape[1]))

@@ -18,6 +18,7 @@ from pantok import pixels
 from pantok.errors import InputError
 from pantok.experience import NS, Track
 from pantok.formats.container import read_container
+from pantok.formats.folder import find_again, find_episodes, read_episode
 from pantok.formats.hdf5 import parts_of, read_hdf5
 from pantok.formats.hdf5_rows import Rows
 from tests.media_files import Pictures, make_media, moving_pictures
@@ -70,6 +71,30 @@ def shows(track: Track, rgb: np.ndarray) -> bool:
     return shown.shape == rgb.shape and int(np.abs(shown - rgb)[:, inside[0]][:, :, inside[1]].max()) <= 4
 
 
+# Several in one file
+
+
+def test_each_demonstration_of_a_file_is_an_episode(tmp_path: Path) -> None:
+    at = {f"data/demo_{n}/{name}": np.full((5 + n, 2), n + 0.5) for n in range(3) for name in ("actions", "obs/arm")}
+    (tmp_path / "lab").mkdir()
+    path = written(tmp_path / "lab" / "pick.hdf5", at)
+    (tmp_path / "lab" / "episode.toml").write_text('[files."pick.hdf5"]\nrate_hz = 20\n')
+    written(tmp_path / "alone.h5", {"action": np.zeros((4, 2))}, {"/": {"fps": 10}})
+    (tmp_path / "alone.txt").write_text("what was done")
+    (tmp_path / "broken.h5").write_bytes(b"no HDF5 at all")
+    found = {f.id: f for f in find_episodes([tmp_path])}
+    assert list(found) == ["alone", "broken", *(f"lab/pick/demo_{n}" for n in range(3))]
+    assert set(read_episode(found["alone"]).tracks) == {"action", "text"}
+    with pytest.raises(InputError, match="is not an HDF5 file"):
+        read_episode(found["broken"])
+    for n in range(3):
+        episode = read_episode(found[f"lab/pick/demo_{n}"])
+        for again in (episode, read_episode(find_again(f"pick/demo_{n}", [path]))):
+            values, clock = again.tracks["action"].read()
+            assert values.tolist() == [[n + 0.5] * 2] * (5 + n) and clock.rate == 20
+    assert [f.id for f in find_episodes([path])] == [f"pick/demo_{n}" for n in range(3)]
+
+
 # The layouts that there are
 
 
@@ -90,9 +115,9 @@ def test_many_demonstrations_in_a_file(tmp_path: Path) -> None:
     assert parts_of(path) == tuple(f"demo_{n}" for n in range(12))
     tracks, said = read(path, "demo_10")
     assert said == []
-    assert set(tracks) == {"action.actions", "reward", "proprio", "proprio.states", "proprio.robot0_eef_pos",
+    assert set(tracks) == {"action", "reward", "proprio", "proprio.states", "proprio.robot0_eef_pos",
                            "video.agentview_image", "text.task"}  # fmt: skip
-    values, clock = tracks["action.actions"].read()
+    values, clock = tracks["action"].read()
     assert (clock.rate, clock.count, values.min(), values.max()) == (20, 14, 1.0, 1.0)
     assert tracks["proprio"].channels == ("dones",) and tracks["reward"].channels == ("rewards",)
     assert shows(tracks["video.agentview_image"], views[10])
@@ -192,7 +217,7 @@ def test_one_action_fewer_than_what_was_seen(tmp_path: Path) -> None:
     tracks, said = read(path, "traj_1", rate_hz=20)
     assert len(said) == 1 and "obs/sensor_data/hand/segmentation is not read as pictures but as 768 channels" in said[0]
     counts = {name: track.read()[1].count for name, track in tracks.items()}
-    assert counts == {"action.actions": 9, "reward": 9, "proprio": 10, "proprio.steps": 9, "proprio.agent.qpos": 10,
+    assert counts == {"action": 9, "reward": 9, "proprio": 10, "proprio.steps": 9, "proprio.agent.qpos": 10,
                       "video.hand": 10, "proprio.sensor_data.hand.segmentation": 10}  # fmt: skip
     refused(path, "trajectory.h5 traj_0: says neither when its rows were taken", "traj_0")
 
@@ -276,7 +301,7 @@ def test_the_rate_that_is_nearest_counts(tmp_path: Path) -> None:
     at = {"data/demo_0/actions": np.zeros((5, 2)), "data/demo_1/actions": np.zeros((5, 2)), "data/demo_1/obs/fps": 12.5}
     env = json.dumps({"env_kwargs": {"control_freq": None}, "sim_args": {"dt": 0.005, "decimation": 4}})
     path = written(tmp_path / "a.h5", at=at, says={"/": {"fps": 10}, "data": {"env_args": env}})
-    rates = [read(path, part)[0]["action.actions"].clock.rate for part in parts_of(path)]  # type: ignore[union-attr]
+    rates = [read(path, part)[0]["action"].clock.rate for part in parts_of(path)]  # type: ignore[union-attr]
     assert rates == [50, Fraction(25, 2)]
     with h5py.File(path, "a") as file:
         file["data/demo_0"].attrs["control_hz"] = "fast"
