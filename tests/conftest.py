@@ -52,17 +52,21 @@ def warm() -> Warm:
 
 def run_pantok(*args: object, cwd: Path | None = None) -> Outcome:
     """The command line in a process of its own, as a user runs it; torch and the like are imported once for all."""
+    code, out, err = run_pantok_for_bytes(*args, cwd=cwd)
+    return Outcome(code, out.decode(), err.decode())
+
+
+def run_pantok_for_bytes(*args: object, cwd: Path | None = None) -> tuple[int, bytes, bytes]:
+    """The same; exit code, standard output and standard error as they are."""
     words = [*map(str, args)]
     if at_import(dict(os.environ)) != warm().environment:
-        done = subprocess.run(
-            [sys.executable, "-m", "pantok", *words], capture_output=True, text=True, cwd=cwd, timeout=300
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        done = subprocess.run([sys.executable, "-m", "pantok", *words], capture_output=True, cwd=cwd, timeout=300)
+        return done.returncode, done.stdout, done.stderr
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         code = warm().run(words, cwd, 300, out.fileno(), err.fileno())
         out.seek(0)
         err.seek(0)
-        return Outcome(code, out.read(), err.read())
+        return code, out.read(), err.read()
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from pantok.formats.store import Store
 from pantok.formats.store_merge import MergeConfig, pack
 from pantok.layout import Layout
 from pantok.loader import StreamDataset
+from tests.conftest import run_pantok_for_bytes
 from tests.store_streams import a_stream, a_vocabulary
 from tests.test_loader_mixtures import assert_same
 
@@ -69,13 +68,10 @@ def test_what_is_read_is_what_is_mapped(stores: tuple[Path, Path]) -> None:
 def test_stream_reads_so_too(stores: tuple[Path, Path]) -> None:
     """Both ways give the same bytes, of a packed store as well."""
     said = [
-        subprocess.run(
-            [sys.executable, "-m", "pantok", "stream", path, "--format", "npy", "--length", "64", "--io", io],
-            capture_output=True, check=True,
-        ).stdout
+        run_pantok_for_bytes("stream", path, "--format", "npy", "--length", "64", "--io", io)
         for path, io in ((stores[0], "mmap"), (stores[0], "pread"), (stores[1], "pread"))
-    ]  # fmt: skip
-    assert len(said[0]) > 1000 and said[0] == said[1] == said[2]
+    ]
+    assert said[0][0] == 0 and len(said[0][1]) > 1000 and said[0] == said[1] == said[2]
 
 
 def copied_of(path: Path) -> Path:

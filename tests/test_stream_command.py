@@ -16,14 +16,14 @@ from pantok.commands.stream import _records
 from pantok.formats import id_streams
 from pantok.formats.store import Store
 from pantok.loader import StreamDataset
-from tests.conftest import run_pantok
+from tests.conftest import run_pantok, run_pantok_for_bytes
 
 
 def stream(store: Path, *words: str) -> bytes:
-    done = subprocess.run([sys.executable, "-m", "pantok", "stream", str(store), *words], capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stderr == b""
-    return done.stdout
+    code, out, err = run_pantok_for_bytes("stream", store, *words)
+    assert code == 0, err.decode()
+    assert err == b""
+    return out
 
 
 def test_three_formats_hold_the_same_ids(store: Path) -> None:
