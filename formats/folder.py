@@ -139,8 +139,11 @@ def _of_file(path: Path, depth: int) -> Iterator[_Found]:
 
 def find_again(episode: str, paths: Sequence[Path]) -> EpisodeFiles:
     """The episode of that id in the files that it was read from, wherever they are now. Raises InputError."""
-    rules = {name: rule for found in find_episodes(paths) for name, rule in found.rules.items()}
-    return EpisodeFiles(episode, tuple(paths), rules, shared.part_again(episode, paths))
+    rules = Rules(lambda line: None)
+    said = {path.name: rules.of(path) or {} for path in paths}
+    if rules.failed:
+        raise rules.failed[0]
+    return EpisodeFiles(episode, tuple(paths), said, shared.part_again(episode, paths))
 
 
 def _distinct(depth: Mapping[Path, int]) -> dict[Path, str]:

@@ -48,6 +48,11 @@ def parts_of(path: Path) -> tuple[str, ...]:
     return tuple(_parts(path).groups) or ("",)
 
 
+def holds(path: Path, part: str) -> bool:
+    """Whether a file has an episode of that name. Raises InputError as `parts_of` does."""
+    return part in _parts(path).groups
+
+
 def read_hdf5(
     path: Path,
     part: str,

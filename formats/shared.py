@@ -5,7 +5,7 @@ Each is a *part* with a name (`episode_000003`, `demo_3`), and an episode of its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,11 +48,18 @@ def parts_of_file(path: Path) -> tuple[str, ...]:
 
 def part_again(episode: str, paths: Sequence[Path]) -> str:
     """Which part of `paths` the episode of that id was read from; "" if they are all its own."""
-    dataset = _dataset_of(paths[0])
-    names: Collection[str] = parts_of_file(paths[0]) if dataset is None else dataset.episodes
     words = episode.split("/")
     endings = ("/".join(words[k:]) for k in range(len(words)))
-    return next((name for name in endings if name in names), "")
+    return next((name for name in endings if _holds(paths[0], name)), "")
+
+
+def _holds(path: Path, part: str) -> bool:
+    if path.suffix.lower() in SUFFIXES:
+        from pantok.formats import hdf5
+
+        return hdf5.holds(path, part)
+    dataset = _dataset_of(path)
+    return dataset is not None and part in dataset.episodes
 
 
 def read_part(
