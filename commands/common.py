@@ -166,8 +166,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def tree_bytes(path: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    """Bytes of a file, or of all files below a folder."""
+    from pantok.formats.files import size_of
+
+    return size_of(path)
 
 
 def reading(settings: Mapping[str, Mapping[str, Any]], size: int | None, fps: str | None) -> ReadOptions:
@@ -277,7 +279,7 @@ def show_plan(run: Run, found: Sequence[EpisodeFiles]) -> None:
     """The first episodes and their files, as a table."""
     rows = []
     for files in found[:SHOWN]:
-        size = phrases.human_bytes(sum(p.stat().st_size for p in files.paths if p.exists()))
+        size = phrases.human_bytes(sum(tree_bytes(p) for p in files.paths if p.exists()))
         shared = ", shared" if files.part else ""
         rows.append([files.id, ", ".join(p.name for p in files.paths), size + shared])
     run.table(phrases.counted(len(found), "episode"), ["episode", "files", "size"], rows)

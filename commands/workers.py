@@ -144,15 +144,18 @@ def workers_for(found: Sequence[EpisodeFiles]) -> int:
 
     A process takes seconds to start; the size of the files tells how much there is to do beside the largest episode.
     """
-    sizes = sorted(sum(_size(path) for path in files.paths) for files in found)
+    known = {path: _size(path) for files in found for path in files.paths}
+    sizes = sorted(sum(known[path] for path in files.paths) for files in found)
     if sum(sizes[:-1]) < _WORTH_SHARING:
         return 1
     return min(len(found), cores(), _MOST)
 
 
 def _size(path: Path) -> int:
+    from pantok.formats.files import size_of
+
     try:
-        return path.stat().st_size
+        return size_of(path)
     except OSError:  # said when it is read
         return 0
 

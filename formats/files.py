@@ -86,18 +86,42 @@ def decode_text(path: Path, content: bytes) -> str:
 
 
 def source_of(path: Path) -> Source:
-    """Path, size and sha256; computed once for a file that has not changed. Raises InputError."""
+    """Path, size and sha256 of a file, or of a folder that is one recording; computed once while it has not changed.
+
+    Raises InputError.
+    """
     try:
-        facts = path.stat()
-        return Source(str(path), facts.st_size, _sha256(str(path), facts.st_size, facts.st_mtime_ns))
+        newest_ns = max((p.stat().st_mtime_ns for p in _within(path)), default=0)
+        size = size_of(path)
+        return Source(str(path), size, _sha256(str(path), size, newest_ns))
     except OSError as error:
         raise unreadable(path, error) from error
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder. Raises OSError."""
+    return sum(p.stat().st_size for p in _within(path))
+
+
+def _within(path: Path) -> list[Path]:
+    """A file itself; the files of a folder, in an order that is the same everywhere."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
 @lru_cache(maxsize=4096)
 def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(Path(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Of the content of a file; of a folder, of its files' names and contents. Raises OSError."""
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    for inner in _within(path):
+        whole.update(f"{sha256_of(inner)} {inner.relative_to(path).as_posix()}\n".encode())
+    return whole.hexdigest()
 
 
 @contextmanager

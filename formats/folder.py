@@ -191,16 +191,21 @@ def _below(
         subfolders[:] = sorted(
             s
             for s in subfolders
-            if not s.startswith(".") and not any(os.path.exists(here / s / m) for m in ("zarr.json", "manifest.json"))
+            if not s.startswith(".") and (shared.may_hold_several(here / s) or not _is_made_here(here / s))
         )
         for name in sorted(names):
             path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
                 continue
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in SUFFIXES or shared.may_hold_several(path):
                 yield from _of_file(path, above + 1)
             else:
                 unknown[path.suffix.lower()] = unknown.get(path.suffix.lower(), 0) + 1
+
+
+def _is_made_here(folder: Path) -> bool:
+    """Whether it is a store or a vocabulary."""
+    return any(os.path.exists(folder / name) for name in ("zarr.json", "manifest.json"))
 
 
 class Rules:
@@ -345,8 +350,9 @@ def _read(
 ) -> list[Track]:
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = path.suffix.lower()
-    disk.check_readable(path)
-    if part or suffix in shared.SUFFIXES:
+    if not part or path.is_file():
+        disk.check_readable(path)
+    if part or shared.may_hold_several(path):
         return shared.read_part(path, part, rules, problems, size=options.size, fps=options.fps)
     if suffix in _TABLES:
         from pantok.formats.tables import read_table

@@ -27,8 +27,8 @@ from pantok.errors import InputError
 from pantok.experience import Track
 from pantok.formats.files import Problems, check_readable
 from pantok.formats.hdf5_parts import Parts, find_parts, natural
-from pantok.formats.hdf5_rows import FAULTS, Cells, Rows, bytes_of
 from pantok.formats.hdf5_said import said_by, single
+from pantok.formats.rows import FAULTS, Cells, Rows, bytes_of
 from pantok.formats.table_clock import RATE_NAMES
 from pantok.formats.table_columns import NEITHER, Columns, add_lists, is_picture, tell_left
 from pantok.formats.table_groups import by_clock
@@ -185,7 +185,7 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 def _columns(path: Path, where: str) -> Columns:
     """What lies in the group `where` of the file, "" for all, and what is said of it there and above."""
-    columns = Columns()
+    columns = Columns(grouped=True)
     with _opened(path) as file:
         with _damage_named(path):
             group = file[where or "/"]
@@ -216,7 +216,7 @@ def _lengths(columns: Columns) -> Counter[int]:
 def _count(columns: Columns) -> int | None:
     """How many rows an episode has that holds actions: as many as they, or one more where something was seen after the
     last of them. None if there are none, or of different numbers: then as many as most have."""
-    acted = {len(v) for name, v in columns.numbers.items() if kind_of(name) == "action"}
+    acted = {len(v) for name, v in columns.numbers.items() if kind_of(name, path=True) == "action"}
     if len(acted) != 1 or not max(acted):
         return None
     count = acted.pop()

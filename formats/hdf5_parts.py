@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pantok.formats.hdf5_rows import FAULTS
+from pantok.formats.rows import FAULTS
 
 _EPISODES = {
     "demo", "demos", "demonstration", "traj", "trajectory", "episode", "ep", "eps", "trial", "rollout", "take", "run",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pantok.formats.hdf5_rows import FAULTS
+from pantok.formats.rows import FAULTS
 from pantok.formats.table_clock import RATE_NAMES
 
 _TASKS = ("language_instruction", "instruction", "task", "current_task", "task_description", "lang", "prompt")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pantok.errors import InputError
 from pantok.experience import Source
+from pantok.formats.files import sha256_of, size_of
 
 
 def locate(sources: Sequence[Source], folder: Path | None = None) -> tuple[Path, ...]:
@@ -22,18 +22,18 @@ def locate(sources: Sequence[Source], folder: Path | None = None) -> tuple[Path,
 
 def _find(path: Path, folder: Path | None) -> Path:
     if folder is None:
-        if path.is_file():
+        if path.exists():
             return path
         raise InputError(path, "the original is missing", "--sources DIR says where the recordings are now")
     if not folder.is_dir():
         raise InputError(folder, "is not a folder", "--sources takes the folder that holds the recordings")
     for skip in range(len(path.parts)):
         there = folder.joinpath(*[p for p in path.parts[skip:] if p not in (path.anchor, "..")])
-        if there.is_file():
+        if there.exists():
             return there
     # By the name itself: as a pattern `take[1].mp4` would not match. Folders that vanish meanwhile hold nothing.
-    found = (Path(inner, path.name) for inner, _, names in os.walk(folder) if path.name in names)
-    below = sorted(p for p in found if p.is_file())
+    found = (Path(inner, path.name) for inner, *names in os.walk(folder) if any(path.name in n for n in names))
+    below = sorted(p for p in found if p.exists())
     if len(below) == 1:
         return below[0]
     if below:
@@ -46,14 +46,11 @@ def _find(path: Path, folder: Path | None) -> Path:
 def _same_content(path: Path, source: Source) -> Path:
     remedy = "encode it again, or give the file that was encoded with --sources DIR"
     try:
-        size = path.stat().st_size
+        size = size_of(path)
         if size != source.size_bytes:
             raise InputError(path, f"has changed: {size} bytes, {source.size_bytes} when it was encoded", remedy)
-        if source.sha256:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != source.sha256:
-                raise InputError(path, "has changed since it was encoded (another sha256)", remedy)
+        if source.sha256 and sha256_of(path) != source.sha256:
+            raise InputError(path, "has changed since it was encoded (another sha256)", remedy)
     except OSError as error:
         raise InputError(path, f"cannot be read: {error.strerror}", "check who may read it") from error
     return path

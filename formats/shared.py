@@ -1,4 +1,5 @@
-"""Recordings that share files: LeRobot datasets (`lerobot`), HDF5 files of many demonstrations (`hdf5`).
+"""Recordings that share files: LeRobot datasets (`lerobot`), HDF5 of many demonstrations (`hdf5`), replay buffers
+(`replay`).
 
 Each is a *part* with a name (`episode_000003`, `demo_3`), and an episode of its own: its id ends in that name.
 """
@@ -26,8 +27,10 @@ def parts_of_folder(folder: Path) -> Iterator[tuple[str, tuple[Path, ...]]] | No
 
     Raises InputError for a dataset that cannot be understood.
     """
-    from pantok.formats import lerobot
+    from pantok.formats import lerobot, replay
 
+    if replay.is_buffer(folder):
+        return ((name, (folder,)) for name in replay.parts_of(folder))
     dataset = lerobot.open_dataset(folder) if lerobot.is_dataset(folder) else None
     if dataset is None:
         return None
@@ -36,14 +39,21 @@ def parts_of_folder(folder: Path) -> Iterator[tuple[str, tuple[Path, ...]]] | No
 
 def parts_of_file(path: Path) -> tuple[str, ...]:
     """Names of the recordings in a file; ("",) if it is one, or cannot be read, which is said when it is."""
-    if path.suffix.lower() not in SUFFIXES:
-        return ("",)
-    from pantok.formats import hdf5
+    from pantok.formats import hdf5, replay
 
     try:
-        return hdf5.parts_of(path)
+        if path.suffix.lower() in SUFFIXES:
+            return hdf5.parts_of(path)
+        return replay.parts_of(path) if replay.is_buffer(path) else ("",)
     except InputError:
         return ("",)
+
+
+def may_hold_several(path: Path) -> bool:
+    """Whether it is a file, by its name, or a folder that is read like one, that may hold several."""
+    from pantok.formats import replay
+
+    return path.suffix.lower() in SUFFIXES or replay.is_buffer(path)
 
 
 def part_again(episode: str, paths: Sequence[Path]) -> str:
@@ -54,10 +64,12 @@ def part_again(episode: str, paths: Sequence[Path]) -> str:
 
 
 def _holds(path: Path, part: str) -> bool:
-    if path.suffix.lower() in SUFFIXES:
-        from pantok.formats import hdf5
+    from pantok.formats import hdf5, replay
 
+    if path.suffix.lower() in SUFFIXES:
         return hdf5.holds(path, part)
+    if replay.is_buffer(path):
+        return replay.holds(path, part)
     dataset = _dataset_of(path)
     return dataset is not None and part in dataset.episodes
 
@@ -66,12 +78,12 @@ def read_part(
     path: Path, part: str, rules: Mapping[str, Any], problems: Problems, *, size: int | None, fps: Fraction | None
 ) -> list[Track]:
     """The tracks that one of its files holds of a part. Raises InputError."""
+    from pantok.formats import hdf5, lerobot, replay
+
     if path.suffix.lower() in SUFFIXES:
-        from pantok.formats import hdf5
-
         return hdf5.read_hdf5(path, part, rules, problems, size=size, fps=fps)
-    from pantok.formats import lerobot
-
+    if replay.is_buffer(path):
+        return replay.read_buffer(path, part, rules, problems, size=size, fps=fps)
     dataset = _dataset_of(path)
     if dataset is None or part not in dataset.episodes:
         raise InputError(path, f"holds no {part}", "give the whole dataset")

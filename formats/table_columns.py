@@ -44,8 +44,8 @@ class Columns:
     rows: int64, the rows of the table in which a column of lists or pictures holds something, where those are not all.
     channels: what the numbers of a row of a column are called, where something says so.
     count: how many rows a table has; None of arrays, which may differ, where nothing says it.
-    Where columns lie in groups, their names are paths: `obs/images/left`. What is large may stay in its file: it has
-    the shape and dtype of its array, and gives rows when they are asked for (`hdf5.Rows`).
+    grouped: whether columns lie in groups; then their names are paths: `obs/images/left`. What is large may stay in
+    its file: it has the shape and dtype of its array, and gives rows when they are asked for (`rows.Rows`).
     """
 
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
@@ -60,6 +60,7 @@ class Columns:
     count: int | None = None
     left: dict[str, str] = field(default_factory=dict)
     part: str = ""
+    grouped: bool = False
 
     def add(self, name: str, values: np.ndarray) -> None:
         """An array of any dtype, put where it belongs."""

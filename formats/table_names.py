@@ -3,10 +3,10 @@
 What is unusual: names of columns that lie in groups are paths, `observations/images/cam_high`, and of a path only what
 tells one column from another is kept. Groups that say no more than that something was observed are dropped, and of
 pictures those that say no more than that they are pictures; what would be called the same keeps its whole path. A name
-without slashes stays as it is.
+without slashes stays as it is, and so does one of a table that has no groups.
 
     >>> paths = ("action", "observations/qpos", "observations/images/cam_high", "obs/sensor_data/hand/rgb")
-    >>> list(labels({p: kind_of(p) for p in paths}, paths[2:]).values())
+    >>> list(labels({p: kind_of(p, path=True) for p in paths}, paths[2:]).values())
     ['action', 'qpos', 'cam_high', 'hand']
     >>> labels({"obs/a/x": "proprio", "observation/a/x": "proprio"}, ())
     {'obs/a/x': 'obs.a.x', 'observation/a/x': 'observation.a.x'}
@@ -23,13 +23,13 @@ _NO_MORE = {"data", "steps", "trajectory"}
 _SHOWING = {"images", "image", "rgb_images", "rgb", "color", "cameras", "sensor_data"}
 
 
-def kind_of(name: str) -> str:
+def kind_of(name: str, path: bool = False) -> str:
     """`action`, `reward` or `proprio`: how a column's name begins; of one in a group, how the path does.
 
     What lies among observations is none of the first two: `obs/actions` are those that the robot was told before.
     """
     low = name.lower()
-    if "/" not in low:
+    if not path or "/" not in low:
         low = low.replace("observation.", "")
         return next((kind for kind, starts in _GROUPS if low.startswith(starts)), "proprio")
     first = next((word for word in low.split("/") if word not in _NO_MORE), "")

@@ -82,9 +82,12 @@ def tracks_of(
             raise InputError(path, f"has no column {unknown[0]}, {what} by episode.toml", _there_are(columns.numbers))
     shown = _shown(path, columns, rules.get("pictures"), problems, size, fps)
     tracks = _written(columns, clock) or _tracks(columns, clock, actions, shown, problems)
-    tracks += [t for name, words in columns.words.items() for t in _spoken(name, words, clock)]
+    spoken = labels(dict.fromkeys([*columns.words, *columns.said], ""), ()) if columns.grouped else {}
+    tracks += [t for name, words in columns.words.items() for t in _spoken(spoken.get(name, name), words, clock)]
     end_ns = clock.start_ns + clock.duration_ns
-    tracks += [_spans(name, [text], [clock.start_ns], [end_ns]) for name, text in columns.said.items()]
+    tracks += [
+        _spans(spoken.get(name, name), [text], [clock.start_ns], [end_ns]) for name, text in columns.said.items()
+    ]
     if not tracks:
         raise InputError(path, "holds neither numbers nor words beside its time", "check its columns")
     return tracks
@@ -200,8 +203,8 @@ def _tracks(
 ) -> list[Track]:
     """Scalar columns gathered by kind and type, wide ones on their own, pictures as video."""
     every = (*columns.numbers, *columns.encoded)
-    kinds = {name: "action" if name in actions else kind_of(name) for name in every}
-    called = labels(kinds, shown)
+    kinds = {name: "action" if name in actions else kind_of(name, columns.grouped) for name in every}
+    called = labels(kinds, shown) if columns.grouped else {name: name for name in every}
     flat = {n: columns.numbers.pop(n) for n in [n for n, v in columns.numbers.items() if v.ndim == 1]}
     types: dict[str, set[np.dtype]] = {}
     lengths: dict[tuple[str, np.dtype], set[int]] = {}
@@ -217,7 +220,7 @@ def _tracks(
         mixed = len(lengths[kinds[name], values.dtype]) > 1
         short = ".steps" if mixed and len(values) != clock.count else ""  # of what led from one row to the next
         beside = gathered.setdefault(kinds[name] + label + short, {})
-        channel = called[name].removeprefix(f"{kinds[name]}.") if "/" in name else name
+        channel = called[name].removeprefix(f"{kinds[name]}.") if called[name] != name else name
         beside[name if channel in beside else channel] = values
     tracks = []
     for name, parts in gathered.items():
@@ -289,9 +292,8 @@ def _spoken(name: str, words: np.ndarray, clock: Clock) -> list[Track]:
 def _spans(name: str, said: list[str], begins_ns: list[int], ends_ns: list[int]) -> Track:
     texts = np.empty(len(said), object)
     texts[:] = said
-    label = labels({name: ""}, ())[name]
     at = Clock.irregular(np.array(begins_ns, np.int64))
-    return Track.of_array("text" if label == "text" else f"text.{label}", texts, at, info={"ends_ns": ends_ns})
+    return Track.of_array("text" if name == "text" else f"text.{name}", texts, at, info={"ends_ns": ends_ns})
 
 
 def write_parquet(path: Path, clock: Clock, tracks: Mapping[str, tuple[np.ndarray, tuple[str, ...]]]) -> None:

@@ -20,7 +20,7 @@ from pantok.experience import NS, Track
 from pantok.formats.container import read_container
 from pantok.formats.folder import find_again, find_episodes, read_episode
 from pantok.formats.hdf5 import parts_of, read_hdf5
-from pantok.formats.hdf5_rows import Rows
+from pantok.formats.rows import Rows
 from tests.media_files import Pictures, make_media, moving_pictures
 
 MS = 1_000_000

@@ -1,4 +1,4 @@
-"""Arrays that stay in their HDF5 file until rows of them are asked for."""
+"""Arrays that stay in their file (HDF5, Zarr) until rows of them are asked for."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ class Rows:
     A row that is damaged is None; all else raises InputError for what cannot be read.
     """
 
-    def __init__(self, opened: Opener, where: str, dataset: Any) -> None:
+    def __init__(self, opened: Opener, where: str, dataset: Any, span: tuple[int, int] | None = None) -> None:
+        """opened: opens the file, in which the dataset is at `where`. span: which of its rows these are, or all."""
         self._opened, self._where = opened, where
-        self.shape: tuple[int, ...] = tuple(dataset.shape)
+        self._first, last = span or (0, dataset.shape[0])
+        self.shape: tuple[int, ...] = (last - self._first, *dataset.shape[1:])
         self.dtype = dataset.dtype if dataset.dtype.hasobject else dataset.dtype.newbyteorder("=")
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
         row = max(self.dtype.itemsize * math.prod(self.shape[1:]), 1)
@@ -80,10 +82,11 @@ class Rows:
     def _read(self, first: int, last: int) -> np.ndarray:
         with self._opened() as file:
             try:
-                rows = file[self._where][first:last]
+                rows = file[self._where][self._first + first : self._first + last]
             except FAULTS as error:
-                where = f"its {self._where} cannot be read from row {first + 1} on"
-                raise _DamagedError(file.filename, where, "the file is damaged: copy or record it again") from error
+                where = f"its {self._where} cannot be read from row {self._first + first + 1} on"
+                name = getattr(file, "filename", file)
+                raise _DamagedError(name, where, "the file is damaged: copy or record it again") from error
         return rows.astype(self.dtype, copy=False)
 
 

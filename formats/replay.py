@@ -1,0 +1,129 @@
+"""Replay buffers of Diffusion Policy and its kin, Zarr folders or `.zarr.zip`, as episodes.
+
+A buffer is arrays of rows, `data/action`, `data/img`, in which episodes follow each other; `meta/episode_ends` says
+where each ends. What lies in it is read as any table is (`tables`); pictures stay there until they are looked at.
+
+Source of the layout: `diffusion_policy/common/replay_buffer.py` of real-stanford/diffusion_policy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pantok.errors import InputError
+from pantok.experience import Track
+from pantok.formats.files import Problems, unreadable
+from pantok.formats.rows import FAULTS, Rows
+from pantok.formats.table_clock import RATE_NAMES
+from pantok.formats.table_columns import Columns, tell_left
+from pantok.formats.tables import tracks_of
+
+SUFFIX = ".zarr.zip"
+_ENDS, _DATA = "meta/episode_ends", "data"
+_LEAST = 192  # numbers a row from which an array of three dimensions and more stays in the file
+
+
+def is_buffer(path: str | Path) -> bool:
+    """Whether a folder, or a file by its name, is one."""
+    if os.path.isdir(path):
+        ends = os.path.join(path, _ENDS)
+        return any(os.path.exists(os.path.join(ends, name)) for name in (".zarray", "zarr.json"))
+    return str(path).lower().endswith(SUFFIX)
+
+
+def parts_of(path: Path) -> tuple[str, ...]:
+    """`episode_000000`, …: the names of the episodes. Raises InputError for what is no buffer."""
+    return tuple(_spans(path))
+
+
+def holds(path: Path, part: str) -> bool:
+    return part in _spans(path)
+
+
+def read_buffer(
+    path: Path,
+    part: str,
+    rules: Mapping[str, Any],
+    problems: Problems,
+    *,
+    size: int | None = None,
+    fps: Fraction | None = None,
+) -> list[Track]:
+    """The tracks of one episode. Raises InputError for what cannot be read, or an unknown rate."""
+    span = _spans(path).get(part)
+    if span is None:
+        raise InputError(path, f"holds no {part or 'episode'}", "check that it is whole")
+    first, last = span
+    columns = Columns(count=last - first, part=part, grouped=True)
+    with _opened(path) as buffer:
+        columns.facts = {name: value for name, value in buffer.attrs.items() if name in RATE_NAMES}
+        for name, array in sorted(_arrays(buffer[_DATA])):
+            if array.shape[0] < last:
+                columns.left[name] = f"has {array.shape[0]} rows, and the last episode ends at another"
+                continue
+            try:
+                if array.ndim > 2 and int(np.prod(array.shape[1:])) >= _LEAST:
+                    rows = Rows(lambda: _opened(path), f"{_DATA}/{name}", array, (first, last))
+                    rows[:1]  # whether its codec is there
+                    columns.numbers[name] = cast(np.ndarray, rows)
+                else:
+                    columns.add(name, np.asarray(array[first:last]))
+            except (*FAULTS, InputError, ImportError, TypeError):
+                columns.left[name] = "is damaged, or compressed by a codec that is not there"
+    tell_left(path, columns, problems)
+    return tracks_of(path, columns, rules, problems, size=size, fps=fps)
+
+
+def _arrays(group: Any, below: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in group.members():
+        if hasattr(item, "shape"):
+            if item.shape:
+                yield below + name, item
+        else:
+            yield from _arrays(item, f"{below}{name}/")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import zarr
+    from zarr.storage import LocalStore, ZipStore
+
+    try:
+        store = LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r", read_only=True)
+        group = zarr.open_group(store, mode="r")
+    except PermissionError as error:
+        raise unreadable(path, error) from error
+    except Exception as error:  # zipfile, json and zarr raise their own kinds on damaged files
+        raise InputError(path, "is not a Zarr group, or is damaged", "copy or record it again") from error
+    try:
+        yield group
+    finally:
+        store.close()
+
+
+def _spans(path: Path) -> dict[str, tuple[int, int]]:
+    ends = path / _ENDS if path.is_dir() else path
+    return _spans_once(path, ends.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _spans_once(path: Path, mtime_ns: int) -> dict[str, tuple[int, int]]:
+    """Where each episode begins and ends."""
+    with _opened(path) as buffer:
+        try:
+            ends = np.asarray(buffer[_ENDS][:], np.int64).reshape(-1)
+        except (*FAULTS, TypeError) as error:
+            raise InputError(path, f"has no {_ENDS}", "it is no replay buffer: unpack it, or leave it out") from error
+    begins = np.concatenate([[0], ends[:-1]])
+    if not len(ends) or (ends <= begins).any():
+        raise InputError(path, f"its {_ENDS} do not rise", "record it again")
+    pairs = zip(begins.tolist(), ends.tolist(), strict=True)
+    return {f"episode_{number:06d}": pair for number, pair in enumerate(pairs)}
