@@ -65,10 +65,10 @@ class Plan:
         self._stem = folder / stream.id
         self.outputs: dict[Path, Callable[[Path], None]] = {}
         self.changes: dict[Path, tuple[str, ...]] = {}
-        tracks = [t for t in stream.tracks.values() if self._part.clock(t).count]
-        # By name, `audio` first: in which order a segment lists its tracks depends on the episodes beside them.
-        sounds = sorted((t for t in tracks if t.modality == "audio"), key=lambda t: t.name)
-        pictures = sorted((t for t in tracks if t.modality == "video"), key=lambda t: t.name)
+        # By name: in which order a segment lists its tracks depends on the episodes beside them.
+        tracks = sorted((t for t in stream.tracks.values() if self._part.clock(t).count), key=lambda t: t.name)
+        sounds = [t for t in tracks if t.modality == "audio"]
+        pictures = [t for t in tracks if t.modality == "video"]
         # A picture takes the sound of its own container along; in lossless form sound is a .wav of its own, unless it
         # begins at another time than 0, which a .wav cannot say. A container names at most eight channels.
         fits = bool(sounds) and len(sounds[0].channels) <= 8
