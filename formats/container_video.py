@@ -204,7 +204,7 @@ def _blocks(
     if fps is not None:
         frames = at_rate(frames, fps)
     length = frame_bytes(shape.height, shape.width)
-    count = max(1, min(BLOCK_FRAMES, _BLOCK_BYTES // length))
+    count = frames_a_block(length)
     values, times, filled = np.empty((count, length), np.uint8), np.empty(count, np.int64), 0
     shown = None
     for time_ns, _, frame in frames:
@@ -232,6 +232,11 @@ def _counted(frames: Iterator[tuple[int, int, Any]], wanted: int, damage: Damage
         yield item
     if count < wanted:
         damage.cut = f"it holds {count} of the {wanted} pictures that were recorded"
+
+
+def frames_a_block(length: int) -> int:
+    """How many pictures of `length` bytes come at a time."""
+    return max(1, min(BLOCK_FRAMES, _BLOCK_BYTES // length))
 
 
 def _advancing(frames: Iterator[tuple[int, int, Any]], damage: Damage) -> Iterator[tuple[int, int, Any]]:

@@ -1,4 +1,4 @@
-"""Tables whose times are dates, beside recordings whose times begin at zero: both on one clock.
+"""Tables and logs whose times are dates, beside recordings whose times begin at zero: all on one clock.
 
 What is unusual: nothing, until one looks: a robot's log says 1714564800.25 s, its video says 0. A video's container may
 say when it was made (`creation_time`), which is when the recording began or, with some phones, when it ended; that of
@@ -27,23 +27,34 @@ def aligned(
 ) -> list[tuple[Path, Mapping[str, object], list[Track]]]:
     """The tracks of an episode's files, those with dates moved to the clock of those without, if there are both."""
     files = [(path, rules, list(tracks)) for path, rules, tracks in read]
-    dated = [(path, t) for path, _, tracks in files for t in tracks if is_dated(t)]
-    plain = [path for path, rules, tracks in files for t in tracks if not is_dated(t) and not _is_moved(rules)]
-    if not dated or not plain:
+    dated = [(path, t) for path, _, tracks in files for t in tracks if _since(t) is not None]
+    plain = [path for path, rules, tracks in files for t in tracks if _since(t) is None and not _is_moved(rules)]
+    if not dated:
         return files
-    spans = [_span(track) for _, track in dated]
-    first, last = min(s for s, _ in spans), max(e for _, e in spans)
-    epoch = next((e for path in dict.fromkeys(plain) if (e := _epoch(path, first, last)) is not None), None)
-    if epoch is None:
-        epoch = first
-        path = dated[0][0]
-        problems(
-            f"{path}: its times are dates and {plain[0].name} does not say when it was recorded; both begin together "
-            f'(say it in episode.toml: [files."{plain[0].name}"] offset_s = {first // NS})'
-        )
+    if not plain:
+        # Logs begin at zero, at the first of them; beside tables, which keep their dates, they have dates too.
+        kept = any(is_dated(t) for _, t in dated) or any(_is_moved(rules) for _, rules, _ in files)
+        epoch = 0 if kept else min(_since(t) or 0 for _, t in dated)
+    else:
+        spans = [_span(track) for _, track in dated]
+        first, last = min(s for s, _ in spans), max(e for _, e in spans)
+        said = next((e for path in dict.fromkeys(plain) if (e := _epoch(path, first, last)) is not None), None)
+        epoch = first if said is None else said
+        if said is None:
+            path = dated[0][0]
+            problems(
+                f"{path}: its times are dates and {plain[0].name} does not say when it was recorded; both begin "
+                f'together (say it in episode.toml: [files."{plain[0].name}"] offset_s = {first // NS})'
+            )
     return [
-        (path, rules, [_dated_from(t, epoch) if is_dated(t) else t for t in tracks]) for path, rules, tracks in files
+        (path, rules, [t if _since(t) is None else _dated_from(t, epoch) for t in tracks])
+        for path, rules, tracks in files
     ]
+
+
+def _since(track: Track) -> int | None:
+    """The date that is zero on the track's clock, nanoseconds since 1970; None if nothing says it."""
+    return int(track.info["epoch_ns"]) if "epoch_ns" in track.info else 0 if is_dated(track) else None
 
 
 def is_dated(track: Track) -> bool:
@@ -53,6 +64,13 @@ def is_dated(track: Track) -> bool:
     return track.clock.count > 0 and track.clock.start_ns > DATED_NS
 
 
+def moved_clock(clock: Clock, offset_ns: int) -> Clock:
+    """The same instants, `offset_ns` later."""
+    if clock.rate is not None:
+        return Clock.regular(clock.rate, clock.count, clock.start_ns + offset_ns)
+    return Clock.irregular(clock.times_ns + offset_ns)
+
+
 def moved(track: Track, offset_ns: int) -> Track:
     """The track with its clock moved."""
     if not offset_ns:
@@ -60,11 +78,7 @@ def moved(track: Track, offset_ns: int) -> Track:
     if track.info.get("ends_ns"):
         ends = [None if end is None else end + offset_ns for end in track.info["ends_ns"]]
         track = replace(track, info={**track.info, "ends_ns": ends})
-    clock: Clock | None = None
-    if track.clock is not None and track.clock.rate is not None:
-        clock = Clock.regular(track.clock.rate, track.clock.count, track.clock.start_ns + offset_ns)
-    elif track.clock is not None:
-        clock = Clock.irregular(track.clock.times_ns + offset_ns)
+    clock = None if track.clock is None else moved_clock(track.clock, offset_ns)
     source = track.open
 
     def blocks() -> Iterator[Block]:
@@ -76,8 +90,10 @@ def moved(track: Track, offset_ns: int) -> Track:
 
 
 def _dated_from(track: Track, epoch_ns: int) -> Track:
-    track = moved(track, -epoch_ns)
-    return replace(track, info={**track.info, "epoch_ns": epoch_ns})
+    """The track with `epoch_ns` at zero; with 0 its times are dates themselves."""
+    track = moved(track, (_since(track) or 0) - epoch_ns)
+    info = {key: value for key, value in track.info.items() if key != "epoch_ns"}
+    return replace(track, info=info | ({"epoch_ns": epoch_ns} if epoch_ns else {}))
 
 
 def _is_moved(rules: Mapping[str, object]) -> bool:
@@ -88,10 +104,12 @@ def _is_moved(rules: Mapping[str, object]) -> bool:
 
 
 def _span(track: Track) -> tuple[int, int]:
+    """The dates of its beginning and its end; of pictures that are not read yet, as far as it is told."""
+    since = _since(track) or 0
     if track.clock is None:
-        assert track.begins_ns is not None
-        return track.begins_ns, track.begins_ns
-    return track.clock.start_ns, track.clock.start_ns + track.clock.duration_ns
+        begins = since + (track.begins_ns or 0)
+        return begins, begins + round((track.told_s or 0) * NS)
+    return since + track.clock.start_ns, since + track.clock.start_ns + track.clock.duration_ns
 
 
 def _epoch(path: Path, first_ns: int, last_ns: int) -> int | None:

@@ -31,13 +31,14 @@ from pantok.formats.table_clock import offset_of
 RULES = "episode.toml"
 _NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w.-]+)?")
 _TABLES = {".csv", ".tsv", ".parquet", ".npz", ".npy"}
+_LOGS = {".mcap"}
 _TEXTS = {".txt", ".srt", ".vtt", ".jsonl"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
 _MEDIA = {
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
     ".3gp", ".mxf", ".y4m", ".gif", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".m4a", ".aac", ".wma",
 }  # fmt: skip
-SUFFIXES = frozenset(_TABLES | shared.SUFFIXES | _TEXTS | _SOUNDS | _MEDIA)
+SUFFIXES = frozenset(_TABLES | _LOGS | shared.SUFFIXES | _TEXTS | _SOUNDS | _MEDIA)
 _NOT_RECORDINGS = {"readme", "license", "licence", "copying", "changelog", "notice"}
 Problems = Callable[[str], None]
 
@@ -358,6 +359,10 @@ def _read(
         from pantok.formats.tables import read_table
 
         return read_table(path, rules, problems, size=options.size, fps=options.fps)
+    if suffix in _LOGS:
+        from pantok.formats.mcap_log import read_mcap
+
+        return read_mcap(path, rules, problems, size=options.size, fps=options.fps)
     if suffix in _TEXTS:
         from pantok.formats.texts import read_texts
 

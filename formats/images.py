@@ -22,14 +22,17 @@ from av.video.reformatter import VideoReformatter
 from pantok.errors import InputError
 from pantok.experience import NS, Block, Clock, Track
 from pantok.formats.container import FAULTS
-from pantok.formats.container_video import BLOCK_FRAMES, Shape, at_rate, copy_frame, resized, shape_of
+from pantok.formats.container_video import Shape, at_rate, copy_frame, frames_a_block, resized, shape_of
 from pantok.formats.files import Problems, once
 from pantok.pixels import frame_bytes
 
 _LEAST = 8  # pixels a side; smaller arrays are numbers
+_JPEG = b"\xff\xd8\xff"
 _FORMS = {1: "gray", 3: "rgb24", 4: "rgba"}
 _WORDS = {"image", "img", "picture", "rgb", "rgba", "gray", "grey", "camera", "cam", "video", "frame", "pixel"}
 _NOT_SO = {"depth", "mask", "segmentation", "seg"}
+Picture = tuple[int, Any | None]
+"""The number of a sample and its picture, of FFmpeg's; None where it could not be decoded."""
 MANY = 512
 """Numbers a row from which an array is worth a word; (n, H, W) of fewer bytes are numbers."""
 
@@ -86,7 +89,7 @@ def pictures_track(
     height, width, depth = form
     channels_first = values.ndim == 4 and values.shape[1:] != form
 
-    def frame(number: int) -> Any | None:
+    def picture_at(number: int) -> Any | None:
         picture = values[number]
         if picture is None:
             return None
@@ -98,7 +101,11 @@ def pictures_track(
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(plain), _FORMS[depth])
 
     shape = Shape(height=height, width=width, matrix="bt601", full_range=False)
-    return _track(name, frame, clock, shape, "array", size, fps, once(problems))
+
+    def pictures(first: int) -> Iterator[Picture]:
+        return ((number, picture_at(number)) for number in range(first, clock.count))
+
+    return track_of(name, pictures, clock, shape, "array", size, fps, once(problems), seekable=True)
 
 
 def encoded_track(
@@ -106,59 +113,66 @@ def encoded_track(
     fps: Fraction | None = None,
 ) -> Track:  # fmt: skip
     """A video track of PNG, JPEG and the like, one a cell; those that do not decode are left out, and `problems` is
-    told. name: as in `_track`. Raises InputError if the first cannot be decoded."""
-    first = _decoded(cells[0])
+    told. name: as in `track_of`. Raises InputError if the first cannot be decoded."""
+    first = decoded(cells[0])
     if first is None:
         raise InputError(name, "its first picture cannot be decoded", "write it again as PNG or JPEG")
-    return _track(
-        name,
-        lambda number: _decoded(cells[number]),
-        clock,
-        shape_of(first, 2, 0),
-        "pictures",
-        size,
-        fps,
-        once(problems),
-    )
+
+    def pictures(first: int) -> Iterator[Picture]:
+        return ((number, decoded(cell)) for number, cell in enumerate(cells[first:], first))
+
+    return track_of(name, pictures, clock, shape_of(first, 2, 0), "pictures", size, fps, once(problems), seekable=True)
 
 
-def _decoded(cell: bytes) -> Any | None:
+def decoded(cell: bytes) -> Any | None:
+    """The picture of a PNG, JPEG or the like; None if it is none."""
     try:
+        if cell.startswith(_JPEG):  # opening it as a file takes three times as long
+            player = av.CodecContext.create("mjpeg", "r")
+            player.thread_count = 1
+            return next(iter(player.decode(av.Packet(cell))), None)
         with av.open(io.BytesIO(cell), "r") as container:
             return next(container.decode(video=0), None)
     except (*FAULTS, OSError, IndexError):
         return None
 
 
-def _track(
+def track_of(
     name: str,
-    frame: Callable[[int], Any | None],
+    pictures: Callable[[int], Iterator[Picture]],
     clock: Clock,
     shape: Shape,
     codec: str,
     size: int | None,
     fps: Fraction | None,
     problems: Problems,
+    *,
+    seekable: bool = False,
 ) -> Track:
-    """frame: the picture of each sample of the clock, of any size; None where there is none."""
+    """A video track of pictures that are fetched one after another, each time that it is read.
+
+    pictures: those from a sample of the clock on, of any size; what is None or left out by it could not be decoded, and
+    `problems` is told how many. seekable: whether it costs nothing to begin anywhere.
+    """
     width, height = (shape.width, shape.height) if size is None else resized(shape.width, shape.height, size)
     shape = Shape(height=height, width=width, matrix=shape.matrix, full_range=shape.full_range, turn=shape.turn)
     info = {"height": height, "width": width, "matrix": shape.matrix, "full_range": shape.full_range, "codec": codec}
 
     def frames(first: int) -> Iterator[tuple[int, int, Any]]:
-        times = clock.times_ns[first:]
+        times = clock.times_ns
         steps = np.diff(times, append=clock.start_ns + clock.duration_ns)
-        lost = 0
-        for number, (time_ns, step) in enumerate(zip(times.tolist(), steps.tolist(), strict=True), first):
-            picture = frame(number)
-            lost += picture is None
+        shown = 0
+        for number, picture in pictures(first):
             if picture is not None:
-                yield time_ns, step, picture
-        if lost and not first:
+                shown += 1
+                yield int(times[number]), int(steps[number]), picture
+        if not first and shown < clock.count:
+            lost = clock.count - shown
             problems(f"{name}: {lost} of {clock.count} pictures cannot be decoded (left out; the others are kept)")
 
     def blocks(first: int = 0) -> Iterator[Block]:
         scaler, length = VideoReformatter(), frame_bytes(height, width)
+        count = frames_a_block(length)
         held: list[np.ndarray] = []
         times: list[int] = []
         for time_ns, _, picture in at_rate(frames(first), fps) if fps is not None else frames(first):
@@ -166,14 +180,16 @@ def _track(
             copy_frame(picture, shape, scaler, out)
             held.append(out)
             times.append(time_ns)
-            if len(held) == BLOCK_FRAMES:
+            if len(held) == count:
                 yield Block(np.stack(held), np.array(times, np.int64))
                 held, times = [], []
         if held:
             yield Block(np.stack(held), np.array(times, np.int64))
 
+    def glance(share: float) -> Iterator[Block]:
+        return blocks(min(max(round(share * clock.count), 1), clock.count - 1))
+
     rate = fps or clock.rate or (Fraction(clock.count * NS, clock.duration_ns) if clock.duration_ns else None)
-    return Track(
-        name, blocks, None, rate, info=info, begins_ns=clock.start_ns, told_s=clock.duration_ns / NS,
-        glance=lambda share: blocks(int(share * clock.count)),
-    )  # fmt: skip
+    glanced = glance if seekable and clock.count > 1 else None
+    told_s = clock.duration_ns / NS
+    return Track(name, blocks, None, rate, info=info, glance=glanced, told_s=told_s, begins_ns=clock.start_ns)

@@ -170,7 +170,7 @@ def _csv(path: Path, problems: Problems) -> Columns:
     point = "," if delimiter == ";" and _COMMA.search(content) and not _POINT.search(content) else "."
     cells = [c.strip().strip('"') for c in head.split(delimiter)]
     named = not all(_is_number(c.replace(point, ".")) for c in cells)
-    names = _distinct(cells if named else [f"c{i}" for i in range(len(cells))])
+    names = distinct(cells if named else [f"c{i}" for i in range(len(cells))])
     ragged: list[Any] = []
 
     def skip(row: Any) -> str:
@@ -215,7 +215,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct(names: list[str]) -> list[str]:
     """The same names, empty ones called c0, c1, ..., and repeated ones told apart: a, a.2, a.3."""
     taken: dict[str, int] = {}
     out = []
@@ -233,7 +233,7 @@ def columns_of(path: Path, table: pa.Table, problems: Problems) -> Columns:
         table = table.flatten()
     schema, waiting = table.schema, table.columns[::-1]
     del table  # a column is let go of when it has become an array
-    for name in _distinct(list(schema.names)):
+    for name in distinct(list(schema.names)):
         _add(columns, path, name, waiting.pop(), problems)
     pa.default_memory_pool().release_unused()
     for name in [n for n in columns.encoded if n.endswith(".bytes")]:  # {bytes, path}, as datasets have it

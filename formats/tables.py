@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
@@ -82,12 +83,10 @@ def tracks_of(
             raise InputError(path, f"has no column {unknown[0]}, {what} by episode.toml", _there_are(columns.numbers))
     shown = _shown(path, columns, rules.get("pictures"), problems, size, fps)
     tracks = _written(columns, clock) or _tracks(columns, clock, actions, shown, problems)
-    spoken = labels(dict.fromkeys([*columns.words, *columns.said], ""), ()) if columns.grouped else {}
-    tracks += [t for name, words in columns.words.items() for t in _spoken(spoken.get(name, name), words, clock)]
+    names = labels(dict.fromkeys([*columns.words, *columns.said], ""), ()) if columns.grouped else {}
+    tracks += [t for name, words in columns.words.items() for t in spoken(names.get(name, name), words, clock)]
     end_ns = clock.start_ns + clock.duration_ns
-    tracks += [
-        _spans(spoken.get(name, name), [text], [clock.start_ns], [end_ns]) for name, text in columns.said.items()
-    ]
+    tracks += [_spans(names.get(name, name), [text], [clock.start_ns], [end_ns]) for name, text in columns.said.items()]
     if not tracks:
         raise InputError(path, "holds neither numbers nor words beside its time", "check its columns")
     return tracks
@@ -211,21 +210,19 @@ def _tracks(
     for name, values in flat.items():
         types.setdefault(kinds[name], set()).add(values.dtype)
         lengths.setdefault((kinds[name], values.dtype), set()).add(len(values))
+    suffixes = {kind: flavours(mates) for kind, mates in types.items()}
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for name in list(flat):
         values = flat.pop(name)
-        mates = types[kinds[name]]
-        alike = sum(_FLAVOUR[d.kind] == _FLAVOUR[values.dtype.kind] for d in mates)
-        label = f".{values.dtype}" if alike > 1 else _FLAVOUR[values.dtype.kind] if len(mates) > 1 else ""
         mixed = len(lengths[kinds[name], values.dtype]) > 1
         short = ".steps" if mixed and len(values) != clock.count else ""  # of what led from one row to the next
-        beside = gathered.setdefault(kinds[name] + label + short, {})
+        beside = gathered.setdefault(kinds[name] + suffixes[kinds[name]][values.dtype] + short, {})
         channel = called[name].removeprefix(f"{kinds[name]}.") if called[name] != name else name
         beside[name if channel in beside else channel] = values
     tracks = []
     for name, parts in gathered.items():
         channels = tuple(parts)
-        tracks.append(_track(name, _side_by_side(parts), clock, channels))
+        tracks.append(numeric_track(name, side_by_side(parts), clock, channels))
     for name in (*columns.numbers, *columns.encoded):
         rows, wide = columns.rows.get(name), columns.numbers.get(name)
         count = len(columns.encoded[name] if wide is None else wide)
@@ -244,7 +241,7 @@ def _tracks(
             wide = np.asarray(wide).reshape(count, -1)
             said = columns.channels.get(name, ())
             channels = said if len(set(said)) == wide.shape[1] else tuple(str(i) for i in range(wide.shape[1]))
-            tracks.append(_track(f"{kind}.{label}" if label != kind else kind, wide, mine, channels))
+            tracks.append(numeric_track(f"{kind}.{label}" if label != kind else kind, wide, mine, channels))
     return tracks
 
 
@@ -253,7 +250,15 @@ def video_name(name: str) -> str:
     return "video" if name in _PICTURES else name if name.startswith("video.") else f"video.{name}"
 
 
-def _side_by_side(parts: dict[str, np.ndarray]) -> np.ndarray:
+def flavours(types: Iterable[np.dtype]) -> dict[np.dtype, str]:
+    """What the name of a track is followed by for each type of its columns, where there are several."""
+    mates = set(types)
+    kinds = Counter(_FLAVOUR[mate.kind] for mate in mates)
+    plain = {mate: _FLAVOUR[mate.kind] if len(mates) > 1 else "" for mate in mates}
+    return {mate: f".{mate}" if kinds[_FLAVOUR[mate.kind]] > 1 else plain[mate] for mate in mates}
+
+
+def side_by_side(parts: dict[str, np.ndarray]) -> np.ndarray:
     """(n, C), column after column, each let go of when it is in."""
     first = next(iter(parts.values()))
     values = np.empty((len(first), len(parts)), first.dtype)
@@ -264,21 +269,24 @@ def _side_by_side(parts: dict[str, np.ndarray]) -> np.ndarray:
     return values
 
 
-def _track(name: str, values: np.ndarray, clock: Clock, channels: tuple[str, ...]) -> Track:
+def numeric_track(
+    name: str, values: np.ndarray, clock: Clock, channels: tuple[str, ...], units: tuple[str, ...] = (), **info: Any
+) -> Track:
+    """A track in memory. values: (n, C) of one type; they may be fewer than the instants of the clock."""
     values = np.ascontiguousarray(values)
-    facts = {"dtype": str(values.dtype)}
-    return Track.of_array(name, values, clock.cut(0, len(values)), channels=channels, info=facts)
+    facts = {"dtype": str(values.dtype), **info}
+    return Track.of_array(name, values, clock.cut(0, len(values)), channels=channels, units=units, info=facts)
 
 
 def _written(columns: Columns, clock: Clock) -> list[Track]:
     """The tracks of a file that `write_parquet` wrote."""
     return [
-        _track(name, _side_by_side({c: columns.numbers[c] for c in parts.values()}), clock, tuple(parts))
+        numeric_track(name, side_by_side({c: columns.numbers[c] for c in parts.values()}), clock, tuple(parts))
         for name, parts in columns.tracks.items()
     ]
 
 
-def _spoken(name: str, words: np.ndarray, clock: Clock) -> list[Track]:
+def spoken(name: str, words: np.ndarray, clock: Clock) -> list[Track]:
     """A text track: one span for each stretch of rows that say the same; rows that say nothing are none."""
     plain = ["" if w is None else str(w) for w in words]
     begins = [i for i, w in enumerate(plain) if w and (i == 0 or plain[i - 1] != w)]

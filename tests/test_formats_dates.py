@@ -11,6 +11,7 @@ import pytest
 from pantok.experience import NS, Episode
 from pantok.formats.folder import find_episodes, read_episode
 from tests.media_files import Pictures, make_media, moving_pictures
+from tests.robot_logs import Sent, bag
 
 START_S = 1_714_564_800  # 2024-05-01 12:00:00 UTC
 FRAMES = 250  # ten seconds
@@ -119,3 +120,15 @@ def test_pictures_of_a_table_go_where_its_numbers_go(film: Path, tmp_path: Path)
     begins = {name: track.read()[1].start_ns for name, track in episode.tracks.items()}
     assert said == [] and begins == {"video": 0, "video.npz": 2 * NS, "proprio.q": 2 * NS}
     assert episode.tracks["video.npz"].info["epoch_ns"] == START_S * NS
+
+
+def test_a_log_beside_a_film_that_says_when_it_was_made(film: Path, tmp_path: Path) -> None:
+    made_at(film, tmp_path / "a.mp4", "2024-05-01T12:00:00Z")
+    sent: list[Sent] = [
+        ("/x", "std_msgs/msg/Float32", {"data": k}, START_S * NS + 1_250_000_000 + k * 20_000_000) for k in range(100)
+    ]
+    bag(tmp_path / "a.mcap", sent)
+    said: list[str] = []
+    tracks = read_episode(find_episodes([tmp_path])[0], problems=said.append).tracks
+    assert said == [] and tracks["proprio.x"].info["epoch_ns"] == START_S * NS
+    assert (tracks["proprio.x"].clock.start_ns, tracks["proprio.x"].clock.rate) == (1_250_000_000, 50)
