@@ -59,7 +59,7 @@ def write_dataset(
     rate: rows a second; that of the first camera, or of the actions, if None. Raises OptionError if that is not the
     same in all of them, or if something else than a dataset is in the place of one.
     """
-    from pantok.formats.lerobot import is_dataset
+    from pantok.formats.lerobot_meta import is_dataset
     from pantok.formats.lerobot_out import DatasetWriter
 
     common.refuse_existing(folder, dry_run or (force and is_dataset(folder)))

@@ -199,6 +199,8 @@ def frames_of(
     promised_ns = None
     with opened(path) as container:
         stream = container.streams[index]
+        if stream.codec_context is None:  # a codec that FFmpeg does not know, or none that is said
+            return
         # Of small pictures threads cost a sixth more than they take off a reader that is ahead of its readers anyway.
         small = stream.type == "video" and stream.width * stream.height <= _SMALL_PICTURE
         stream.thread_type = "NONE" if small else "AUTO"

@@ -78,14 +78,26 @@ class Span:
     count: int
 
     def of(self, frames: Iterator[tuple[int, int, Any]]) -> Iterator[tuple[int, int, Any]]:
-        """Those of frames on the stream's clock (from `start_ns` on, or before) that are the recording's."""
-        clock = Clock.regular(self.rate, self.count)
-        for time_ns, length, frame in frames:
-            number = round(time_ns * self.rate / NS)
-            if number >= self.count:
+        """Those of frames on the stream's clock (from `start_ns` on, or before) that are the recording's.
+
+        It begins and ends at the picture that is nearest to where it should, by less than half of one.
+        """
+        clock = Clock.regular(self.rate, self.count + 1)
+        end_ns, half_ns = int(clock.at(np.array(self.count))), NS / self.rate / 2
+        ahead_ns: int | None
+
+        def begins(at_ns: int, time_ns: int) -> bool:
+            early_ns = at_ns - time_ns
+            return early_ns <= 0 or (early_ns < half_ns and (ahead_ns is None or ahead_ns - at_ns >= early_ns))
+
+        item = next(frames, None)
+        while item is not None:
+            (time_ns, length, frame), item = item, next(frames, None)
+            ahead_ns = item[0] if item is not None else None
+            if begins(end_ns, time_ns):
                 return
-            if number >= 0:
-                exact = int(clock.at(np.array(number)))
+            if begins(0, time_ns):
+                exact = int(clock.at(np.array(round(max(time_ns, 0) * self.rate / NS))))
                 yield exact if abs(time_ns - exact) <= _ROUNDED_NS else max(time_ns, 0), length, frame
 
 
@@ -232,6 +244,8 @@ def _counted(frames: Iterator[tuple[int, int, Any]], wanted: int, damage: Damage
         yield item
     if count < wanted:
         damage.cut = f"it holds {count} of the {wanted} pictures that were recorded"
+    elif wanted and count > wanted:
+        damage.cut = f"it holds {count} pictures where {wanted} were recorded"
 
 
 def frames_a_block(length: int) -> int:

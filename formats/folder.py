@@ -178,7 +178,7 @@ def _below(
         here = Path(folder)
         above = len(here.relative_to(root).parts)
         try:
-            recorded = shared.parts_of_folder(here)
+            recorded = shared.parts_of_folder(here, problems)
         except InputError as error:
             say(error)
             recorded = iter(())

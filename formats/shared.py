@@ -16,24 +16,26 @@ from pantok.formats.files import Problems
 
 if TYPE_CHECKING:
     from pantok.experience import Track
-    from pantok.formats.lerobot import Dataset
+    from pantok.formats.lerobot_meta import Dataset
 
 SUFFIXES = frozenset({".hdf5", ".h5", ".hdf", ".he5"})
 """Files that may hold several."""
 
 
-def parts_of_folder(folder: Path) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
+def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
     """Name and files of each recording of a dataset; None if the folder is none.
 
-    Raises InputError for a dataset that cannot be understood.
+    Raises InputError for a dataset that cannot be understood. problems: called with a line for what is left out.
     """
-    from pantok.formats import lerobot, replay
+    from pantok.formats import lerobot_meta, replay
 
     if replay.is_buffer(folder):
         return ((name, (folder,)) for name in replay.parts_of(folder))
-    dataset = lerobot.open_dataset(folder) if lerobot.is_dataset(folder) else None
+    dataset = lerobot_meta.open_dataset(folder) if lerobot_meta.is_dataset(folder) else None
     if dataset is None:
         return None
+    for fault in dataset.faults:
+        problems(fault)
     return ((name, episode.paths) for name, episode in dataset.episodes.items())
 
 
@@ -92,7 +94,7 @@ def read_part(
 
 def _dataset_of(path: Path) -> Dataset | None:
     """The dataset that a file lies in."""
-    from pantok.formats import lerobot
+    from pantok.formats import lerobot_meta
 
-    root = lerobot.root_of(path.absolute())
-    return lerobot.open_dataset(root) if root is not None else None
+    root = lerobot_meta.root_of(path.absolute())
+    return lerobot_meta.open_dataset(root) if root is not None else None

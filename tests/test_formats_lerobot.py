@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -12,9 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from pantok.errors import InputError
-from pantok.experience import NS, Clock, Episode
+from pantok.experience import NS, Block, Clock, Episode
 from pantok.formats.folder import ReadOptions, find_again, find_episodes, read_episode
-from pantok.pixels import planes
+from pantok.formats.media_out import Signal, write_media
+from pantok.pixels import frame_bytes, planes
 
 MADE = Path(__file__).parent / "lerobot"
 VERSIONS = ("v2.1", "v3.0")
@@ -127,7 +129,7 @@ def test_a_folder_called_meta_is_not_yet_a_dataset(tmp_path: Path) -> None:
     [
         ('{"codebase_version": "v3.0"', "is not JSON"),
         ('{"codebase_version": "v1.6"}', "version v1.6"),
-        ('{"codebase_version": "v2.1", "fps": 30}', "cannot be understood: 'features'"),
+        ('{"codebase_version": "v2.1", "fps": 30}', "cannot be understood: it has no features"),
         ('{"codebase_version": "v2.1", "features": {}, "fps": 0}', "its fps is 0"),
     ],
 )
@@ -164,8 +166,7 @@ def test_rows_that_are_missing_are_named(dataset: Path) -> None:
         path = dataset / "meta" / "episodes.jsonl"
         path.write_text(path.read_text().replace('"length": 8', '"length": 10'))
     episodes, said = read(dataset)
-    (line,) = said
-    assert "episode_000002 has 8 rows, not 10" in line
+    assert "episode_000002 has 8 rows, not 10" in said[-1] and all("10 rows and 8 pictures" in s for s in said[:-1])
     said.clear()
     grey, clock = luma(episodes[NAMES[2]], "video.top")
     assert len(grey) == 8 and clock.duration_ns == round(Fraction(8, 30) * NS)
@@ -181,3 +182,112 @@ def test_pictures_that_are_missing_are_named(dataset: Path) -> None:
     track = read_episode(last, None, said.append).tracks["video.top"]
     assert sum(len(block) for block in track.blocks()) == (0 if shared else 8)
     assert any("0 of the 8 pictures" in line for line in said) if shared else not said
+
+
+def test_frames_of_a_film_of_another_rate_stay_with_their_episode(dataset: Path) -> None:
+    """Twice as many pictures as rows: those between two rows are of the episode before them, and it is said."""
+    shape = {"height": 16, "width": 16}
+    for film in (dataset / "videos").rglob("*.mp4"):
+        of = [int(film.stem[-1])] if film.stem.startswith("episode") else [0, 1, 2]
+        grey = np.repeat([60 * e + 60 for e in of], [2 * LENGTHS[e] for e in of]).astype(np.uint8)
+        blocks = iter([Block(np.repeat(grey[:, None], frame_bytes(16, 16), 1))])
+        write_media(film, Signal(blocks, Clock.regular(60, len(grey)), shape))
+    episodes, said = read(dataset)
+    for e, episode in enumerate(episodes.values()):
+        grey, clock = luma(episode, "video.top")
+        assert np.abs(grey.mean((1, 2)) - (60 * e + 60)).max() < 9 and len(grey) == 2 * LENGTHS[e]
+        assert np.abs(clock.times_ns - Clock.regular(60, len(grey)).times_ns).max() <= 1
+        assert any(f"{2 * LENGTHS[e]} pictures where {LENGTHS[e]} were recorded" in line for line in said)
+
+
+def line_of(dataset: Path, column: str, value: object) -> None:
+    """What `meta` says of the second episode in that column."""
+    path = dataset / "meta" / "episodes.jsonl"
+    if path.exists():
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[1][column] = value
+        path.write_text("\n".join(json.dumps(line) for line in lines))
+        return
+    path = next((dataset / "meta" / "episodes").rglob("*.parquet"))
+    table = pyarrow.parquet.read_table(path)
+    values = table[column].to_pylist()
+    values[1] = value
+    number = table.schema.names.index(column)
+    pyarrow.parquet.write_table(table.set_column(number, column, pyarrow.array(values)), path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "wanted", "lost"),
+    [
+        ("length", 0, "its length is 0", NAMES[1:2]),
+        ("length", None, "its length is None", NAMES[1:2]),
+        ("length", 40, "17 rows, not 40", []),
+        ("episode_index", 2**40, "its episode_index is", NAMES[1:2]),
+        ("episode_index", 0, "more than once", NAMES[:2]),
+        ("data/file_index", None, "its data/file_index is None", NAMES[1:2]),
+        ("videos/observation.images.top/from_timestamp", float("nan"), "begin at nan s", []),
+        ("videos/observation.images.top/from_timestamp", float("inf"), "begin at inf s", []),
+        ("videos/observation.images.top/from_timestamp", 0.0, "episode_000000 and episode_000001 have the same", []),
+        ("videos/observation.images.top/from_timestamp", 1.1, "episode_000002 and episode_000001 have the same", []),
+    ],
+)
+def test_an_episode_that_cannot_be_costs_no_other(
+    dataset: Path, column: str, value: object, wanted: str, lost: list[str]
+) -> None:
+    if "/" in column and dataset.joinpath("meta", "episodes.jsonl").exists():
+        pytest.skip("there is no such column")
+    before, _ = read(dataset)
+    line_of(dataset, column, value)
+    os.utime(dataset / "meta" / "info.json", ns=(1, 1))
+    after, said = read(dataset)
+    assert any(wanted in line for line in said), said
+    assert all(str(dataset) in line for line in said)
+    assert list(after) == [name for name in NAMES if name not in lost]
+    for name, episode in after.items():  # never pictures of another
+        assert {*episode.tracks} >= {*before[name].tracks} - {"video.top", "video.wrist"}
+        for camera in {*episode.tracks} & {"video.top", "video.wrist"}:
+            values, wanted_values = (one.tracks[camera].read()[0] for one in (episode, before[name]))
+            assert np.array_equal(values, wanted_values[: len(values)])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("video_path", None, "its video_path is None"),
+        ("video_path", "videos/{camera}.mp4", "which cannot be followed"),
+        ("video_path", "/etc/{video_key}.mp4", "which leads out of the dataset"),
+        ("video_path", "../{video_key}.mp4", "which leads out of the dataset"),
+        ("features", "observation.force", "has no column observation.force"),
+        ("tasks", None, "what the numbers of tasks mean is not known"),
+    ],
+)
+def test_what_is_not_where_it_should_be_is_named(dataset: Path, key: str, value: object, wanted: str) -> None:
+    path = dataset / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    if key == "tasks":
+        next((dataset / "meta").glob("tasks.*")).unlink()
+    elif key == "features":
+        info["features"][str(value)] = {"dtype": "float32", "shape": [3], "names": None}
+    else:
+        info[key] = value
+    path.write_text(json.dumps(info))
+    episodes, said = read(dataset)
+    assert list(episodes) == NAMES and all("action" in e.tracks for e in episodes.values())
+    assert any(wanted in line and str(dataset) in line for line in said), said
+    assert len(said) <= 3
+
+
+def test_columns_that_only_count_may_be_nonsense(dataset: Path) -> None:
+    for path in (dataset / "data").rglob("*.parquet"):
+        table = pyarrow.parquet.read_table(path)
+        for name, value in (("timestamp", "x"), ("task_index", [1])):
+            column = pyarrow.array([value] * len(table))
+            table = table.set_column(table.schema.names.index(name), name, column)
+        pyarrow.parquet.write_table(table, path)
+    episodes, said = read(dataset)
+    assert list(episodes) == NAMES and len(said) == 6
+    assert sum("stamps that are not all numbers" in line for line in said) == 3
+    assert sum("has the tasks [1], whose words" in line for line in said) == 3
+    path = next((dataset / "data").rglob("*.parquet"))
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["episode_index"]), path)
+    assert any("has no column episode_index" in line for line in read(dataset)[1])
