@@ -13,8 +13,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -211,10 +212,10 @@ def frames_of(
             promised_ns = to_ns((stream.start_time or 0) + stream.duration, base) - zero_ns
         elif container.duration and "matroska" in container.format.name and matroska_is_cut(path):
             promised_ns = container.duration * 1000
+        decoded = _decoded(container, stream, damage)
         if start_ns is not None:
-            with suppress(*FAULTS):  # then from where it is
-                container.seek(round(Fraction(start_ns + zero_ns, NS) / base), stream=stream)
-        for frame in _decoded(container, stream, damage):
+            decoded = _sought(container, stream, damage, start_ns + zero_ns, base)
+        for frame in decoded:
             clock = Fraction(frame.time_base) if frame.time_base else base
             stamp = frame.pts if frame.pts is not None else frame.dts
             if getattr(frame, "samples", 0) and frame.sample_rate:
@@ -227,6 +228,24 @@ def frames_of(
     # Half a second is more than headers are off by in whole files, and less than what anybody would miss.
     if promised_ns is not None and after is not None and promised_ns - after > NS // 2:
         damage.cut = f"it ends at {after / NS:.1f} s of the {promised_ns / NS:.1f} s that its header promises"
+
+
+def _sought(container: Any, stream: Any, damage: Damage, start_ns: int, base: Fraction) -> Iterator[Any]:
+    """Frames from one on that is shown at an instant of the container's clock or before; all, if there is none.
+
+    Containers look for the keyframe by when it is decoded. It may be shown later than the instant, then.
+    """
+    before = replace(damage)
+    for back_ns in (0, NS, 8 * NS, None):
+        vars(damage).update(vars(before))
+        with suppress(*FAULTS):  # then from where it is
+            stamp = round(Fraction(start_ns - back_ns, NS) / base) if back_ns is not None else stream.start_time or 0
+            container.seek(stamp, stream=stream)
+        frames = _decoded(container, stream, damage)
+        first = next(frames, None)
+        if first is not None and (first.pts is None or back_ns is None or to_ns(first.pts, base) <= start_ns):
+            return chain([first], frames)
+    return iter(())
 
 
 def matroska_is_cut(path: Path) -> bool:

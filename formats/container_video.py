@@ -97,8 +97,12 @@ class Span:
             if begins(end_ns, time_ns):
                 return
             if begins(0, time_ns):
-                exact = int(clock.at(np.array(round(max(time_ns, 0) * self.rate / NS))))
-                yield exact if abs(time_ns - exact) <= _ROUNDED_NS else max(time_ns, 0), length, frame
+                number = round(max(time_ns, 0) * self.rate / NS)
+                exact, after = clock.at(np.array([number, number + 1])).tolist()
+                if abs(time_ns - exact) <= _ROUNDED_NS:
+                    yield exact, min(length, after - exact), frame
+                else:
+                    yield max(time_ns, 0), length, frame
 
 
 def video_track(

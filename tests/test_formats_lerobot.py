@@ -291,3 +291,16 @@ def test_columns_that_only_count_may_be_nonsense(dataset: Path) -> None:
     path = next((dataset / "data").rglob("*.parquet"))
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["episode_index"]), path)
     assert any("has no column episode_index" in line for line in read(dataset)[1])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_film_that_is_cut_is_named(dataset: Path, share: float) -> None:
+    for film in (dataset / "videos").rglob("*.mp4"):
+        film.write_bytes(film.read_bytes()[: int(film.stat().st_size * share)])
+    episodes, said = read(dataset)
+    assert list(episodes) == NAMES and all("action" in e.tracks for e in episodes.values())
+    for e, episode in enumerate(episodes.values()):
+        for name in {"video.top", "video.wrist"} & {*episode.tracks}:
+            lost = LENGTHS[e] - len(episode.tracks[name].read()[0])
+            assert lost == 0 or any(f"{LENGTHS[e] - lost} of the {LENGTHS[e]} pictures" in line for line in said)
+    assert any(".mp4" in line for line in said)
