@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -75,6 +76,8 @@ def command(
         raise OptionError("--fps", "is of datasets: files keep the instants of the recording", "add --to lerobot")
     if form == "lerobot" and lossless:
         raise OptionError("--lossless", "is of files: a dataset has H.264", "leave out one of them")
+    if Path(os.path.abspath(store)) in Path(os.path.abspath(output / "_")).parents:
+        raise OptionError("-o", f"{output} is within the store", "name a folder beside it")
     source = Store.open(store)
     wanted = common.choose(source.episodes, episodes, "--episode")
     names = common.choose({t for e in wanted for t in source.episodes[e].tracks}, tracks, "--track")

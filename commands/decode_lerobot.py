@@ -6,6 +6,7 @@ actions where there is none); of what was recorded on another clock it holds the
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import numpy as np
 
 from pantok.commands import common
 from pantok.commands.decode_part import Decoding
-from pantok.errors import InputError, OptionError
+from pantok.errors import InputError, OptionError, OutputError, PantokError
 from pantok.experience import NS, Block, Clock
 
 if TYPE_CHECKING:
@@ -59,10 +60,12 @@ def write_dataset(
     rate: rows a second; that of the first camera, or of the actions, if None. Raises OptionError if that is not the
     same in all of them, or if something else than a dataset is in the place of one.
     """
-    from pantok.formats.lerobot_meta import is_dataset
     from pantok.formats.lerobot_out import DatasetWriter
 
-    common.refuse_existing(folder, dry_run or (force and is_dataset(folder)))
+    place = Path(os.path.abspath(folder))
+    if place == Path.cwd():
+        raise OptionError("-o", "is the folder that you are in", "name one below it")
+    common.refuse_existing(folder, dry_run or (force and _may_replace(folder)))
 
     def read(name: str) -> TokenStream:
         return store.read(name, [t for t in store.episodes[name].tracks if t in names])
@@ -70,8 +73,15 @@ def write_dataset(
     told: dict[str, str] = {}  # episode -> the track whose instants are its rows
     rates: set[Fraction | None] = set()
     found: list[dict[str, Feature]] = []
+    homeless: set[str] = set()
     for name in wanted:
-        stream = read(name)
+        try:
+            stream = read(name)
+        except (OptionError, OutputError):
+            raise
+        except PantokError as error:
+            run.problem(error)
+            continue
         reference = _reference(stream, part)
         if reference is None:
             run.problem(f"{name}: has no camera, no actions and no numbers in that range (left out)")
@@ -79,10 +89,16 @@ def write_dataset(
         told[name] = reference.name
         rates.add(part.clock(reference).rate)
         found.append(_features(stream, part))
+        said = _said_by(stream)
+        homeless |= {t.name for t in stream.tracks.values() if t.modality in ("audio", "text")} - {said and said.name}
     if not told:
         raise InputError(store.path, "holds no episode for a dataset", "see the lines above")
     rate = rate or _common_rate(rates)
     features = _common_features(run, found)
+    if not features:
+        raise InputError(store.path, "its episodes have no numbers and no cameras in common", "--episode chooses some")
+    if homeless:
+        run.say(f"A dataset has no place for {', '.join(sorted(homeless))} (left out)")
     cameras = {key: f for key, f in features.items() if _is_camera(f)}
     numbers = {key: f for key, f in features.items() if not _is_camera(f)}
     if dry_run:
@@ -93,19 +109,38 @@ def write_dataset(
         key: dict(zip(("height", "width", "matrix", "full_range"), f.shape, strict=True)) for key, f in cameras.items()
     }
     kinds = {key: (str(f.shape[0]), tuple(str(n) for n in f.shape[1:])) for key, f in numbers.items()}
-    writer = DatasetWriter(folder, rate, kinds, facts)
+    writer = DatasetWriter(place, rate, kinds, facts)
     try:
         with run.progress() as bar:
             task = bar.add_task("decode", total=len(told), note="")
+            written = 0
             for name, reference_name in told.items():
                 bar.update(task, note=name)
-                _add(writer, read(name), part, reference_name, rate, cameras, numbers)
+                try:
+                    _add(writer, read(name), part, reference_name, rate, cameras, numbers)
+                    written += 1
+                except (OptionError, OutputError):
+                    raise
+                except PantokError as error:
+                    run.problem(f"{error}; {name} is left out")
                 bar.advance(task)
+        if not written:
+            raise InputError(store.path, "holds no episode that can be decoded", "see the lines above")
         writer.finish()
     finally:
         writer.abandon()
-    run.say(f"Wrote {folder}: {len(told)} episodes of {float(rate):g} rows a second: {', '.join(features)}")
+    run.say(f"Wrote {folder}: {written} episodes of {float(rate):g} rows a second: {', '.join(features)}")
     run.end({"store": str(store.path), "written": [str(folder)], "features": list(features), "fps": str(rate)})
+
+
+def _may_replace(folder: Path) -> bool:
+    """Whether it is a dataset; what cannot be understood is nobody's to delete."""
+    from pantok.formats.lerobot_meta import is_dataset, open_dataset
+
+    try:
+        return is_dataset(folder) and open_dataset(folder) is not None
+    except InputError:
+        return False
 
 
 def _kind(name: str) -> str:
@@ -119,10 +154,20 @@ def _is_camera(feature: Feature) -> bool:
 def _features(stream: TokenStream, part: Decoding) -> dict[str, Feature]:
     """What each track of an episode is called in a dataset: by the names that are read as these tracks."""
     found: dict[str, Feature] = {}
+
+    def add(key: str, feature: Feature) -> None:
+        """Under that name, or one that says more where another track has it."""
+        key = key.replace("/", ".")
+        if key in found:
+            key = f"observation.{feature.track.replace('/', '.')}"
+            key += "" if feature.channel is None else f".{feature.shape[-1]}"
+        free = (key, *(f"{key}.{number}" for number in range(2, len(found) + 3)))
+        found[next(name for name in free if name not in found)] = feature
+
     for name, track in sorted(stream.tracks.items()):
         if not part.clock(track).count:
             continue
-        label = name.partition(".")[2].replace("/", ".")
+        label = name.partition(".")[2]
         if track.modality == "video":
             key = f"observation.images.{label}" if label else "observation.image"
             facts = {**track.info, **track.header}
@@ -132,7 +177,7 @@ def _features(stream: TokenStream, part: Decoding) -> dict[str, Feature]:
                 facts.get("matrix", "bt601"),
                 bool(facts.get("full_range")),
             )
-            found[key] = Feature(name, shape)
+            add(key, Feature(name, shape))
         elif track.modality == "numeric":
             dtype, channels = str(track.info["dtype"]), track.channels
             if _kind(name) in ("action", "reward"):
@@ -140,12 +185,12 @@ def _features(stream: TokenStream, part: Decoding) -> dict[str, Feature]:
                 key = f"{start}.{label}" if label else start
             elif dtype == "bool" and set(channels) <= set(_OUTCOMES):
                 for number, channel in enumerate(channels):
-                    found[f"next.{channel}"] = Feature(name, (dtype, channel), number)
+                    add(f"next.{channel}", Feature(name, (dtype, channel), number))
                 continue
             else:
                 whole = label if _kind(name) == "proprio" else name
                 key = f"observation.{whole or ('state' if 'proprio.state' not in stream.tracks else 'numbers')}"
-            found[key] = Feature(name, (dtype, *channels))
+            add(key, Feature(name, (dtype, *channels)))
     return found
 
 
@@ -214,10 +259,15 @@ def _picked(signal: Signal, index: np.ndarray) -> Iterator[Block]:
         first += len(block)
 
 
+def _said_by(stream: TokenStream) -> TrackTokens | None:
+    """The track whose words are the tasks."""
+    texts = [t for t in stream.tracks.values() if t.modality == "text"]
+    return min(texts, key=lambda t: (_TASKS.index(t.name) if t.name in _TASKS else len(_TASKS), t.name), default=None)
+
+
 def _tasks(stream: TokenStream, part: Decoding, times: np.ndarray) -> list[str]:
     """What is to be done at each instant, in the words of the track that says it; "" where nothing is said."""
-    texts = [t for t in stream.tracks.values() if t.modality == "text"]
-    text = min(texts, key=lambda t: (_TASKS.index(t.name) if t.name in _TASKS else len(_TASKS), t.name), default=None)
+    text = _said_by(stream)
     said = [""] * len(times)
     for start_ns, end_ns, words in part.spans(text) if text is not None else ():
         lo = int(np.searchsorted(times + 1, start_ns))

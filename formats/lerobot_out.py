@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -79,7 +80,7 @@ class DatasetWriter:
         cameras: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._folder, self._rate, self._numbers, self._cameras = folder, rate, numbers, cameras
-        self._stage = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        self._stage, self._old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
         self._episodes: list[dict[str, Any]] = []
         self._tasks: dict[str, int] = {}
         self._rows = 0
@@ -90,7 +91,22 @@ class DatasetWriter:
         self, films: Mapping[str, Signal], numbers: Mapping[str, np.ndarray], tasks: Sequence[str], source: str
     ) -> None:
         """One episode of len(tasks) rows. films: of each camera as many pictures. numbers: (rows, C) of each feature.
-        tasks: the words of each row. source: what the episode was called."""
+        tasks: the words of each row. source: what the episode was called. If one of the films raises, the dataset is as
+        it was before."""
+        before, seen = dict(self._tasks), deepcopy(self._seen)
+        try:
+            self._add(films, numbers, tasks, source)
+        except Exception:
+            index = len(self._episodes)
+            name = _FILE.format(chunk_index=index // _CHUNK, file_index=index % _CHUNK)
+            for path in (*self._stage.glob(f"videos/*/{name}.mp4"), *self._stage.glob(f"data/{name}.parquet")):
+                path.unlink()
+            self._tasks, self._seen = before, seen
+            raise
+
+    def _add(
+        self, films: Mapping[str, Signal], numbers: Mapping[str, np.ndarray], tasks: Sequence[str], source: str
+    ) -> None:
         count, index = len(tasks), len(self._episodes)
         place = {"chunk_index": index // _CHUNK, "file_index": index % _CHUNK}
         clock = Clock.regular(self._rate, count)
@@ -125,10 +141,16 @@ class DatasetWriter:
         self._json("info.json", self._info())
         try:
             if self._folder.exists():
-                shutil.rmtree(self._folder)
-            self._stage.rename(self._folder)
+                self._folder.rename(self._old)
+            try:
+                self._stage.rename(self._folder)
+            except OSError:
+                if self._old.exists():
+                    self._old.rename(self._folder)
+                raise
         except OSError as error:
             raise unwritable(self._folder, error) from error
+        shutil.rmtree(self._old, ignore_errors=True)
 
     def abandon(self) -> None:
         shutil.rmtree(self._stage, ignore_errors=True)
