@@ -9,11 +9,12 @@ Source of the layout: `diffusion_policy/common/replay_buffer.py` of real-stanfor
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
@@ -21,13 +22,14 @@ import numpy as np
 from pantok.errors import InputError
 from pantok.experience import Track
 from pantok.formats.files import Problems, unreadable
-from pantok.formats.rows import FAULTS, Rows
+from pantok.formats.rows import Rows
 from pantok.formats.table_clock import RATE_NAMES
 from pantok.formats.table_columns import Columns, tell_left
 from pantok.formats.tables import tracks_of
 
 SUFFIX = ".zarr.zip"
 _ENDS, _DATA = "meta/episode_ends", "data"
+_DAMAGED = "is damaged, or compressed by a codec that is not there"
 _LEAST = 192  # numbers a row from which an array of three dimensions and more stays in the file
 
 
@@ -65,7 +67,7 @@ def read_buffer(
     columns = Columns(count=last - first, part=part, grouped=True)
     with _opened(path) as buffer:
         columns.facts = {name: value for name, value in buffer.attrs.items() if name in RATE_NAMES}
-        for name, array in sorted(_arrays(buffer[_DATA])):
+        for name, array in _arrays(path, buffer, columns.left):
             if array.shape[0] < last:
                 columns.left[name] = f"has {array.shape[0]} rows, and the last episode ends at another"
                 continue
@@ -76,19 +78,45 @@ def read_buffer(
                     columns.numbers[name] = cast(np.ndarray, rows)
                 else:
                     columns.add(name, np.asarray(array[first:last]))
-            except (*FAULTS, InputError, ImportError, TypeError):
-                columns.left[name] = "is damaged, or compressed by a codec that is not there"
+            except Exception:  # as in `_opened`
+                columns.left[name] = _DAMAGED
     tell_left(path, columns, problems)
     return tracks_of(path, columns, rules, problems, size=size, fps=fps)
 
 
-def _arrays(group: Any, below: str = "") -> Iterator[tuple[str, Any]]:
-    for name, item in group.members():
-        if hasattr(item, "shape"):
-            if item.shape:
-                yield below + name, item
-        else:
-            yield from _arrays(item, f"{below}{name}/")
+def _arrays(path: Path, buffer: Any, left: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Name and array of what lies in `data`, by name; what cannot be opened goes to `left`, with the reason.
+
+    Each is opened by itself: the library gives none of a group if it does not know the codec of one.
+    """
+    inside = _names(path, _mtime_ns(path))
+    if not inside:
+        raise InputError(path, f"has no {_DATA}", "copy or record it again")
+    groups: set[str] = {""}
+    for name in sorted(inside):
+        below, _, last = name.rpartition("/")
+        if below not in groups or last.startswith(".") or last == "zarr.json":
+            continue
+        try:
+            item = buffer[f"{_DATA}/{name}"]
+        except Exception:  # as in `_opened`
+            left[name] = _DAMAGED
+            continue
+        if not hasattr(item, "shape"):
+            groups.add(name)
+        elif item.shape:
+            yield name, item
+
+
+@lru_cache(maxsize=64)
+def _names(path: Path, mtime_ns: int) -> set[str]:
+    """Of all folders below `data`, by their path in it."""
+    if path.is_dir():
+        top = path / _DATA
+        return {Path(at, name).relative_to(top).as_posix() for at, names, _ in os.walk(top) for name in names}
+    with zipfile.ZipFile(path) as archive:
+        files = (PurePosixPath(name) for name in archive.namelist() if name.startswith(f"{_DATA}/"))
+        return {above.relative_to(_DATA).as_posix() for file in files for above in file.parents if above.parts[1:]}
 
 
 @contextmanager
@@ -110,8 +138,14 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _spans(path: Path) -> dict[str, tuple[int, int]]:
-    ends = path / _ENDS if path.is_dir() else path
-    return _spans_once(path, ends.stat().st_mtime_ns)
+    return _spans_once(path, _mtime_ns(path))
+
+
+def _mtime_ns(path: Path) -> int:
+    try:
+        return (path / _ENDS if path.is_dir() else path).stat().st_mtime_ns
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 @lru_cache(maxsize=64)
@@ -119,11 +153,13 @@ def _spans_once(path: Path, mtime_ns: int) -> dict[str, tuple[int, int]]:
     """Where each episode begins and ends."""
     with _opened(path) as buffer:
         try:
-            ends = np.asarray(buffer[_ENDS][:], np.int64).reshape(-1)
-        except (*FAULTS, TypeError) as error:
+            said = np.asarray(buffer[_ENDS][:]).reshape(-1)
+            with np.errstate(invalid="ignore"):
+                ends = said.astype(np.int64)
+        except Exception as error:  # as in `_opened`
             raise InputError(path, f"has no {_ENDS}", "it is no replay buffer: unpack it, or leave it out") from error
     begins = np.concatenate([[0], ends[:-1]])
-    if not len(ends) or (ends <= begins).any():
+    if not len(ends) or (ends <= begins).any() or (ends != said).any():
         raise InputError(path, f"its {_ENDS} do not rise", "record it again")
     pairs = zip(begins.tolist(), ends.tolist(), strict=True)
     return {f"episode_{number:06d}": pair for number, pair in enumerate(pairs)}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, overload
+from zipfile import BadZipFile
 
 import numpy as np
 
 from pantok.errors import InputError
 
 _ROWS, _BYTES = 32, 1 << 26  # read at a time, at most
-FAULTS = (OSError, RuntimeError, KeyError, ValueError)
+FAULTS = (OSError, RuntimeError, KeyError, ValueError, BadZipFile, zlib.error)
 """What the library raises for a file that is damaged."""
 Opener = Callable[[], AbstractContextManager[Any]]
 """Opens the file anew, and closes it."""
@@ -85,7 +87,7 @@ class Rows:
                 rows = file[self._where][self._first + first : self._first + last]
             except FAULTS as error:
                 where = f"its {self._where} cannot be read from row {self._first + first + 1} on"
-                name = getattr(file, "filename", file)
+                name = getattr(file, "filename", None) or getattr(file.store, "root", None) or file.store.path
                 raise _DamagedError(name, where, "the file is damaged: copy or record it again") from error
         return rows.astype(self.dtype, copy=False)
 

@@ -171,13 +171,18 @@ def _shown(
     """What is video, by name: the arrays that episode.toml says are pictures, or else those that are, and the pictures
     of files. Large arrays that are none, as it seems, are named: they cost a channel a number."""
     found: dict[str, Shown] = {}
-    for name, values in columns.numbers.items():
+    for name, values in list(columns.numbers.items()):
         if values.ndim < 3:
             continue
         from pantok.formats.images import MANY, are_pictures, pictures_track, scale_of
 
         asked = said is not None and name in said
-        scale = scale_of(values, asked or are_pictures(name)) if said is None or asked else None
+        try:
+            scale = scale_of(values, asked or are_pictures(name)) if said is None or asked else None
+        except InputError as error:  # it lies in the file still, and not all of it can be read
+            problems(f"{error}; it is left out")
+            del columns.numbers[name]
+            continue
         if scale is not None:
             found[name] = partial(pictures_track, values=values, scale=scale, problems=problems, size=size, fps=fps)
         elif asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -98,3 +99,65 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     zarr.open_group(LocalStore(buffer), mode="a", zarr_format=2)["meta/episode_ends"][1] = 3
     with pytest.raises(InputError, match="do not rise"):
         find_episodes([buffer])
+
+
+def metadata(path: Path, **changes: object) -> None:
+    said = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps(said | changes))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"compressor": {"id": "imagecodecs_jpegxl"}}, {"dtype": "|O"}, {"dtype": "<q9"}, {"shape": "x"}, None]
+)
+def test_an_array_that_cannot_be_opened_costs_no_other(tmp_path: Path, changes: dict[str, object] | None) -> None:
+    (tmp_path / "episode.toml").write_text('[files."*"]\nrate_hz = 10\n')
+    buffer = written(tmp_path / "a.zarr")
+    if changes is None:
+        (buffer / "data" / "img" / ".zarray").unlink()
+    else:
+        metadata(buffer / "data" / "img", **changes)
+    episodes, said = read(tmp_path)
+    assert [set(e.tracks) for e in episodes.values()] == [{"action", "proprio.state"}] * 3
+    assert len(said) == 3 and all("a.zarr: img: is damaged, or compressed by a codec" in line for line in said)
+
+
+def test_pictures_that_are_damaged_cost_those_alone(tmp_path: Path) -> None:
+    (tmp_path / "episode.toml").write_text('[files."*"]\nrate_hz = 10\n')
+    buffer = written(tmp_path / "a.zarr")
+    next((buffer / "data" / "img").glob("1.*")).write_bytes(b"nothing that was compressed")
+    episodes, said = read(tmp_path)
+    assert ["video.img" in e.tracks for e in episodes.values()] == [True, False, False]  # it holds rows 10 to 19
+    assert len(said) == 2 and said[0].startswith(f"{buffer}: its data/img cannot be read from row")
+
+
+@pytest.mark.parametrize(
+    ("ends", "wanted"),
+    [
+        (np.array(24), "has no meta/episode_ends"),
+        (np.array([7.5, 19, 24]), "do not rise"),
+        (np.array([np.nan, 19, 24]), "do not rise"),
+        (np.array(["a", "b"]), "has no meta/episode_ends"),
+    ],
+    ids=str,
+)
+def test_ends_that_are_none_are_one_line(tmp_path: Path, ends: np.ndarray, wanted: str) -> None:
+    buffer = written(tmp_path / "a.zarr")
+    shutil.rmtree(buffer / "meta" / "episode_ends")
+    group = zarr.open_group(LocalStore(buffer), mode="a")
+    group.create_array("meta/episode_ends", shape=ends.shape, dtype=ends.dtype)[...] = ends
+    with pytest.raises(InputError, match=wanted):
+        find_episodes([buffer])
+
+
+def test_archives_and_groups_that_are_damaged_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "episode.toml").write_text('[files."*"]\nrate_hz = 10\n')
+    whole = written(tmp_path / "a.zarr.zip")
+    content = bytearray(whole.read_bytes())
+    content[200:4000] = bytes(3800)
+    whole.write_bytes(content)
+    (tmp_path / "gone.zarr.zip").symlink_to(tmp_path / "nowhere")
+    shutil.rmtree(written(tmp_path / "b.zarr") / "data")
+    wanted = {"a.zarr": "damaged|holds no rows", "b.zarr": "has no data", "gone.zarr": "a link to a file that is not"}
+    for files in find_episodes([tmp_path]):
+        with pytest.raises(InputError, match=wanted[files.id.split("/")[0]]):
+            read_episode(files)
