@@ -70,11 +70,11 @@ def _columns(dataset: Dataset, episode: Recorded, path: Path, problems: Problems
         table = pyarrow.parquet.read_table(path, filters=[("episode_index", "=", episode.index)], partitioning=None)
         table = table.sort_by("frame_index") if "frame_index" in table.schema.names else table
     except DAMAGED as error:
-        said = "is not a Parquet file, or is damaged"
+        fault = "is not a Parquet file, or is damaged"
         with suppress(*DAMAGED):
             if "episode_index" not in pyarrow.parquet.read_schema(path).names:
-                said = "has no column episode_index"
-        raise InputError(path, said, "download the dataset again") from error
+                fault = "has no column episode_index"
+        raise InputError(path, fault, "download the dataset again") from error
     if not table.num_rows:
         raise InputError(path, f"holds no row of {episode.name}", "download the dataset again")
     if table.num_rows != episode.rows:
