@@ -27,7 +27,7 @@ import numpy as np
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
-from pantok.formats.mcap_log import read_mcap
+from pantok.formats.mcap_log import read_log
 from tests.robot_logs import MS, T0, Sent, bag, header, vector
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def cpu_s(work: Callable[[], Any]) -> float:
 
 def show(path: Path) -> int:
     """The pictures of the log, read once."""
-    return sum(len(b) for t in read_mcap(path, {}, print) if t.kind == "video" for b in t.blocks())
+    return sum(len(b) for t in read_log(path, {}, print) if t.kind == "video" for b in t.blocks())
 
 
 def main() -> None:
@@ -104,8 +104,8 @@ def main() -> None:
             (asked.folder or Path(made)) / "log.mcap", sent(asked.seconds, jpegs(asked.film, 120)), chunk_size=768 << 10
         )
         numbers, pictures = asked.seconds * 250, asked.seconds * 30
-        read_mcap(path, {}, print)  # what is imported when it is needed
-        walk = min(cpu_s(lambda: read_mcap(path, {}, print)) for _ in range(3))
+        read_log(path, {}, print)  # what is imported when it is needed
+        walk = min(cpu_s(lambda: read_log(path, {}, print)) for _ in range(3))
         single = cpu_s(lambda: by_message(path))
         video = cpu_s(lambda: show(path)) - walk
         command = [sys.executable, "-m", "benchmarks.robot_logs", "--peak", str(path)]

@@ -31,7 +31,7 @@ from pantok.formats.table_clock import offset_of
 RULES = "episode.toml"
 _NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w.-]+)?")
 _TABLES = {".csv", ".tsv", ".parquet", ".npz", ".npy"}
-_LOGS = {".mcap"}
+_LOGS = {".mcap", ".bag", ".db3"}
 _TEXTS = {".txt", ".srt", ".vtt", ".jsonl"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
 _MEDIA = {
@@ -360,9 +360,9 @@ def _read(
 
         return read_table(path, rules, problems, size=options.size, fps=options.fps)
     if suffix in _LOGS:
-        from pantok.formats.mcap_log import read_mcap
+        from pantok.formats.mcap_log import read_log
 
-        return read_mcap(path, rules, problems, size=options.size, fps=options.fps)
+        return read_log(path, rules, problems, size=options.size, fps=options.fps)
     if suffix in _TEXTS:
         from pantok.formats.texts import read_texts
 

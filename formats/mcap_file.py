@@ -14,63 +14,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from pantok.errors import InputError
-from pantok.formats.files import unreadable
+from pantok.formats.log_stream import HINT, KEPT_CHUNKS, LARGEST, Channel, Damage, Message, Place, opened
 
 MAGIC = b"\x89MCAP0\r\n"
-_LARGEST = 1 << 31  # bytes of a record; recorders write chunks of a megabyte or a few
-_KEPT_CHUNKS = 4
-_HINT = 'pip install "pantok[robots]"'
-
-
-@dataclass(frozen=True)
-class Channel:
-    """topic: what it is called. encoding: of its messages (`cdr`, `ros1`, `json`, `protobuf`). type: the name of its
-    schema, schema_encoding: how that is written (`ros2msg`, `jsonschema`, ...), schema: its text."""
-
-    topic: str
-    encoding: str
-    type: str = ""
-    schema_encoding: str = ""
-    schema: bytes = b""
-
-
-class Place(NamedTuple):
-    """Where a message lies: in the record that begins at this byte, which of the records in it (a chunk has many)."""
-
-    record: int
-    number: int
-
-
-@dataclass
-class Damage:
-    """What was wrong with a file in one walk. ended: whether the recorder finished it."""
-
-    ended: bool = False
-    chunks: int = 0
-    unknown: set[str] = field(default_factory=set)
-    strays: int = 0
-
-    def said(self) -> str:
-        """One line, empty if nothing was wrong."""
-        parts = []
-        if not self.ended:
-            parts.append("it is cut off, or damaged from some place on (what comes before that is kept)")
-        if self.chunks:
-            parts.append(f"{self.chunks} of its chunks are damaged (left out; the others are kept)")
-        if self.unknown:
-            parts.append(f"chunks compressed as {', '.join(sorted(self.unknown))} cannot be read (left out)")
-        if self.strays:
-            parts.append(f"{self.strays} messages belong to no channel (left out)")
-        return ", ".join(parts)
-
-
-Message = tuple[Channel, int, int, bytes, Place]
-"""channel, log time and publish time in nanoseconds, content, place"""
 
 
 def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> Iterator[Message]:
@@ -83,7 +34,7 @@ def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> I
         from mcap.records import Message as Sent
         from mcap.records import Schema
     except ImportError as error:
-        raise InputError(path, "needs mcap", _HINT) from error
+        raise InputError(path, "needs mcap", HINT) from error
     schemas: dict[int, tuple[str, str, bytes]] = {0: ("", "", b"")}
     told: dict[int, Told] = {}
     channels: dict[int, Channel | None] = {}
@@ -106,11 +57,11 @@ def _records(path: Path, damage: Damage) -> Iterator[tuple[int, list[Any]]]:
     """Where each record begins, and those that it holds (itself, if it is no chunk); as far as the file is whole."""
     from mcap.records import Chunk, DataEnd, Footer
 
-    with _opened(path) as file:
+    with opened(path) as file:
         size = path.stat().st_size
         if file.read(len(MAGIC)) != MAGIC:
             raise InputError(
-                path, "is not an MCAP log", "check what it is; a bag of ROS 1 or SQLite needs to be converted"
+                path, "is not an MCAP log", "check what it is; bags of ROS 1 are called .bag, those in SQLite .db3"
             )
         at = len(MAGIC)
         stream = _stream(file)
@@ -139,7 +90,7 @@ def _records(path: Path, damage: Damage) -> Iterator[tuple[int, list[Any]]]:
 def _stream(file: BinaryIO) -> Iterator[Any]:
     from mcap.stream_reader import StreamReader
 
-    return StreamReader(file, skip_magic=True, emit_chunks=True, record_size_limit=_LARGEST).records
+    return StreamReader(file, skip_magic=True, emit_chunks=True, record_size_limit=LARGEST).records
 
 
 def _unpacked(record: Any) -> list[Any]:
@@ -154,7 +105,7 @@ class Fetched:
     """Messages of a file by their place, with the chunks that were unpacked last. To be closed, as files are."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _opened(path)
+        self._file = opened(path)
         self._chunks: OrderedDict[int, list[Any]] = OrderedDict()
 
     def __enter__(self) -> Fetched:
@@ -171,18 +122,11 @@ class Fetched:
                 self._chunks[place.record] = _unpacked(next(_stream(self._file)))
             except Exception:  # as above: the file was whole, and is no more
                 return None
-            if len(self._chunks) > _KEPT_CHUNKS:
+            if len(self._chunks) > KEPT_CHUNKS:
                 self._chunks.popitem(last=False)
         self._chunks.move_to_end(place.record)
         held = self._chunks[place.record]
         return getattr(held[place.number], "data", None) if place.number < len(held) else None
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 Node = Mapping[str, Any]
@@ -217,7 +161,7 @@ def decoder_of(channel: Channel) -> Decoder:
         with redirect_stderr(io.StringIO()):  # the parser of ROS 2 says there what it raises
             return made(channel)
     except ImportError as error:
-        raise Unreadable(f"needs {package}, {_HINT}") from error
+        raise Unreadable(f"needs {package}, {HINT}") from error
     except Exception as error:  # a definition is as little to be trusted as a message
         raise Unreadable("its definition cannot be read") from error
 

@@ -1,4 +1,4 @@
-"""Logs of robots in MCAP (bags of ROS 2, Foxglove) as tracks: each topic on its own clock, all on one zero.
+"""Logs of robots (bags of ROS 1 and ROS 2, MCAP) as tracks: each topic on its own clock, all on one zero.
 
 Which time is a message's: the stamp in its header, when a sensor took it; else when it was published; else when it was
 logged. It is decided once for each topic, and kept in the track's info as `time`: a time is taken if every message has
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,9 +27,11 @@ import numpy as np
 
 from pantok.errors import InputError
 from pantok.experience import NS, Clock, Track
+from pantok.formats import bag_file, mcap_file
 from pantok.formats.dates import DATED_NS, moved, moved_clock
 from pantok.formats.files import Problems
-from pantok.formats.mcap_file import Channel, Damage, Place, Unreadable, messages
+from pantok.formats.log_stream import Channel, Damage, Fetching, Message, Place
+from pantok.formats.mcap_file import Unreadable
 from pantok.formats.mcap_messages import MACHINE, MOST, OTHER, Gathered, Reader, TooLong, says_words, short, unit_of
 from pantok.formats.mcap_pictures import TYPES as PICTURES
 from pantok.formats.mcap_pictures import reason, video_track
@@ -94,12 +96,12 @@ class _Timed:
     which: str
 
 
-def read_mcap(
+def read_log(
     path: Path, rules: Mapping[str, Any], problems: Problems, *, size: int | None = None, fps: Fraction | None = None
 ) -> list[Track]:
     """The tracks of a log: numbers and words in memory, pictures as they are read. rules: what episode.toml says.
 
-    size, fps: of pictures. Raises InputError for what is no MCAP, or holds nothing that can be read; what was left out
+    size, fps: of pictures. Raises InputError for what is no log, or holds nothing that can be read; what was left out
     or is damaged goes to `problems`, one line for each kind.
     """
     said = rules.get("time")
@@ -163,6 +165,14 @@ def _told(damage: Damage, topics: Sequence[_Topic], timed: Sequence[_Timed]) -> 
             yield f"{what}: {', '.join(which)}"
 
 
+def _messages_of(path: Path) -> Callable[[Path, Callable[[Channel], bool], Damage], Iterator[Message]]:
+    return bag_file.messages if path.suffix.lower() in bag_file.SUFFIXES else mcap_file.messages
+
+
+def _fetched(path: Path) -> Fetching:
+    return bag_file.fetched(path) if path.suffix.lower() in bag_file.SUFFIXES else mcap_file.Fetched(path)
+
+
 def _scanned(path: Path, damage: Damage) -> list[_Topic]:
     """Every topic of the file with its messages, those decoded that are not pictures."""
     topics: dict[Channel, _Topic] = {}
@@ -179,7 +189,7 @@ def _scanned(path: Path, damage: Damage) -> list[_Topic]:
                     topic.why = str(error)
         return topics[channel].reader is not None
 
-    for channel, log, publish, content, place in messages(path, wanted, damage):
+    for channel, log, publish, content, place in _messages_of(path)(path, wanted, damage):
         topics[channel].add(log, publish, content, place)
     return list(topics.values())
 
@@ -275,7 +285,8 @@ def _pictures(
     assert one.topic.reader is not None
     places = [one.topic.places[n] for n in one.columns.kept[one.order]]
     show = one.topic.reader.one
-    track = video_track(path, f"video.{one.name}", one.topic.type, places, show, clock, problems, size, fps)
+    name, kind = f"video.{one.name}", one.topic.type
+    track = video_track(path, name, kind, places, _fetched, show, clock, problems, size, fps)
     if track is None:
         one.topic.why = "its first pictures cannot be decoded"
     return [] if track is None else [track]

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from pantok.formats.mcap_file import Channel, Decoder, Node, decoder_of
+from pantok.formats.log_stream import Channel
+from pantok.formats.mcap_file import Decoder, Node, decoder_of
 from pantok.formats.table_columns import distinct
 
 MOST = 4096

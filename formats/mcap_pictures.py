@@ -20,7 +20,7 @@ from pantok.formats.container import FAULTS
 from pantok.formats.container_video import Shape, shape_of
 from pantok.formats.files import Problems, once
 from pantok.formats.images import Picture, decoded, track_of
-from pantok.formats.mcap_file import Fetched, Place
+from pantok.formats.log_stream import Fetching, Place
 
 FILES = {"sensor_msgs/CompressedImage", "foxglove_msgs/CompressedImage", "foxglove.CompressedImage"}
 PIXELS = {"sensor_msgs/Image", "foxglove_msgs/RawImage", "foxglove.RawImage"}
@@ -53,16 +53,17 @@ def reason(type_name: str, message: Message) -> str | None:
 
 
 def video_track(
-    path: Path, name: str, type_name: str, places: Sequence[Place], one: Callable[[bytes], Message | None],
-    clock: Clock, problems: Problems, size: int | None, fps: Fraction | None,
+    path: Path, name: str, type_name: str, places: Sequence[Place], opened: Callable[[Path], Fetching],
+    one: Callable[[bytes], Message | None], clock: Clock, problems: Problems, size: int | None, fps: Fraction | None,
 ) -> Track | None:  # fmt: skip
     """The pictures of a topic, None if not one of the first decodes. places: of its messages, one an instant.
 
-    one: reads a message. Tracks of packets begin anywhere at the next keyframe.
+    opened: the log at `path`, to fetch them. one: reads a message. Tracks of packets begin anywhere at the next
+    keyframe.
     """
 
     def fetched(first: int) -> Iterator[tuple[int, Message | None]]:
-        with Fetched(path) as log:
+        with opened(path) as log:
             for number in range(first, len(places)):
                 content = log.at(places[number])
                 yield number, None if content is None else one(content)

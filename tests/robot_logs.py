@@ -15,7 +15,7 @@ from mcap.writer import Writer as PlainWriter
 from mcap_ros2.writer import Writer
 
 from pantok.experience import Track
-from pantok.formats.mcap_log import read_mcap
+from pantok.formats.mcap_log import read_log
 
 T0 = 1_714_564_800_250_000_000  # 2024-05-01 12:00:00.25 UTC
 MS = 1_000_000
@@ -114,7 +114,7 @@ def read(path: Path, **how: Any) -> tuple[dict[str, Track], list[str]]:
     """The tracks by name, and the problems, without the path at their beginning."""
     said: list[str] = []
     rules = how.pop("rules", {})
-    tracks = {t.name: t for t in read_mcap(path, rules, said.append, **how)}
+    tracks = {t.name: t for t in read_log(path, rules, said.append, **how)}
     return tracks, [line.removeprefix(f"{path}: ").removeprefix(f"{path} ") for line in said]
 
 

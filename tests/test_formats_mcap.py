@@ -24,7 +24,7 @@ from pantok.errors import InputError
 from pantok.experience import Track
 from pantok.formats import mcap_file
 from pantok.formats.folder import find_episodes, read_episode
-from pantok.formats.mcap_log import read_mcap
+from pantok.formats.mcap_log import read_log
 from tests.media_files import moving_pictures
 from tests.robot_logs import MS, T0, Sent, bag, encoded, header, json_log, raw_log, read, vector
 
@@ -240,12 +240,12 @@ def test_libraries_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "mcap_ros2.decoder", None)
     lines: list[str] = []
     with pytest.raises(InputError, match="no topic that can be read"):
-        read_mcap(path, {}, lines.append)
+        read_log(path, {}, lines.append)
     needs = 'needs mcap-ros2-support, pip install "pantok[robots]"'
     assert lines == [f"{path}: topics that are not read: /imu/data (sensor_msgs/Imu: {needs})"]
     monkeypatch.setitem(sys.modules, "mcap.records", None)
     with pytest.raises(InputError) as error:
-        read_mcap(path, {}, print)
+        read_log(path, {}, print)
     assert str(error.value) == f'{path}: needs mcap (pip install "pantok[robots]")'
 
 
@@ -388,7 +388,7 @@ def test_pictures_of_a_camera(tmp_path: Path, codec: str) -> None:
         assert np.abs(as_rgb(track) - want[kept][:, 6::16, 6::16]).max() <= 6
         assert (clock.times_ns == np.array(kept) * 40 * MS).all()
     lines: list[str] = []
-    small = read_mcap(tmp_path / "a.mcap", {}, lines.append, size=16, fps=Fraction(50))[0]
+    small = read_log(tmp_path / "a.mcap", {}, lines.append, size=16, fps=Fraction(50))[0]
     values, clock = small.read()
     assert (values.shape, clock.rate, clock.count) == ((24, pixels.frame_bytes(16, 24)), 50, 24)
     assert len(lines) == 1 and lines[0].endswith("1 of 12 pictures cannot be decoded (left out; the others are kept)")

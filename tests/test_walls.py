@@ -15,7 +15,7 @@ import pantok
 ROOT = Path(__file__).parent.parent
 ROOMS = {"pantok": ROOT / "pantok", "pantok.formats": ROOT / "formats", "pantok.commands": ROOT / "commands"}
 LOGS = {"mcap", "mcap_ros1", "mcap_ros2", "mcap_protobuf", "google.protobuf"}
-CODECS = {"av", "soundfile", "zarr", "h5py", "pyarrow"} | LOGS
+CODECS = {"av", "soundfile", "zarr", "h5py", "pyarrow", "rosbags"} | LOGS
 FORBIDDEN = {
     "pantok": CODECS | {"click", "rich", "safetensors", "pantok.formats", "pantok.commands"},
     "pantok.formats": {"click", "rich", "torch", "vector_quantize_pytorch", "pantok.commands"},
@@ -55,6 +55,7 @@ def test_no_room_reaches_through_a_wall(room: str, path: Path) -> None:
     assert not used & FORBIDDEN[room]
     assert not used & {"commands", "formats"}, "import pantok.commands and pantok.formats instead"
     assert not used & LOGS or path == ROOT / "formats" / "mcap_file.py"
+    assert "rosbags" not in used or path == ROOT / "formats" / "bag_file.py"
     if "vector_quantize_pytorch" in used:
         assert path.parent.name == "quantizers"
 
