@@ -205,11 +205,15 @@ class _FetchedRecords:
 def _database(path: Path) -> sqlite3.Connection:
     """Read as it lies, locked or not; nothing is written beside it. Raises InputError, sqlite3.Error."""
     with opened(path) as file:
-        if file.read(len(_DATABASE)) != _DATABASE:
-            raise InputError(path, "is not a bag of ROS 2 in SQLite", "check what it is, and copy or record it again")
+        begin, size = file.read(18), path.stat().st_size
+    if not begin.startswith(_DATABASE):
+        raise InputError(path, "is not a bag of ROS 2 in SQLite", "check what it is, and copy or record it again")
+    page = int.from_bytes(begin[16:], "big")
+    if size % (65536 if page == 1 else page or 1):  # SQLite would take what is missing of the page for zeros
+        raise InputError(path, "is cut off", f"copy it again, or sqlite3 {path.name} .recover tells what is whole")
     # What reads a track may go on in another thread, never in two at once.
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-    database.execute("PRAGMA writable_schema = ON")  # else one that was cut off is refused as a whole
+    database.execute("PRAGMA writable_schema = ON")  # else one that lacks its last pages is refused as a whole
     return database
 
 
