@@ -1,4 +1,4 @@
-"""Bags of ROS 1 (.bag) and of ROS 2 in SQLite (.db3), as the same stream of messages that a log in MCAP is.
+"""Bags of ROS 1 (.bag, .bag.active) and of ROS 2 in SQLite (.db3), as the same stream of messages that MCAP is.
 
 The records of ROS 1, and what types of messages are known to ROS 2, by rosbags; no other module knows it.
 
@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from pantok.errors import InputError
 from pantok.formats.log_stream import HINT, KEPT_CHUNKS, LARGEST, Channel, Damage, Fetching, Message, Place, opened
 
-SUFFIXES = frozenset({".bag", ".db3"})
+SUFFIXES = frozenset({".bag", ".active", ".db3"})
 _MAGIC, _DATABASE = b"#ROSBAG V2.0\n", b"SQLite format 3\0"
 _SENT, _CHUNK, _CONNECTION = 2, 5, 7  # what a record of ROS 1 is, by its `op`
 _ZSTD = b"\x28\xb5\x2f\xfd"

@@ -31,7 +31,7 @@ from pantok.formats.table_clock import offset_of
 RULES = "episode.toml"
 _NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w.-]+)?")
 _TABLES = {".csv", ".tsv", ".parquet", ".npz", ".npy"}
-_LOGS = {".mcap", ".bag", ".db3"}
+_LOGS = {".mcap", ".bag", ".active", ".db3"}  # .bag.active: its recorder was killed, or runs
 _TEXTS = {".txt", ".srt", ".vtt", ".jsonl"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
 _MEDIA = {
