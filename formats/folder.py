@@ -1,37 +1,31 @@
 """Folders of recordings as episodes: files that share a stem in a folder are one.
 
 `ep1.mp4`, `ep1.wav`, `ep1.csv` and `ep1.srt` are the episode `ep1`; its id is the path below the folder given,
-without the suffix; `ep1@video.left.mp4` is its track `video.left`. Where several recordings share files
-(`shared`), each is an episode. An `episode.toml` in a folder says what cannot be
-guessed (`EPISODES.md`). Nothing is opened until an episode is read; a file that cannot be read is one problem line,
-and its episode goes on with the others.
+without the suffix; `ep1@video.left.mp4` is its track `video.left`. Where several recordings share files (`shared`),
+each is an episode. An `episode.toml` in a folder says what cannot be guessed (`episode_rules`). Nothing is opened until an
+episode is read; a file that cannot be read is one problem line, and its episode goes on with the others.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from fnmatch import fnmatch
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pantok.errors import InputError, OptionError
-from pantok.experience import NS, Episode, Track
+from pantok.experience import Episode, Track
 from pantok.formats import files as disk
 from pantok.formats import shared, track_names
 from pantok.formats.dates import aligned, moved
+from pantok.formats.episode_rules import RULES, Rules
 from pantok.formats.table_clock import offset_of
 
-RULES = "episode.toml"
-_NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w.-]+)?")
 _TABLES = {".csv", ".tsv", ".parquet", ".npz", ".npy"}
-_LOGS = {".mcap", ".bag", ".active", ".db3"}  # .bag.active: its recorder was killed, or runs
+_LOGS = {".mcap", ".bag", ".db3"}
 _TEXTS = {".txt", ".srt", ".vtt", ".jsonl"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
 _MEDIA = {
@@ -198,104 +192,20 @@ def _below(
             path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
                 continue
-            if path.suffix.lower() in SUFFIXES or shared.may_hold_several(path):
+            if _suffix(path) in SUFFIXES or shared.may_hold_several(path):
                 yield from _of_file(path, above + 1)
             else:
                 unknown[path.suffix.lower()] = unknown.get(path.suffix.lower(), 0) + 1
 
 
+def _suffix(path: Path) -> str:
+    """What tells what a file is. `x.bag.active` is a bag whose recorder was killed, or still runs."""
+    return ".bag" if path.name.lower().endswith(".bag.active") else path.suffix.lower()
+
+
 def _is_made_here(folder: Path) -> bool:
     """Whether it is a store or a vocabulary."""
     return any(os.path.exists(folder / name) for name in ("zarr.json", "manifest.json"))
-
-
-class Rules:
-    """What the episode.toml of each folder says of its files; one that cannot be obeyed is a problem, said once."""
-
-    def __init__(self, problems: Problems) -> None:
-        self._problems = problems
-        self._tables: dict[Path, Mapping[str, Mapping[str, Any]] | None] = {}
-        self.failed: list[InputError] = []
-
-    def of(self, path: Path) -> Mapping[str, Any] | None:
-        """The tables whose pattern fits, later ones over earlier; None if the folder's rules cannot be read."""
-        folder = path.parent
-        if folder not in self._tables:
-            try:
-                self._tables[folder] = read_rules(folder / RULES, self._problems)
-            except InputError as error:
-                self._tables[folder] = None
-                self.failed.append(error)
-                self._problems(f"{error}; the recordings beside it are left out")
-        tables = self._tables[folder]
-        if tables is None:
-            return None
-        fitting = [t for pattern, t in tables.items() if path.name == pattern or fnmatch(path.name, pattern)]
-        return {key: value for t in fitting for key, value in t.items()}
-
-
-def read_rules(path: Path, problems: Problems = lambda line: None) -> Mapping[str, Mapping[str, Any]]:
-    """The tables of an episode.toml by their pattern; none if there is no such file.
-
-    Raises InputError for what is not TOML, an unknown key, or a value of the wrong kind. A plain name that no file
-    has goes to `problems`.
-    """
-    if not os.path.isfile(path):
-        return {}
-    try:
-        whole = tomllib.loads(disk.read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(path, f"is not TOML: {error}", "formats/EPISODES.md shows one") from error
-    _known(path, "", whole, {"files"})
-    tables = whole.get("files", {})
-    for pattern, table in tables.items() if isinstance(tables, dict) else [("", None)]:
-        if not isinstance(table, dict):
-            raise InputError(path, f"says {pattern or 'files'} = ...", '[files."*.csv"] begins a table of rules')
-        where = f'[files."{pattern}"]'
-        _known(path, where, table, _RULES)
-        for key, value in table.items():
-            fits, wanted = _RULES[key]
-            if not fits(value):
-                raise InputError(path, f"{where} has {key} = {value!r}", f"{key} is {wanted}")
-        if not set(pattern) & set("*?[") and not (path.parent / pattern).exists():
-            problems(f"{path}: {where} fits no file (check its spelling)")
-    return tables
-
-
-def _known(path: Path, where: str, table: Mapping[str, Any], known: Iterable[str]) -> None:
-    wrong = sorted(set(table) - set(known))
-    if wrong:
-        near = get_close_matches(wrong[0], known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(path, f"{where} has {wrong[0]}".strip(), f"{hint}known: {', '.join(sorted(known))}")
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10  # NaN is not
-
-
-def _is_rate(value: Any) -> bool:
-    try:
-        return not isinstance(value, bool) and Fraction(1, 10**6) <= Fraction(str(value)) <= NS
-    except (ValueError, ZeroDivisionError):
-        return False
-
-
-_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "time": (lambda v: isinstance(v, str), "the name of a column"),
-    "unit": (lambda v: v in ("s", "ms", "us", "ns"), "s, ms, us or ns"),
-    "rate_hz": (_is_rate, 'rows a second: 50, or "30000/1001"'),
-    "offset_s": (_is_number, "a number of seconds"),
-    "offset_ns": (lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**62, "whole nanoseconds"),
-    "actions": (_are_names, "a list of columns"),
-    "pictures": (_are_names, "a list of arrays"),
-    "ignore": (lambda v: isinstance(v, bool), "true or false"),
-    "name": (lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)), 'such as "video.front" or "wrist"'),
-}
 
 
 def read_episode(
@@ -309,7 +219,7 @@ def read_episode(
     tracks: dict[str, Track] = {}
     sources = []
     files: list[tuple[Path, Mapping[str, Any], list[Track]]] = []
-    texts = {path for path in found.paths if path.suffix.lower() in _TEXTS}
+    texts = {path for path in found.paths if _suffix(path) in _TEXTS}
     has_text = False
     # Texts first: one that can be read stands for the subtitles within a film, which are not looked for then.
     for path in sorted(found.paths, key=lambda path: path not in texts):
@@ -350,7 +260,7 @@ def _read(
     part: str = "",
 ) -> list[Track]:
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
-    suffix = path.suffix.lower()
+    suffix = _suffix(path)
     if not part or path.is_file():
         disk.check_readable(path)
     if part or shared.may_hold_several(path):
