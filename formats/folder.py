@@ -2,8 +2,8 @@
 
 `ep1.mp4`, `ep1.wav`, `ep1.csv` and `ep1.srt` are the episode `ep1`; its id is the path below the folder given,
 without the suffix; `ep1@video.left.mp4` is its track `video.left`. Where several recordings share files (`shared`),
-each is an episode. An `episode.toml` in a folder says what cannot be guessed (`episode_rules`). Nothing is opened until an
-episode is read; a file that cannot be read is one problem line, and its episode goes on with the others.
+each is an episode. An `episode.toml` in a folder says what cannot be guessed (`episode_rules`). Nothing is opened until
+an episode is read; a file that cannot be read is one problem line, and its episode goes on with the others.
 """
 
 from __future__ import annotations
