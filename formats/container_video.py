@@ -82,8 +82,8 @@ class Span:
 
         It begins and ends at the picture that is nearest to where it should, by less than half of one.
         """
-        clock = Clock.regular(self.rate, self.count + 1)
-        end_ns, half_ns = int(clock.at(np.array(self.count))), NS / self.rate / 2
+        instants = Clock.regular(self.rate, self.count + 1).times_ns.tolist()
+        period, half_ns = self.rate.denominator * NS, float(NS / self.rate / 2)
         ahead_ns: int | None
 
         def begins(at_ns: int, time_ns: int) -> bool:
@@ -94,15 +94,16 @@ class Span:
         while item is not None:
             (time_ns, length, frame), item = item, next(frames, None)
             ahead_ns = item[0] if item is not None else None
-            if begins(end_ns, time_ns):
+            if begins(instants[-1], time_ns):
                 return
             if begins(0, time_ns):
-                number = round(max(time_ns, 0) * self.rate / NS)
-                exact, after = clock.at(np.array([number, number + 1])).tolist()
+                shown_ns = max(time_ns, 0)
+                number = min((2 * shown_ns * self.rate.numerator + period) // (2 * period), self.count - 1)
+                exact = instants[number]
                 if abs(time_ns - exact) <= _ROUNDED_NS:
-                    yield exact, min(length, after - exact), frame
+                    yield exact, min(length, instants[number + 1] - exact), frame
                 else:
-                    yield max(time_ns, 0), length, frame
+                    yield shown_ns, length, frame
 
 
 def video_track(
