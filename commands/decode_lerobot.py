@@ -135,7 +135,8 @@ def write_dataset(
 
 def _may_replace(folder: Path) -> bool:
     """Whether it is a dataset; what cannot be understood is nobody's to delete."""
-    from pantok.formats.lerobot_meta import is_dataset, open_dataset
+    from pantok.formats.lerobot_meta import open_dataset
+    from pantok.formats.shared import is_dataset
 
     try:
         return is_dataset(folder) and open_dataset(folder) is not None

@@ -14,7 +14,6 @@ from __future__ import annotations
 import bz2
 import sqlite3
 import struct
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from io import BytesIO
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pantok.errors import InputError
-from pantok.formats.log_stream import HINT, KEPT_CHUNKS, LARGEST, Channel, Damage, Fetching, Message, Place, opened
+from pantok.formats.log_stream import HINT, LARGEST, Channel, Damage, Fetched, Fetching, Message, Place, opened
 
 SUFFIXES = frozenset({".bag", ".active", ".db3"})
 _MAGIC, _DATABASE = b"#ROSBAG V2.0\n", b"SQLite format 3\0"
@@ -48,7 +47,10 @@ def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> I
 
 def fetched(path: Path) -> Fetching:
     """The messages of a bag by their place. Raises InputError."""
-    return _FetchedRows(path) if _is_database(path) else _FetchedRecords(path)
+    if _is_database(path):
+        return _FetchedRows(path)
+    size = path.stat().st_size
+    return Fetched(path, lambda file: _unpacked(*_record(file, size)), lambda record: record[1])
 
 
 def _is_database(path: Path) -> bool:
@@ -173,33 +175,6 @@ def _unpacker(packed: str) -> Any:
 
         return LZ4FrameDecompressor()
     raise _UnknownPacking(packed)
-
-
-class _FetchedRecords:
-    """Of a bag of ROS 1, with the chunks that were unpacked last."""
-
-    def __init__(self, path: Path) -> None:
-        self._file, self._size = opened(path), path.stat().st_size
-        self._chunks: OrderedDict[int, list[Record]] = OrderedDict()
-
-    def __enter__(self) -> _FetchedRecords:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def at(self, place: Place) -> bytes | None:
-        if place.record not in self._chunks:
-            self._file.seek(place.record)
-            try:
-                self._chunks[place.record] = _unpacked(*_record(self._file, self._size))
-            except Exception:  # as above: the file was whole, and is no more
-                return None
-            if len(self._chunks) > KEPT_CHUNKS:
-                self._chunks.popitem(last=False)
-        self._chunks.move_to_end(place.record)
-        held = self._chunks[place.record]
-        return held[place.number][1] if place.number < len(held) else None
 
 
 def _database(path: Path) -> sqlite3.Connection:

@@ -91,8 +91,8 @@ def source_of(path: Path) -> Source:
     Raises InputError.
     """
     try:
-        newest_ns = max((p.stat().st_mtime_ns for p in _within(path)), default=0)
-        size = size_of(path)
+        facts = [p.stat() for p in _within(path)]
+        size, newest_ns = sum(f.st_size for f in facts), max((f.st_mtime_ns for f in facts), default=0)
         return Source(str(path), size, _sha256(str(path), size, newest_ns))
     except OSError as error:
         raise unreadable(path, error) from error

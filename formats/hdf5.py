@@ -28,14 +28,13 @@ from pantok.experience import Track
 from pantok.formats.files import Problems, check_readable
 from pantok.formats.hdf5_parts import Parts, find_parts, natural
 from pantok.formats.hdf5_said import said_by, single
-from pantok.formats.rows import FAULTS, Cells, Rows, bytes_of
+from pantok.formats.rows import FAULTS, Cells, Rows, bytes_of, stays_in_file
 from pantok.formats.table_clock import RATE_NAMES
 from pantok.formats.table_columns import NEITHER, Columns, add_lists, is_picture, tell_left
 from pantok.formats.table_groups import by_clock
 from pantok.formats.table_names import kind_of
 from pantok.formats.tables import tracks_of
 
-_LEAST = 192  # numbers a row from which an array of three dimensions and more stays in the file: 8 x 8 pixels
 _LOOKED = 1024  # cells that may be empty before the first picture
 _TOLD = re.compile(r"eof = (\d+).*stored_eof = (\d+)")
 
@@ -319,7 +318,7 @@ class _Reader:
                 columns.add(f"{path}/{part}", values[part])
         elif dtype == np.uint8 and len(shape) == 2 and shape[1] >= 32 and self._encoded(path, item):
             pass
-        elif dtype.kind in "biuf" and len(shape) > 2 and math.prod(shape[1:]) >= _LEAST:
+        elif dtype.kind in "biuf" and stays_in_file(shape):
             columns.numbers[path] = cast(np.ndarray, self._rows(path, item))
         else:
             columns.add(path, item[()])

@@ -7,7 +7,6 @@ the pictures of a neighbour counts as such: spans of a film that overlap.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -21,9 +20,9 @@ import pyarrow.parquet
 from pantok.errors import InputError
 from pantok.experience import NS
 from pantok.formats.files import read_text
+from pantok.formats.shared import DATASET_INFO, is_dataset
 from pantok.formats.table_clock import rate_of
 
-INFO = Path("meta", "info.json")
 DAMAGED = (
     pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError,
     RecursionError,
@@ -75,10 +74,6 @@ class Dataset:
     faults: Sequence[str] = ()
 
 
-def is_dataset(folder: str | Path) -> bool:
-    return os.path.isfile(os.path.join(folder, INFO))
-
-
 def root_of(path: Path) -> Path | None:
     """The dataset that a file within it belongs to; None if it is in none."""
     return next((above for above in path.parents[1:6] if is_dataset(above)), None)
@@ -87,13 +82,13 @@ def root_of(path: Path) -> Path | None:
 def open_dataset(root: Path) -> Dataset | None:
     """What the folder `meta` says; None if it is that of something else. Raises InputError where it is damaged or of a
     version that is not known."""
-    path = root / INFO
+    path = root / DATASET_INFO
     return _opened(root, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
 def _opened(root: Path, mtime_ns: int) -> Dataset | None:
-    path = root / INFO
+    path = root / DATASET_INFO
     try:
         info = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -132,7 +127,7 @@ class _Places:
     """Where the files of an episode lie, by the templates of `info.json`, and what a line of `meta` says of it."""
 
     def __init__(self, root: Path, info: Mapping[str, Any], version: str, rate: Fraction) -> None:
-        self._root, self._info, self._rate, self.path = root, info, rate, root / INFO
+        self._root, self._info, self._rate, self.path = root, info, rate, root / DATASET_INFO
         self._shared = version.startswith("v3")
         self._chunk = int(info.get("chunks_size") or 1000)
         self.first: dict[str, Any] = {"episode_index": 0, "length": 1}

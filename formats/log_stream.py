@@ -6,17 +6,18 @@ fetched again by its place.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from pantok.formats.files import unreadable
 
 HINT = 'pip install "pantok[robots]"'
 LARGEST = 1 << 31
 """Bytes of a record; recorders write chunks of a megabyte or a few."""
-KEPT_CHUNKS = 4
-"""Those that were unpacked last, when messages are fetched."""
+_KEPT_CHUNKS = 4  # those that were unpacked last, when messages are fetched
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,37 @@ def opened(path: Path) -> BinaryIO:
         return open(path, "rb")
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+class Fetched:
+    """Messages of a file of records by their place, with the chunks that were unpacked last.
+
+    unpacked: what the record at the file's position holds; raises anything if it cannot be read. content: of one of
+    those, None if it is no message. Raises InputError.
+    """
+
+    def __init__(
+        self, path: Path, unpacked: Callable[[BinaryIO], list[Any]], content: Callable[[Any], bytes | None]
+    ) -> None:
+        self._file, self._unpacked, self._content = opened(path), unpacked, content
+        self._chunks: OrderedDict[int, list[Any]] = OrderedDict()
+
+    def __enter__(self) -> Fetched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def at(self, place: Place) -> bytes | None:
+        """As of `Fetching`."""
+        if place.record not in self._chunks:
+            self._file.seek(place.record)
+            try:
+                self._chunks[place.record] = self._unpacked(self._file)
+            except Exception:  # those of libraries: the file was whole, and is no more
+                return None
+            if len(self._chunks) > _KEPT_CHUNKS:
+                self._chunks.popitem(last=False)
+        self._chunks.move_to_end(place.record)
+        held = self._chunks[place.record]
+        return self._content(held[place.number]) if place.number < len(held) else None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pantok.errors import InputError
-from pantok.formats.log_stream import HINT, KEPT_CHUNKS, LARGEST, Channel, Damage, Message, Place, opened
+from pantok.formats.log_stream import HINT, LARGEST, Channel, Damage, Fetched, Fetching, Message, Place, opened
 
 MAGIC = b"\x89MCAP0\r\n"
 
@@ -101,32 +100,9 @@ def _unpacked(record: Any) -> list[Any]:
     return breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else [record]
 
 
-class Fetched:
-    """Messages of a file by their place, with the chunks that were unpacked last. To be closed, as files are."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = opened(path)
-        self._chunks: OrderedDict[int, list[Any]] = OrderedDict()
-
-    def __enter__(self) -> Fetched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def at(self, place: Place) -> bytes | None:
-        """The content of a message; None if it is no longer there."""
-        if place.record not in self._chunks:
-            self._file.seek(place.record)
-            try:
-                self._chunks[place.record] = _unpacked(next(_stream(self._file)))
-            except Exception:  # as above: the file was whole, and is no more
-                return None
-            if len(self._chunks) > KEPT_CHUNKS:
-                self._chunks.popitem(last=False)
-        self._chunks.move_to_end(place.record)
-        held = self._chunks[place.record]
-        return getattr(held[place.number], "data", None) if place.number < len(held) else None
+def fetched(path: Path) -> Fetching:
+    """The messages of a file by their place. Raises InputError."""
+    return Fetched(path, lambda file: _unpacked(next(_stream(file))), lambda record: getattr(record, "data", None))
 
 
 Node = Mapping[str, Any]

@@ -170,7 +170,7 @@ def _messages_of(path: Path) -> Callable[[Path, Callable[[Channel], bool], Damag
 
 
 def _fetched(path: Path) -> Fetching:
-    return bag_file.fetched(path) if path.suffix.lower() in bag_file.SUFFIXES else mcap_file.Fetched(path)
+    return bag_file.fetched(path) if path.suffix.lower() in bag_file.SUFFIXES else mcap_file.fetched(path)
 
 
 def _scanned(path: Path, damage: Damage) -> list[_Topic]:

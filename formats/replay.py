@@ -22,23 +22,14 @@ import numpy as np
 from pantok.errors import InputError
 from pantok.experience import Track
 from pantok.formats.files import Problems, unreadable
-from pantok.formats.rows import Rows
+from pantok.formats.rows import Rows, stays_in_file
+from pantok.formats.shared import EPISODE_ENDS
 from pantok.formats.table_clock import RATE_NAMES
 from pantok.formats.table_columns import Columns, tell_left
 from pantok.formats.tables import tracks_of
 
-SUFFIX = ".zarr.zip"
-_ENDS, _DATA = "meta/episode_ends", "data"
+_DATA = "data"
 _DAMAGED = "is damaged, or compressed by a codec that is not there"
-_LEAST = 192  # numbers a row from which an array of three dimensions and more stays in the file
-
-
-def is_buffer(path: str | Path) -> bool:
-    """Whether a folder, or a file by its name, is one."""
-    if os.path.isdir(path):
-        ends = os.path.join(path, _ENDS)
-        return any(os.path.exists(os.path.join(ends, name)) for name in (".zarray", "zarr.json"))
-    return str(path).lower().endswith(SUFFIX)
 
 
 def parts_of(path: Path) -> tuple[str, ...]:
@@ -72,7 +63,7 @@ def read_buffer(
                 columns.left[name] = f"has {array.shape[0]} rows, and the last episode ends at another"
                 continue
             try:
-                if array.ndim > 2 and int(np.prod(array.shape[1:])) >= _LEAST:
+                if stays_in_file(array.shape):
                     rows = Rows(lambda: _opened(path), f"{_DATA}/{name}", array, (first, last))
                     rows[:1]  # whether its codec is there
                     columns.numbers[name] = cast(np.ndarray, rows)
@@ -143,7 +134,7 @@ def _spans(path: Path) -> dict[str, tuple[int, int]]:
 
 def _mtime_ns(path: Path) -> int:
     try:
-        return (path / _ENDS if path.is_dir() else path).stat().st_mtime_ns
+        return (path / EPISODE_ENDS if path.is_dir() else path).stat().st_mtime_ns
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -153,13 +144,14 @@ def _spans_once(path: Path, mtime_ns: int) -> dict[str, tuple[int, int]]:
     """Where each episode begins and ends."""
     with _opened(path) as buffer:
         try:
-            said = np.asarray(buffer[_ENDS][:]).reshape(-1)
+            said = np.asarray(buffer[EPISODE_ENDS][:]).reshape(-1)
             with np.errstate(invalid="ignore"):
                 ends = said.astype(np.int64)
         except Exception as error:  # as in `_opened`
-            raise InputError(path, f"has no {_ENDS}", "it is no replay buffer: unpack it, or leave it out") from error
+            remedy = "it is no replay buffer: unpack it, or leave it out"
+            raise InputError(path, f"has no {EPISODE_ENDS}", remedy) from error
     begins = np.concatenate([[0], ends[:-1]])
     if not len(ends) or (ends <= begins).any() or (ends != said).any():
-        raise InputError(path, f"its {_ENDS} do not rise", "record it again")
+        raise InputError(path, f"its {EPISODE_ENDS} do not rise", "record it again")
     pairs = zip(begins.tolist(), ends.tolist(), strict=True)
     return {f"episode_{number:06d}": pair for number, pair in enumerate(pairs)}

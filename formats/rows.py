@@ -13,11 +13,17 @@ import numpy as np
 
 from pantok.errors import InputError
 
+_LEAST = 192  # numbers a row
 _ROWS, _BYTES = 32, 1 << 26  # read at a time, at most
 FAULTS = (OSError, RuntimeError, KeyError, ValueError, BadZipFile, zlib.error)
 """What the library raises for a file that is damaged."""
 Opener = Callable[[], AbstractContextManager[Any]]
 """Opens the file anew, and closes it."""
+
+
+def stays_in_file(shape: Sequence[int]) -> bool:
+    """Whether an array of this shape is left where it lies: what may be pictures, of 8 x 8 pixels or more."""
+    return len(shape) > 2 and math.prod(shape[1:]) >= _LEAST
 
 
 class _DamagedError(InputError):

@@ -6,6 +6,7 @@ Each is a *part* with a name (`episode_000003`, `demo_3`), and an episode of its
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".hdf5", ".h5", ".hdf", ".he5"})
 """Files that may hold several."""
+DATASET_INFO, EPISODE_ENDS = "meta/info.json", "meta/episode_ends"
+"""What tells a LeRobot dataset, and a replay buffer."""
+
+
+# Asked of every folder: by names alone, without the libraries that read them.
+def is_dataset(folder: str | Path) -> bool:
+    """Whether a folder may be a LeRobot dataset."""
+    return os.path.isfile(os.path.join(folder, DATASET_INFO))
+
+
+def is_buffer(path: str | Path) -> bool:
+    """Whether a folder, or a file by its name, is a replay buffer."""
+    if os.path.isdir(path):
+        ends = os.path.join(path, EPISODE_ENDS)
+        return any(os.path.exists(os.path.join(ends, name)) for name in (".zarray", "zarr.json"))
+    return str(path).lower().endswith(".zarr.zip")
 
 
 def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
@@ -27,11 +44,15 @@ def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tup
 
     Raises InputError for a dataset that cannot be understood. problems: called with a line for what is left out.
     """
-    from pantok.formats import lerobot_meta, replay
+    if is_buffer(folder):
+        from pantok.formats import replay
 
-    if replay.is_buffer(folder):
         return ((name, (folder,)) for name in replay.parts_of(folder))
-    dataset = lerobot_meta.open_dataset(folder) if lerobot_meta.is_dataset(folder) else None
+    if not is_dataset(folder):
+        return None
+    from pantok.formats import lerobot_meta
+
+    dataset = lerobot_meta.open_dataset(folder)
     if dataset is None:
         return None
     for fault in dataset.faults:
@@ -41,21 +62,19 @@ def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tup
 
 def parts_of_file(path: Path) -> tuple[str, ...]:
     """Names of the recordings in a file; ("",) if it is one, or cannot be read, which is said when it is."""
+    if not may_hold_several(path):
+        return ("",)
     from pantok.formats import hdf5, replay
 
     try:
-        if path.suffix.lower() in SUFFIXES:
-            return hdf5.parts_of(path)
-        return replay.parts_of(path) if replay.is_buffer(path) else ("",)
+        return hdf5.parts_of(path) if path.suffix.lower() in SUFFIXES else replay.parts_of(path)
     except InputError:
         return ("",)
 
 
 def may_hold_several(path: Path) -> bool:
     """Whether it is a file, by its name, or a folder that is read like one, that may hold several."""
-    from pantok.formats import replay
-
-    return path.suffix.lower() in SUFFIXES or replay.is_buffer(path)
+    return path.suffix.lower() in SUFFIXES or is_buffer(path)
 
 
 def part_again(episode: str, paths: Sequence[Path]) -> str:
@@ -70,7 +89,7 @@ def _holds(path: Path, part: str) -> bool:
 
     if path.suffix.lower() in SUFFIXES:
         return hdf5.holds(path, part)
-    if replay.is_buffer(path):
+    if is_buffer(path):
         return replay.holds(path, part)
     dataset = _dataset_of(path)
     return dataset is not None and part in dataset.episodes
@@ -84,7 +103,7 @@ def read_part(
 
     if path.suffix.lower() in SUFFIXES:
         return hdf5.read_hdf5(path, part, rules, problems, size=size, fps=fps)
-    if replay.is_buffer(path):
+    if is_buffer(path):
         return replay.read_buffer(path, part, rules, problems, size=size, fps=fps)
     dataset = _dataset_of(path)
     if dataset is None or part not in dataset.episodes:

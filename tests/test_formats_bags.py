@@ -166,7 +166,7 @@ def test_pictures_are_fetched_when_they_are_read(tmp_path: Path, form: str, monk
     want = read(bag(tmp_path / "a.mcap", sent))[0]
     path = bag1(tmp_path / "b.bag", sent, "lz4") if form == "bag" else bag2(tmp_path / "b.db3", sent)
     chunks = 0 if form == "db3" else sum(len(r) > 1 for _, r in bag_file._records(path, Damage()))
-    kind = bag_file._FetchedRecords if form == "bag" else bag_file._FetchedRows
+    kind = bag_file.Fetched if form == "bag" else bag_file._FetchedRows
     asked, at, unpacked, unpack = [], kind.at, [], bag_file._unpacked
     monkeypatch.setattr(kind, "at", lambda self, place: asked.append(place) or at(self, place))
     monkeypatch.setattr(bag_file, "_unpacked", lambda *record: unpacked.append(1) or unpack(*record))
