@@ -129,3 +129,18 @@ def encoded(rgb: np.ndarray, codec: str = "mjpeg") -> bytes:
     frame = frame.reformat(format=form, dst_color_range=2 if codec == "mjpeg" else 0)
     frame.pts = 0
     return b"".join(bytes(packet) for packet in (*player.encode(frame), *player.encode(None)))
+
+
+def colours(count: int, height: int = 32, width: int = 48) -> np.ndarray:
+    """Pictures of tiles whose colours tell which they are, uint8 (count, height, width, 3)."""
+    coarse = np.random.default_rng(6).integers(30, 220, (count, height // 16, width // 16, 3), dtype=np.uint8)
+    return coarse.repeat(16, 1).repeat(16, 2)
+
+
+def camera(pictures: np.ndarray, codec: str = "mjpeg") -> list[Sent]:
+    said = "rgb8; jpeg compressed bgr8" if codec == "mjpeg" else "png"
+    out: list[Sent] = []
+    for i, rgb in enumerate(pictures):
+        content = {"header": header(T0 + i * 40 * MS), "format": said, "data": encoded(rgb, codec)}
+        out.append(("/front/image/compressed", "sensor_msgs/msg/CompressedImage", content, T0 + i * 40 * MS + 3))
+    return out
