@@ -129,7 +129,12 @@ def _of_file(path: Path, depth: int) -> Iterator[_Found]:
     whole = Path(os.path.abspath(path))
     stem = whole.with_name(track_names.split(whole.stem)[0])
     for part in shared.parts_of_file(path):
-        yield _Found(stem / part, path, depth + part.count("/") + 1, part) if part else _Found(stem, path, depth)
+        if not part:
+            yield _Found(stem, path, depth)
+        elif shared.is_shard(path):  # a part of its folder, which does not take in the name of the file
+            yield _Found(whole.with_name(part), path, depth, part)
+        else:
+            yield _Found(stem / part, path, depth + part.count("/") + 1, part)
 
 
 def find_again(episode: str, paths: Sequence[Path]) -> EpisodeFiles:

@@ -31,9 +31,8 @@ from pantok.formats.hdf5_said import said_by, single
 from pantok.formats.rows import FAULTS, Cells, Rows, bytes_of, stays_in_file
 from pantok.formats.table_clock import RATE_NAMES
 from pantok.formats.table_columns import NEITHER, Columns, add_lists, is_picture, tell_left
-from pantok.formats.table_groups import by_clock
+from pantok.formats.table_groups import tracks_by_clock
 from pantok.formats.table_names import kind_of
-from pantok.formats.tables import tracks_of
 
 _LOOKED = 1024  # cells that may be empty before the first picture
 _TOLD = re.compile(r"eof = (\d+).*stored_eof = (\d+)")
@@ -76,43 +75,12 @@ def read_hdf5(
         columns = _columns(path, where)
         columns.part = part
         tell_left(path, columns, problems)
-        return _tracks(path, columns, rules, problems, size, fps)
+        return tracks_by_clock(path, columns, rules, problems, size=size, fps=fps)
     except InputError as error:
         if not part or not error.thing.startswith(str(path)):
             raise
         thing = f"{path} {part}{error.thing.removeprefix(str(path))}"
         raise InputError(thing, error.problem, error.remedy) from error
-
-
-def _tracks(
-    path: Path, columns: Columns, rules: Mapping[str, Any], problems: Problems, size: int | None, fps: Fraction | None
-) -> list[Track]:
-    """The tracks of each table that the columns are; one whose time is unknown is left out if others are known."""
-    tables = by_clock(columns, rules)
-    tracks: dict[str, Track] = {}
-    failed: list[InputError] = []
-    for group, table in tables.items():
-        own = {n for names in (table.numbers, table.encoded) for n in names}
-        others = {n for t in tables.values() if t is not table for names in (t.numbers, t.encoded) for n in names}
-        mine = {
-            key: [n for n in value if n in own or n not in others] if key in ("actions", "pictures") else value
-            for key, value in rules.items()
-        }
-        try:
-            made = tracks_of(path, table, mine, problems, size=size, fps=fps)
-        except InputError as error:
-            failed.append(error)
-            continue
-        for track in made:
-            name = track.name
-            if name in tracks:
-                name = ".".join([track.kind, *group.split("/"), *track.name.split(".")[1:]])
-            tracks[name] = track.named(name)
-    if not tracks:
-        raise failed[0]
-    for fault in failed:
-        problems(f"{fault}; what goes by that time is left out")
-    return list(tracks.values())
 
 
 def _h5py(path: Path) -> Any:

@@ -1,5 +1,5 @@
 """Recordings that share files: LeRobot datasets (`lerobot`), HDF5 of many demonstrations (`hdf5`), replay buffers
-(`replay`).
+(`replay`), RLDS datasets (`rlds`).
 
 Each is a *part* with a name (`episode_000003`, `demo_3`), and an episode of its own: its id ends in that name.
 """
@@ -7,6 +7,7 @@ Each is a *part* with a name (`episode_000003`, `demo_3`), and an episode of its
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,10 @@ SUFFIXES = frozenset({".hdf5", ".h5", ".hdf", ".he5"})
 """Files that may hold several."""
 DATASET_INFO, EPISODE_ENDS = "meta/info.json", "meta/episode_ends"
 """What tells a LeRobot dataset, and a replay buffer."""
+SHARDED_FACTS, SHARDED_FEATURES = "dataset_info.json", "features.json"
+"""What tells a dataset of TensorFlow Datasets."""
+SHARD = re.compile(r"(?:.*-)?([^-]+)\.tfrecord-(\d{5})-of-(\d{5})")
+"""Names of its files: the split, the number of the shard, how many there are."""
 
 
 # Asked of every folder: by names alone, without the libraries that read them.
@@ -39,6 +44,11 @@ def is_buffer(path: str | Path) -> bool:
     return str(path).lower().endswith(".zarr.zip")
 
 
+def is_sharded(folder: str | Path) -> bool:
+    """Whether a folder is a dataset of TensorFlow Datasets."""
+    return all(os.path.isfile(os.path.join(folder, name)) for name in (SHARDED_FACTS, SHARDED_FEATURES))
+
+
 def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
     """Name and files of each recording of a dataset; None if the folder is none.
 
@@ -48,6 +58,10 @@ def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tup
         from pantok.formats import replay
 
         return ((name, (folder,)) for name in replay.parts_of(folder))
+    if is_sharded(folder):
+        from pantok.formats import rlds
+
+        return rlds.parts_of_folder(folder)
     if not is_dataset(folder):
         return None
     from pantok.formats import lerobot_meta
@@ -64,17 +78,23 @@ def parts_of_file(path: Path) -> tuple[str, ...]:
     """Names of the recordings in a file; ("",) if it is one, or cannot be read, which is said when it is."""
     if not may_hold_several(path):
         return ("",)
-    from pantok.formats import hdf5, replay
+    from pantok.formats import hdf5, replay, rlds
 
+    reader = rlds if is_shard(path) else hdf5 if path.suffix.lower() in SUFFIXES else replay
     try:
-        return hdf5.parts_of(path) if path.suffix.lower() in SUFFIXES else replay.parts_of(path)
+        return reader.parts_of(path)
     except InputError:
         return ("",)
 
 
 def may_hold_several(path: Path) -> bool:
     """Whether it is a file, by its name, or a folder that is read like one, that may hold several."""
-    return path.suffix.lower() in SUFFIXES or is_buffer(path)
+    return path.suffix.lower() in SUFFIXES or is_shard(path) or is_buffer(path)
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is one of an RLDS dataset, by its name."""
+    return bool(SHARD.fullmatch(path.name))
 
 
 def part_again(episode: str, paths: Sequence[Path]) -> str:
@@ -85,10 +105,12 @@ def part_again(episode: str, paths: Sequence[Path]) -> str:
 
 
 def _holds(path: Path, part: str) -> bool:
-    from pantok.formats import hdf5, replay
+    from pantok.formats import hdf5, replay, rlds
 
     if path.suffix.lower() in SUFFIXES:
         return hdf5.holds(path, part)
+    if is_shard(path):
+        return rlds.holds(path, part)
     if is_buffer(path):
         return replay.holds(path, part)
     dataset = _dataset_of(path)
@@ -99,8 +121,10 @@ def read_part(
     path: Path, part: str, rules: Mapping[str, Any], problems: Problems, *, size: int | None, fps: Fraction | None
 ) -> list[Track]:
     """The tracks that one of its files holds of a part. Raises InputError."""
-    from pantok.formats import hdf5, lerobot, replay
+    from pantok.formats import hdf5, lerobot, replay, rlds
 
+    if is_shard(path):
+        return rlds.read_part(path, part, rules, problems, size=size, fps=fps)
     if path.suffix.lower() in SUFFIXES:
         return hdf5.read_hdf5(path, part, rules, problems, size=size, fps=fps)
     if is_buffer(path):

@@ -10,15 +10,61 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pantok.errors import InputError
+from pantok.experience import Track
+from pantok.formats.files import Problems
 from pantok.formats.table_clock import TIME_NAME, is_flat, tells_time
 from pantok.formats.table_columns import Columns
+from pantok.formats.tables import tracks_of
 
 _BY_NAME = ("numbers", "words", "encoded", "rows")
 """What of Columns goes by the names of columns."""
+
+
+def tracks_by_clock(
+    path: Path,
+    columns: Columns,
+    rules: Mapping[str, Any],
+    problems: Problems,
+    *,
+    size: int | None = None,
+    fps: Fraction | None = None,
+) -> list[Track]:
+    """The tracks of each table that the columns are; one whose time is unknown is left out if others are known.
+
+    Else as `tracks_of`. Raises InputError if the time of none is known.
+    """
+    tables = by_clock(columns, rules)
+    tracks: dict[str, Track] = {}
+    failed: list[InputError] = []
+    for group, table in tables.items():
+        own = {n for names in (table.numbers, table.encoded) for n in names}
+        others = {n for t in tables.values() if t is not table for names in (t.numbers, t.encoded) for n in names}
+        mine = {
+            key: [n for n in value if n in own or n not in others] if key in ("actions", "pictures") else value
+            for key, value in rules.items()
+        }
+        try:
+            made = tracks_of(path, table, mine, problems, size=size, fps=fps)
+        except InputError as error:
+            failed.append(error)
+            continue
+        for track in made:
+            name = track.name
+            if name in tracks:
+                name = ".".join([track.kind, *group.split("/"), *track.name.split(".")[1:]])
+            tracks[name] = track.named(name)
+    if not tracks:
+        raise failed[0]
+    for fault in failed:
+        problems(f"{fault}; what goes by that time is left out")
+    return list(tracks.values())
 
 
 def by_clock(columns: Columns, rules: Mapping[str, Any]) -> dict[str, Columns]:
