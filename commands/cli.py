@@ -10,6 +10,9 @@ import errno
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -40,6 +43,28 @@ GO_ON = ("encode", "train-wm")
 """Commands that take up what an interrupted one of the same words had finished."""
 
 
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, of a scheduler or of `kill`: what Ctrl-C is, so that what was half done is put away."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises, unless somebody handles it already. Workers are not touched: they end with their parent."""
+
+    def terminated(number: int, frame: object) -> None:
+        raise _TerminatedError
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class LazyGroup(click.Group):
     """Loads the module of a command when it is called by name; translates errors once, for all of them."""
 
@@ -66,7 +91,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except PantokError as error:
             _say(f"Error: {error}")
             sys.exit(USAGE if isinstance(error, OptionError) else FAILED)
@@ -80,10 +106,10 @@ class LazyGroup(click.Group):
                 _say(f"Error: {error.filename or 'output'}: {what} ({remedy})")
                 sys.exit(FAILED)
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             goes_on = ctx.invoked_subcommand in GO_ON
             _say("Stopped. What was finished is kept; the same command goes on from there." if goes_on else "Stopped.")
-            sys.exit(128 + signal.SIGINT)
+            sys.exit(128 + (signal.SIGTERM if isinstance(stop, _TerminatedError) else signal.SIGINT))
 
 
 _REMEDIES = {

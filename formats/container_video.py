@@ -39,6 +39,7 @@ from pantok.pixels import frame_bytes
 BLOCK_FRAMES = 32
 _BLOCK_BYTES = 16 << 20  # large pictures come fewer at a time: what waits in memory does not grow with their size
 _ROUNDED_NS = 100_000
+_COARSE_NS = 1_000_000  # as the stamps of Matroska are
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _PLANAR = ("yuv420p", "yuvj420p")
 _BT709, _BT601 = int(Colorspace.ITU709), int(Colorspace.ITU601)
@@ -272,10 +273,13 @@ def _advancing(frames: Iterator[tuple[int, int, Any]], damage: Damage) -> Iterat
 def at_rate(frames: Iterator[tuple[int, int, Any]], fps: Fraction) -> Iterator[tuple[int, int, Any]]:
     """At each instant of a regular clock, from the first frame on, the frame that was showing then.
 
-    Instants are those of `Clock.regular(fps, ..., start)`, to the nanosecond; they end where the last frame does.
+    Instants are those of `Clock.regular(fps, ..., start)`, to the nanosecond; they end where the last frame does. What
+    a container rounds its stamps by (a millisecond in Matroska) shows no frame twice: one that comes so much too late
+    counts as there.
     """
     num, den = fps.numerator, fps.denominator
     step = round(Fraction(NS) / fps)
+    rounding = min(step // 16, _COARSE_NS)
     shown, start, end, count = None, 0, 0, 0
 
     def instant() -> int:
@@ -284,11 +288,11 @@ def at_rate(frames: Iterator[tuple[int, int, Any]], fps: Fraction) -> Iterator[t
     for time_ns, length, frame in frames:
         if shown is None:
             start = time_ns
-        while shown is not None and instant() < time_ns:
+        while shown is not None and instant() + rounding < time_ns:
             yield instant(), step, shown
             count += 1
         shown, end = frame, time_ns + max(length, 1)
-    while shown is not None and instant() < end:
+    while shown is not None and instant() < max(end - rounding, start + 1):
         yield instant(), step, shown
         count += 1
 

@@ -148,6 +148,7 @@ def _add(columns: Columns, name: str, feature: _Feature, held: Mapping[str, Any]
         columns.left[name] = "computed from words"
         return
     key = f"{_STEPS}/{name}"
+    shape: tuple[int, ...]
     if feature.ragged:
         held_values = held.get(f"{key}/ragged_flat_values")
         lengths = np.array(held[f"{key}/ragged_row_lengths_0"].int64_list.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,9 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
+from pantok.commands.cli import pantok as group
 from pantok.commands.decode_lerobot import _features
 from pantok.errors import InputError
 from pantok.experience import Block, Clock
@@ -171,3 +174,17 @@ def test_an_episode_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
     episodes = {f.id: read_episode(f) for f in find_episodes([tmp_path / "ds"])}
     words = [episode.tracks["text.task"].read()[0].tolist() for episode in episodes.values()]
     assert words == [["a"], ["c"]] and os.listdir(tmp_path) == ["ds"]
+
+
+def test_a_scheduler_that_ends_it_finds_nothing_half_written(
+    encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(self: DatasetWriter, *_: object) -> None:
+        assert any(path.name.endswith(".part") for path in tmp_path.iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(DatasetWriter, "add", ended)
+    done = CliRunner().invoke(group, ["decode", str(encoded), "--to", "lerobot", "-o", str(tmp_path / "back")])
+    assert done.exit_code == 128 + signal.SIGTERM and "Stopped." in done.stderr
+    assert not [*tmp_path.iterdir()]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

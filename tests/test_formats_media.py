@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from pantok.errors import InputError
-from pantok.experience import Block, Track
+from pantok.experience import NS, Block, Track
 from pantok.formats import container_audio, container_texts, container_video
 from pantok.formats.ahead import ahead
+from pantok.formats.container_video import at_rate
 from pantok.formats.folder import EpisodeFiles, read_episode
 from pantok.pixels import planes
 from tests.media_files import MS, Pictures, Sound, make_media, moving_pictures, psnr, read, times_of, tones
@@ -79,6 +80,19 @@ def test_resampling_in_space_and_time(tmp_path: Path) -> None:
         values, clock = read(path, fps=fps)[0]["video"].read()
         assert len(values) == count
         assert clock.rate == fps or count == 1
+
+
+@pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(60)])
+@pytest.mark.parametrize("unit_ns", [1, 11_111, MS])
+def test_stamps_that_are_rounded_give_no_picture_more(fps: Fraction, unit_ns: int) -> None:
+    def rounded(number: int) -> int:
+        return round(number * NS / fps / unit_ns) * unit_ns
+
+    for count in range(1, 64):
+        frames = ((rounded(n), rounded(n + 1) - rounded(n), n) for n in range(count))
+        assert len([*at_rate(frames, fps)]) == count
+    doubled = at_rate(((rounded(n), rounded(n + 1) - rounded(n), n) for n in range(9)), 2 * fps)
+    assert [frame for _, _, frame in doubled][::2] == [*range(9)]
 
 
 # Stamps
