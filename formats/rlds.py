@@ -36,6 +36,7 @@ _STEPS = "steps"
 _AGAIN = "download the dataset's folder again"
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error, RecursionError)
 """What is raised for features that are not as features.json has them."""
+_OF_WORDS = re.compile(r"(language|instruction|text)\w*embedding\w*$")
 _NAME = re.compile(r"(.+)_(\d{6,})")
 
 
@@ -144,49 +145,48 @@ def _count(path: Path, held: Mapping[str, Any], features: Mapping[str, _Feature]
 
 def _add(columns: Columns, name: str, feature: _Feature, held: Mapping[str, Any], cells: _Cells) -> None:
     """Puts a feature where it belongs in `columns`."""
-    if name.rsplit("/", 1)[-1].endswith("_embedding"):
+    there = f"{_STEPS}/{name}" in held
+    if _OF_WORDS.search(name):
         columns.left[name] = "computed from words"
-        return
-    key = f"{_STEPS}/{name}"
-    shape: tuple[int, ...]
-    if feature.ragged:
-        held_values = held.get(f"{key}/ragged_flat_values")
-        lengths = np.array(held[f"{key}/ragged_row_lengths_0"].int64_list.value)
-        even = len(lengths) and (lengths == lengths[0]).all() and lengths[0] > 0
-        if not even or held_values is None or f"{key}/ragged_row_lengths_1" in held:
-            columns.left[name] = "lists of different lengths"
-            return
-        values, shape = values_of(held_values), (len(lengths), -1)
-    elif key not in held:
-        columns.left[name] = "not there"
-        return
-    elif feature.encoding == "picture":
-        if feature.dtype != np.uint8:
-            columns.left[name] = f"pictures of {feature.dtype}, as depths are"
-        elif not is_picture(cells[0]):
-            columns.left[name] = NEITHER
+    elif feature.ragged or not there or feature.encoding not in ("picture", "words"):
+        values = _numbers(name, feature, held, cells, columns.count or -1) if feature.ragged or there else "not there"
+        if isinstance(values, str):
+            columns.left[name] = values
         else:
-            columns.encoded[name] = cells
-        return
+            columns.add(name, values)
     elif feature.encoding == "words":
         words = columns.words[name] = np.empty(len(cells), object)
         words[:] = [cell.decode("utf-8", "replace") for cell in cells[:]]
-        return
-    elif feature.dtype is None:
+    elif feature.dtype != np.uint8:
+        columns.left[name] = f"pictures of {feature.dtype}, as depths are"
+    elif is_picture(cells[0]):
+        columns.encoded[name] = cells
+    else:
         columns.left[name] = NEITHER
-        return
-    elif feature.encoding != "none":
+
+
+def _numbers(name: str, feature: _Feature, held: Mapping[str, Any], cells: _Cells, count: int) -> np.ndarray | str:
+    """(steps, ...) of a feature's own dtype; or why it has none."""
+    key = f"{_STEPS}/{name}"
+    if feature.dtype is None:
+        return NEITHER
+    if feature.ragged:
+        lengths = np.array(held[f"{key}/ragged_row_lengths_0"].int64_list.value)
+        if not len(lengths) or (lengths != lengths[0]).any() or f"{key}/ragged_row_lengths_1" in held:
+            return "lists of different lengths"
+        values = values_of(held[f"{key}/ragged_flat_values"])
+        shape: tuple[int, ...] = (len(lengths), int(lengths[0]), *feature.shape)
+    elif feature.encoding == "none":
+        values, shape = values_of(held[key]), (count, *feature.shape)
+    else:
         unpack = zlib.decompress if feature.encoding == "zlib" else bytes
         values = np.stack([np.frombuffer(unpack(cell), feature.dtype) for cell in cells[:]])
         shape = (len(values), *feature.shape)
-    else:
-        values, shape = values_of(held[key]), (columns.count or -1, *feature.shape)
-    if values is None or feature.dtype is None:
-        columns.left[name] = NEITHER
-        return
+    if values is None or not values.size:
+        return "lists that hold nothing" if values is not None else NEITHER
     if feature.dtype == np.uint64 and values.dtype == np.int64:  # kept as the same bits
         values = values.view(np.uint64)
-    columns.add(name, values.astype(feature.dtype, copy=False).reshape(shape))
+    return values.astype(feature.dtype, copy=False).reshape(shape)
 
 
 def _place(path: Path) -> tuple[str, int, int]:

@@ -14,6 +14,7 @@ import pytest
 from pantok import pixels
 from pantok.errors import InputError
 from pantok.experience import Episode
+from pantok.formats import tfrecord
 from pantok.formats.folder import ReadOptions, find_again, find_episodes, read_episode
 from pantok.formats.originals import locate
 
@@ -128,13 +129,16 @@ def masked(content: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def framed(content: bytes) -> bytes:
+    head = struct.pack("<Q", len(content))
+    return head + struct.pack("<I", masked(head)) + content + struct.pack("<I", masked(content))
+
+
 @pytest.mark.parametrize(
     ("content", "wanted"), [(b"\xff" * 9, "is no tf.train.Example"), (b"", "holds an episode without steps")]
 )
 def test_records_of_something_else_are_named(dataset: Path, content: bytes, wanted: str) -> None:
-    head = struct.pack("<Q", len(content))
-    record = head + struct.pack("<I", masked(head)) + content + struct.pack("<I", masked(content))
-    (dataset / SHARD).write_bytes(record * 2)
+    (dataset / SHARD).write_bytes(framed(content) * 2)
     episodes, said = read(dataset)
     assert list(episodes) == NAMES[2:] and any(wanted in line for line in said)
 
@@ -188,3 +192,23 @@ def test_older_datasets_are_read_alike(dataset: Path) -> None:
         assert list(old[name].tracks) == list(episode.tracks)
         for track in ("proprio.state", "proprio.map", "action", "video"):
             assert np.array_equal(old[name].tracks[track].read()[0], episode.tracks[track].read()[0])
+
+
+def test_lists_of_one_length_are_numbers(dataset: Path) -> None:
+    shard = dataset / SHARD.replace("train.tfrecord-00000", "val.tfrecord-00001")
+    ((at, length),) = records(shard)
+    example = tfrecord._made().FromString(shard.read_bytes()[at : at + length])
+    features, name = example.features.feature, "steps/observation/touched/ragged_"
+    for key, values in (("flat_values", range(18)), ("row_lengths_0", [2] * 9)):
+        features[name + key].int64_list.value[:] = values
+    shard.write_bytes(framed(example.SerializeToString()))
+    values, clock = read(dataset)[0]["val_000001"].tracks["proprio.touched"].read()
+    assert values.dtype == np.int32 and clock.count == 9
+    assert np.array_equal(values, np.arange(18).reshape(9, 2))
+    del features["steps/reward"], features["steps/observation/image"]
+    features["steps/observation/state"].float_list.value[:] = [0.5]
+    shard.write_bytes(framed(example.SerializeToString()))
+    episodes, said = read(dataset)
+    assert not {"reward", "video", "proprio.state"} & set(episodes["val_000001"].tracks)
+    assert f"{dataset}: observation/image, reward: not there (left out; the others are kept)" in said
+    assert f"{dataset}: observation/state: is not as features.json has it (left out; the others are kept)" in said
