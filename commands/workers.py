@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _WORTH_SHARING = 2 << 20
 """Bytes of recordings that take as long to encode as a process takes to start: some seconds of video."""
+_IN_A_ROW = 5
+"""Killed processes after which it is not the recordings."""
 _MOST = 8  # of a process that encodes an hour of video a gigabyte is asked
 
 
@@ -171,20 +174,58 @@ def cores() -> int:
 def encode_in_processes(
     job: Job, found: Sequence[EpisodeFiles], workers: int, finished: Callable[[Done], None]
 ) -> None:
-    """All episodes by `workers` processes; `finished` is called here, in the order in which they end."""
+    """All episodes by `workers` processes; `finished` is called here, in the order in which they end.
+
+    An episode that kills its process (a library that crashes on a damaged file, or no memory left) is a problem of its
+    own: those that may have done it are encoded again one by one, and the others go on. Raises StoreError if process
+    after process is killed, whatever it reads.
+    """
+    waiting = [*found]
+    killed = 0
+
+    def counted(done: Done) -> None:
+        nonlocal killed
+        killed = 0
+        finished(done)
+
+    while waiting:
+        waiting = _encode(job, waiting, workers, counted)
+        suspects, waiting = waiting[: 2 * workers + 1], waiting[2 * workers + 1 :]  # which a pool hands out at once
+        while suspects:
+            suspects = _encode(job, suspects, 1, counted)
+            if suspects:
+                killed += 1
+                if killed == _IN_A_ROW:
+                    remedy = "what was committed stays; free some memory and run again, with fewer --workers"
+                    raise StoreError(job.store, "one worker process after another was killed", remedy)
+                deadly = suspects.pop(0)
+                named = deadly.paths[0] if len(deadly.paths) == 1 else deadly.id
+                why = "the process that encoded it was killed"
+                remedy = "it crashes the library that reads it, or takes more memory than there is: leave it out"
+                finished(Done(deadly.id, problems=[str(InputError(named, why, remedy))]))
+
+
+def _encode(
+    job: Job, found: Sequence[EpisodeFiles], workers: int, finished: Callable[[Done], None]
+) -> list[EpisodeFiles]:
+    """Encodes in processes of their own; what was left when one of those was killed, in the order given."""
     threads = max(1, cores() // workers)
     context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
+    left = {files.id: files for files in found}
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(threads,)) as pool:
-        futures = [pool.submit(encode_episode, job, files) for files in found]
+        futures = []
         try:
+            with suppress(BrokenProcessPool):
+                for files in found:
+                    futures.append(pool.submit(encode_episode, job, files))
             for future in as_completed(futures):
-                finished(future.result())
-        except BrokenProcessPool as error:
-            raise StoreError(
-                job.store, "a worker process was killed", "what was committed stays; run again, with fewer --workers"
-            ) from error
+                with suppress(BrokenProcessPool):
+                    done = future.result()
+                    del left[done.episode]
+                    finished(done)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+    return [*left.values()]
 
 
 def _start(threads: int) -> None:

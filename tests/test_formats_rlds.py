@@ -1,4 +1,4 @@
-"""RLDS datasets as tensorflow_datasets wrote them, and as it reads them (`tests/rlds/make.py`), whole and damaged."""
+"""RLDS datasets as tensorflow_datasets wrote and reads them (`tests/rlds/make_rlds.py`), whole and damaged."""
 
 from __future__ import annotations
 

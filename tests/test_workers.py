@@ -1,0 +1,59 @@
+"""Processes that encode: what kills one costs its own episode alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pantok.commands import workers
+from pantok.commands.workers import Done, Job, encode_in_processes
+from pantok.errors import StoreError
+from pantok.formats.folder import EpisodeFiles, ReadOptions
+from pantok.formats.store import Store
+from pantok.formats.vocab import load_vocabulary
+
+
+class Deadly(dict):  # type: ignore[type-arg]
+    """Rules of a file that end the process which asks for them, as a library does that crashes on it."""
+
+    def get(self, *_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def episodes(folder: Path, count: int, deadly: set[int]) -> list[EpisodeFiles]:
+    found = []
+    for number in range(count):
+        path = folder / f"walk-{number:02d}.csv"
+        rows = np.random.default_rng(number).normal(size=(40, 2)).cumsum(0)
+        np.savetxt(path, rows, delimiter=",", header="# rate_hz: 20\nx,y", comments="")
+        found.append(EpisodeFiles(path.stem, (path,), Deadly() if number in deadly else {}))
+    return found
+
+
+@pytest.fixture
+def job(vocabulary: Path, tmp_path: Path) -> Job:
+    Store.create(tmp_path / "out.zarr", load_vocabulary(vocabulary))
+    return Job(str(tmp_path / "out.zarr"), ReadOptions(), {}, force=False)
+
+
+def test_an_episode_that_kills_its_process_costs_no_other(job: Job, tmp_path: Path) -> None:
+    found = episodes(tmp_path, 9, {4})
+    done: list[Done] = []
+    encode_in_processes(job, found, 2, done.append)
+    assert sorted(d.episode for d in done) == [files.id for files in found]
+    problems = {d.episode: d.problems for d in done if d.problems}
+    assert list(problems) == ["walk-04"]
+    assert problems["walk-04"][0].startswith(f"{found[4].paths[0]}: the process that encoded it was killed (")
+    assert [*Store.open(job.store).episodes] == [files.id for files in found if files.id != "walk-04"]
+
+
+def test_processes_that_are_killed_whatever_they_read_end_it(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_IN_A_ROW", 2)
+    with pytest.raises(StoreError, match="one worker process after another was killed"):
+        encode_in_processes(job, episodes(tmp_path, 3, {0, 1, 2}), 2, lambda done: None)
