@@ -193,6 +193,9 @@ def _below(
             for s in subfolders
             if not s.startswith(".") and (shared.may_hold_several(here / s) or not _is_made_here(here / s))
         )
+        if bags := shared.listed_bags(here)[0]:  # one recording, in several files
+            yield _Found(Path(os.path.abspath(here)), here, max(above, 1))
+            names = [name for name in names if here / name not in bags and name != shared.BAG_FACTS]
         for name in sorted(names):
             path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
@@ -266,7 +269,8 @@ def _read(
 ) -> list[Track]:
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = _suffix(path)
-    if not part or path.is_file():
+    in_files = path.is_dir() and bool(part or shared.listed_bags(path)[0])
+    if not in_files:
         disk.check_readable(path)
     if part or shared.may_hold_several(path):
         return shared.read_part(path, part, rules, problems, size=options.size, fps=options.fps)
@@ -274,7 +278,7 @@ def _read(
         from pantok.formats.tables import read_table
 
         return read_table(path, rules, problems, size=options.size, fps=options.fps)
-    if suffix in _LOGS:
+    if suffix in _LOGS or in_files:
         from pantok.formats.mcap_log import read_log
 
         return read_log(path, rules, problems, size=options.size, fps=options.fps)

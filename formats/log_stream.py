@@ -35,11 +35,12 @@ class Channel:
 class Place(NamedTuple):
     """Where a message lies: in the record that begins at this byte, which of the records in it (a chunk has many).
 
-    In a database the record is the row.
+    In a database the record is the row. file: which of several files of a log.
     """
 
     record: int
     number: int
+    file: int = 0
 
 
 @dataclass

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,10 +27,10 @@ import numpy as np
 
 from pantok.errors import InputError
 from pantok.experience import NS, Clock, Track
-from pantok.formats import bag_file, mcap_file
+from pantok.formats import bag_folder
 from pantok.formats.dates import DATED_NS, moved, moved_clock
 from pantok.formats.files import Problems
-from pantok.formats.log_stream import Channel, Damage, Fetching, Message, Place
+from pantok.formats.log_stream import Channel, Damage, Place
 from pantok.formats.mcap_file import Unreadable
 from pantok.formats.mcap_messages import MACHINE, MOST, OTHER, Gathered, Reader, TooLong, says_words, short, unit_of
 from pantok.formats.mcap_pictures import TYPES as PICTURES
@@ -165,14 +165,6 @@ def _told(damage: Damage, topics: Sequence[_Topic], timed: Sequence[_Timed]) -> 
             yield f"{what}: {', '.join(which)}"
 
 
-def _messages_of(path: Path) -> Callable[[Path, Callable[[Channel], bool], Damage], Iterator[Message]]:
-    return bag_file.messages if path.suffix.lower() in bag_file.SUFFIXES else mcap_file.messages
-
-
-def _fetched(path: Path) -> Fetching:
-    return bag_file.fetched(path) if path.suffix.lower() in bag_file.SUFFIXES else mcap_file.fetched(path)
-
-
 def _scanned(path: Path, damage: Damage) -> list[_Topic]:
     """Every topic of the file with its messages, those decoded that are not pictures."""
     topics: dict[Channel, _Topic] = {}
@@ -189,7 +181,7 @@ def _scanned(path: Path, damage: Damage) -> list[_Topic]:
                     topic.why = str(error)
         return topics[channel].reader is not None
 
-    for channel, log, publish, content, place in _messages_of(path)(path, wanted, damage):
+    for channel, log, publish, content, place in bag_folder.messages(path, wanted, damage):
         topics[channel].add(log, publish, content, place)
     return list(topics.values())
 
@@ -286,7 +278,7 @@ def _pictures(
     places = [one.topic.places[n] for n in one.columns.kept[one.order]]
     show = one.topic.reader.one
     name, kind = f"video.{one.name}", one.topic.type
-    track = video_track(path, name, kind, places, _fetched, show, clock, problems, size, fps)
+    track = video_track(path, name, kind, places, bag_folder.fetched, show, clock, problems, size, fps)
     if track is None:
         one.topic.why = "its first pictures cannot be decoded"
     return [] if track is None else [track]

@@ -26,6 +26,9 @@ DATASET_INFO, EPISODE_ENDS = "meta/info.json", "meta/episode_ends"
 """What tells a LeRobot dataset, and a replay buffer."""
 SHARDED_FACTS, SHARDED_FEATURES = "dataset_info.json", "features.json"
 """What tells a dataset of TensorFlow Datasets."""
+BAG_FACTS = "metadata.yaml"
+"""What lists the files of a bag of ROS 2."""
+_BAG = re.compile(r"[\w.-]+\.(?:mcap|db3)(?![\w.])")
 SHARD = re.compile(r"(?:.*-)?([^-]+)\.tfrecord-(\d{5})-of-(\d{5})")
 """Names of its files: the split, the number of the shard, how many there are."""
 
@@ -47,6 +50,25 @@ def is_buffer(path: str | Path) -> bool:
 def is_sharded(folder: str | Path) -> bool:
     """Whether a folder is a dataset of TensorFlow Datasets."""
     return all(os.path.isfile(os.path.join(folder, name)) for name in (SHARDED_FACTS, SHARDED_FEATURES))
+
+
+def listed_bags(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files of a split bag of ROS 2, and the names of those that its `metadata.yaml` lists and that are not there.
+
+    Nothing of a folder that is no bag, or a bag of one file, which is a recording by itself.
+    """
+    facts = folder / BAG_FACTS
+    if not os.path.isfile(facts):
+        return [], []
+    try:
+        said = facts.read_text("utf-8", "replace")
+    except OSError:
+        return [], []
+    names = [*dict.fromkeys(_BAG.findall(said))]
+    if "rosbag2_bagfile_information" not in said or len(names) < 2:
+        return [], []
+    there = [folder / name for name in names if (folder / name).is_file()]
+    return (there, [name for name in names if folder / name not in there]) if there else ([], [])
 
 
 def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
