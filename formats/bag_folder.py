@@ -22,10 +22,12 @@ def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> I
         yield from _reader(path).messages(path, wanted, damage)
         return
     failed: list[InputError] = []
-    files, missing = listed_bags(path)
+    files = listed_bags(path)
     damage.ended = True
-    damage.besides += [f"{name} is not there (the others are kept)" for name in missing]
+    damage.besides += [f"{file.name} is not there (the others are kept)" for file in files if not file.is_file()]
     for number, file in enumerate(files):
+        if not file.is_file():
+            continue
         own = Damage()
         try:
             for channel, log, publish, content, place in _reader(file).messages(file, wanted, own):
@@ -35,7 +37,7 @@ def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> I
             damage.besides.append(f"{file.name} {error.problem} (left out; the others are kept)")
         else:
             damage.besides += [f"{file.name}: {own.said()}"] if own.said() else []
-    if len(failed) == len(files):
+    if failed and len(failed) == sum(file.is_file() for file in files):
         raise failed[0]
 
 
@@ -51,7 +53,7 @@ class _Fetched:
     """Messages of several files, of which one is open at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._files, _ = listed_bags(path)
+        self._files = listed_bags(path)
         self._open: tuple[int, Fetching] | None = None
 
     def __enter__(self) -> _Fetched:

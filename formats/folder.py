@@ -193,7 +193,7 @@ def _below(
             for s in subfolders
             if not s.startswith(".") and (shared.may_hold_several(here / s) or not _is_made_here(here / s))
         )
-        if bags := shared.listed_bags(here)[0]:  # one recording, in several files
+        if bags := shared.listed_bags(here):  # one recording, in several files
             yield _Found(Path(os.path.abspath(here)), here, max(above, 1))
             names = [name for name in names if here / name not in bags and name != shared.BAG_FACTS]
         for name in sorted(names):
@@ -269,7 +269,7 @@ def _read(
 ) -> list[Track]:
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = _suffix(path)
-    in_files = path.is_dir() and bool(part or shared.listed_bags(path)[0])
+    in_files = path.is_dir() and bool(part or shared.listed_bags(path))
     if not in_files:
         disk.check_readable(path)
     if part or shared.may_hold_several(path):

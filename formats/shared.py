@@ -52,23 +52,21 @@ def is_sharded(folder: str | Path) -> bool:
     return all(os.path.isfile(os.path.join(folder, name)) for name in (SHARDED_FACTS, SHARDED_FEATURES))
 
 
-def listed_bags(folder: Path) -> tuple[list[Path], list[str]]:
-    """The files of a split bag of ROS 2, and the names of those that its `metadata.yaml` lists and that are not there.
+def listed_bags(folder: Path) -> list[Path]:
+    """The files of a split bag of ROS 2, all that its `metadata.yaml` lists, of which some may not be there.
 
     Nothing of a folder that is no bag, or a bag of one file, which is a recording by itself.
     """
     facts = folder / BAG_FACTS
     if not os.path.isfile(facts):
-        return [], []
+        return []
     try:
         said = facts.read_text("utf-8", "replace")
     except OSError:
-        return [], []
-    names = [*dict.fromkeys(_BAG.findall(said))]
-    if "rosbag2_bagfile_information" not in said or len(names) < 2:
-        return [], []
-    there = [folder / name for name in names if (folder / name).is_file()]
-    return (there, [name for name in names if folder / name not in there]) if there else ([], [])
+        return []
+    listed = [folder / name for name in dict.fromkeys(_BAG.findall(said))]
+    whole = "rosbag2_bagfile_information" in said and len(listed) > 1 and any(path.is_file() for path in listed)
+    return listed if whole else []
 
 
 def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
