@@ -12,8 +12,8 @@ from types import ModuleType
 
 from pantok.errors import InputError
 from pantok.formats import bag_file, mcap_file
+from pantok.formats.files import listed_bags
 from pantok.formats.log_stream import Channel, Damage, Fetching, Message, Place
-from pantok.formats.shared import listed_bags
 
 
 def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> Iterator[Message]:

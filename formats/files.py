@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from pantok.experience import Source
 
 Problems = Callable[[str], None]
 """Takes one line for each thing that was wrong with a file and could be passed over."""
+
+BAG_FACTS = "metadata.yaml"
+"""What lists the files of a bag of ROS 2."""
+_BAG = re.compile(r"[\w.-]+\.(?:mcap|db3)(?![\w.])")
 
 
 def once(problems: Problems) -> Problems:
@@ -103,8 +108,27 @@ def size_of(path: Path) -> int:
     return sum(p.stat().st_size for p in _within(path))
 
 
+def listed_bags(folder: Path) -> list[Path]:
+    """The files of a split bag of ROS 2, all that its `metadata.yaml` lists, of which some may not be there.
+
+    Nothing of a folder that is no bag, or a bag of one file, which is a recording by itself.
+    """
+    facts = folder / BAG_FACTS
+    if not os.path.isfile(facts):
+        return []
+    try:
+        said = facts.read_text("utf-8", "replace")
+    except OSError:
+        return []
+    listed = [folder / name for name in dict.fromkeys(_BAG.findall(said))]
+    whole = "rosbag2_bagfile_information" in said and len(listed) > 1 and any(path.is_file() for path in listed)
+    return listed if whole else []
+
+
 def _within(path: Path) -> list[Path]:
-    """A file itself; the files of a folder, in an order that is the same everywhere."""
+    """A file itself; the files of a folder that is one recording, in an order that is the same everywhere."""
+    if bags := listed_bags(path):  # what else lies in the folder is no part of the bag
+        return sorted(p for p in (*bags, path / BAG_FACTS) if p.is_file())
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 

@@ -193,9 +193,11 @@ def _below(
             for s in subfolders
             if not s.startswith(".") and (shared.may_hold_several(here / s) or not _is_made_here(here / s))
         )
-        if bags := shared.listed_bags(here):  # one recording, in several files
-            yield _Found(Path(os.path.abspath(here)), here, max(above, 1))
-            names = [name for name in names if here / name not in bags and name != shared.BAG_FACTS]
+        if bags := disk.listed_bags(here):  # one recording, in several files
+            whole = Path(os.path.abspath(here))
+            named = here if here.name not in ("", "..") else whole  # as episode.toml beside it calls it
+            yield _Found(whole, named, max(above, 1))
+            names = [name for name in names if here / name not in bags and name != disk.BAG_FACTS]
         for name in sorted(names):
             path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
@@ -269,7 +271,7 @@ def _read(
 ) -> list[Track]:
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = _suffix(path)
-    in_files = path.is_dir() and bool(part or shared.listed_bags(path))
+    in_files = path.is_dir() and bool(part or disk.listed_bags(path))
     if not in_files:
         disk.check_readable(path)
     if part or shared.may_hold_several(path):

@@ -57,14 +57,29 @@ def parts_of(path: Path) -> tuple[str, ...]:
     return tuple(f"{split}_{first + number:06d}" for number in range(count))
 
 
-def parts_of_folder(folder: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Name and shard of each episode of which the shard is there. Raises InputError."""
+def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Name and shard of each episode of which the shard is there. Shards that cannot be placed are problem lines.
+
+    Raises InputError where there are no steps, no shards, or none that can be placed.
+    """
     shards = sorted(path for path in folder.iterdir() if SHARD.fullmatch(path.name))
     if not shards:
         form = _facts(folder / SHARDED_FACTS).get("fileFormat", "another format")
         remedy = "download its shards" if form == "tfrecord" else "write it as tfrecord: tfds convert_format"
         raise InputError(folder, f"is a dataset without TFRecord files (it is of {form})", remedy)
-    return ((part, (path,)) for path in shards for part in parts_of(path))
+    _features(folder)
+    found: list[tuple[str, tuple[Path, ...]]] = []
+    failed: list[InputError] = []
+    for path in shards:
+        try:
+            found += [(part, (path,)) for part in parts_of(path)]
+        except InputError as error:
+            failed.append(error)
+    if not found and failed:
+        raise failed[0]
+    for error in failed:
+        problems(str(error))
+    return iter(found)
 
 
 def holds(path: Path, part: str) -> bool:
@@ -216,9 +231,14 @@ def _facts(path: Path) -> Any:
 @lru_cache(maxsize=64)
 def _json(path: Path, mtime_ns: int) -> Any:
     try:
-        return json.loads(read_text(path))
+        said = json.loads(read_text(path))
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(path, "is not JSON", _AGAIN) from error
+    if not isinstance(said, dict):
+        raise InputError(path, "is not what tensorflow_datasets writes", _AGAIN)
+    return said
 
 
 def _features(folder: Path) -> Mapping[str, _Feature]:

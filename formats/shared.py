@@ -26,9 +26,6 @@ DATASET_INFO, EPISODE_ENDS = "meta/info.json", "meta/episode_ends"
 """What tells a LeRobot dataset, and a replay buffer."""
 SHARDED_FACTS, SHARDED_FEATURES = "dataset_info.json", "features.json"
 """What tells a dataset of TensorFlow Datasets."""
-BAG_FACTS = "metadata.yaml"
-"""What lists the files of a bag of ROS 2."""
-_BAG = re.compile(r"[\w.-]+\.(?:mcap|db3)(?![\w.])")
 SHARD = re.compile(r"(?:.*-)?([^-]+)\.tfrecord-(\d{5})-of-(\d{5})")
 """Names of its files: the split, the number of the shard, how many there are."""
 
@@ -52,23 +49,6 @@ def is_sharded(folder: str | Path) -> bool:
     return all(os.path.isfile(os.path.join(folder, name)) for name in (SHARDED_FACTS, SHARDED_FEATURES))
 
 
-def listed_bags(folder: Path) -> list[Path]:
-    """The files of a split bag of ROS 2, all that its `metadata.yaml` lists, of which some may not be there.
-
-    Nothing of a folder that is no bag, or a bag of one file, which is a recording by itself.
-    """
-    facts = folder / BAG_FACTS
-    if not os.path.isfile(facts):
-        return []
-    try:
-        said = facts.read_text("utf-8", "replace")
-    except OSError:
-        return []
-    listed = [folder / name for name in dict.fromkeys(_BAG.findall(said))]
-    whole = "rosbag2_bagfile_information" in said and len(listed) > 1 and any(path.is_file() for path in listed)
-    return listed if whole else []
-
-
 def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tuple[Path, ...]]] | None:
     """Name and files of each recording of a dataset; None if the folder is none.
 
@@ -81,7 +61,7 @@ def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tup
     if is_sharded(folder):
         from pantok.formats import rlds
 
-        return rlds.parts_of_folder(folder)
+        return rlds.parts_of_folder(folder, problems)
     if not is_dataset(folder):
         return None
     from pantok.formats import lerobot_meta

@@ -12,6 +12,7 @@ from rosbags.rosbag2 import Reader
 
 from pantok.errors import InputError
 from pantok.experience import Episode
+from pantok.formats.files import source_of
 from pantok.formats.folder import find_again, find_episodes, read_episode
 from pantok.formats.originals import locate
 from tests.robot_logs import MS, T0, Sent, bag, camera, colours, header
@@ -99,9 +100,20 @@ def test_what_lies_beside_a_split_bag_is_kept(tmp_path: Path) -> None:
     (tmp_path / "logs" / "drive.csv").write_text("time_s,x\n0,1\n1,2\n")
     (folder / "notes.txt").write_text("nothing went wrong")
     (tmp_path / "logs" / "episode.toml").write_text('[files."drive"]\nactions = ["joy"]\n')
+    before = source_of(folder)
     episodes, _ = read(tmp_path / "logs")
     assert list(episodes) == ["drive", "drive/notes"]
+    (folder / "home.zarr").mkdir()
+    (folder / "home.zarr" / "zarr.json").write_text("{}")
+    assert source_of(folder) == before
     assert {"action.joy", "action.joy.counts", "video.front.image.compressed", "proprio"} == {*episodes["drive"].tracks}
+
+
+def test_a_bag_that_is_given_as_here_obeys_its_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(split(tmp_path / "drive", "mcap"))
+    (tmp_path / "episode.toml").write_text('[files."drive"]\nactions = ["joy"]\n')
+    episodes, _ = read(Path("."))
+    assert list(episodes) == ["drive"] and "action.joy" in episodes["drive"].tracks
 
 
 def test_files_that_are_missing_or_damaged_cost_what_they_held(tmp_path: Path) -> None:

@@ -161,10 +161,14 @@ def test_folders_that_are_not_whole_are_named(dataset: Path) -> None:
         find_episodes([dataset])
     facts.write_text(json.dumps(whole))
     features.write_text(json.dumps({"featuresDict": {"features": {"image": {"image": {}}}}}))
-    _, said = read(dataset)
-    assert said and all("has no steps, or cannot be understood" in line for line in said)
+    with pytest.raises(InputError, match="has no steps, or cannot be understood"):
+        find_episodes([dataset])
     for shard in dataset.glob("*.tfrecord-*"):
         shard.unlink()
+    facts.write_text("[]")
+    with pytest.raises(InputError, match="is not what tensorflow_datasets writes"):
+        find_episodes([dataset])
+    facts.write_text(json.dumps(whole))
     with pytest.raises(InputError, match="without TFRecord files"):
         find_episodes([dataset])
 
@@ -212,3 +216,11 @@ def test_lists_of_one_length_are_numbers(dataset: Path) -> None:
     assert not {"reward", "video", "proprio.state"} & set(episodes["val_000001"].tracks)
     assert f"{dataset}: observation/image, reward: not there (left out; the others are kept)" in said
     assert f"{dataset}: observation/state: is not as features.json has it (left out; the others are kept)" in said
+
+
+def test_a_shard_of_another_download_costs_itself_alone(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "arms-test.tfrecord-00000-of-00001").write_bytes(b"")
+    (tmp_path / "walk.csv").write_text("time_s,x\n0,1\n1,2\n")
+    episodes, said = read(tmp_path)
+    assert list(episodes) == [*(f"arms/{name}" for name in NAMES), "walk"]
+    assert any("does not say how many episodes arms-test.tfrecord-00000-of-00001 holds" in line for line in said)
