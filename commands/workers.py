@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _WORTH_SHARING = 2 << 20
 """Bytes of recordings that take as long to encode as a process takes to start: some seconds of video."""
 _IN_A_ROW = 5
-"""Killed processes after which it is not the recordings."""
+"""Killed processes after which it may be something else than recordings."""
 _MOST = 8  # of a process that encodes an hour of video a gigabyte is asked
 
 
@@ -177,8 +177,8 @@ def encode_in_processes(
     """All episodes by `workers` processes; `finished` is called here, in the order in which they end.
 
     An episode that kills its process (a library that crashes on a damaged file, or no memory left) is a problem of its
-    own: those that may have done it are encoded again one by one, and the others go on. Raises StoreError if process
-    after process is killed, whatever it reads.
+    own: those that may have done it are encoded again one by one, and the others go on. Raises StoreError if processes
+    cannot be started at all.
     """
     waiting = [*found]
     killed = 0
@@ -195,7 +195,7 @@ def encode_in_processes(
             suspects = _encode(job, suspects, 1, counted)
             if suspects:
                 killed += 1
-                if killed == _IN_A_ROW:
+                if killed % _IN_A_ROW == 0 and not _can_start():
                     remedy = "what was committed stays; free some memory and run again, with fewer --workers"
                     raise StoreError(job.store, "one worker process after another was killed", remedy)
                 deadly = suspects.pop(0)
@@ -203,6 +203,16 @@ def encode_in_processes(
                 why = "the process that encoded it was killed"
                 remedy = "it crashes the library that reads it, or takes more memory than there is: leave it out"
                 finished(Done(deadly.id, problems=[str(InputError(named, why, remedy))]))
+
+
+def _can_start() -> bool:
+    """Whether a process lives that reads no recording."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(1,)) as pool:
+        try:
+            return bool(pool.submit(os.getpid).result())
+        except BrokenProcessPool:
+            return False
 
 
 def _encode(
@@ -223,6 +233,10 @@ def _encode(
                     done = future.result()
                     del left[done.episode]
                     finished(done)
+        except KeyboardInterrupt:
+            for child in multiprocessing.active_children():  # a scheduler does not wait until an episode is done
+                child.terminate()  # what it has not committed is no part of the store
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return [*left.values()]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +54,43 @@ def test_an_episode_that_kills_its_process_costs_no_other(job: Job, tmp_path: Pa
     assert [*Store.open(job.store).episodes] == [files.id for files in found if files.id != "walk-04"]
 
 
-def test_processes_that_are_killed_whatever_they_read_end_it(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("starts", [True, False])
+def test_only_processes_that_cannot_start_end_it(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool
 ) -> None:
     monkeypatch.setattr(workers, "_IN_A_ROW", 2)
-    with pytest.raises(StoreError, match="one worker process after another was killed"):
-        encode_in_processes(job, episodes(tmp_path, 3, {0, 1, 2}), 2, lambda done: None)
+    if not starts:
+        monkeypatch.setattr(workers, "_can_start", lambda: False)
+        with pytest.raises(StoreError, match="one worker process after another was killed"):
+            encode_in_processes(job, episodes(tmp_path, 3, {0, 1, 2}), 2, lambda done: None)
+        return
+    done: list[Done] = []
+    encode_in_processes(job, episodes(tmp_path, 4, {0, 1, 2}), 2, done.append)
+    assert [d.episode for d in done if d.problems] == ["walk-00", "walk-01", "walk-02"]
+    assert [*Store.open(job.store).episodes] == ["walk-03"]
+
+
+def test_a_scheduler_that_ends_it_does_not_wait_for_what_runs(
+    recordings: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "ended.zarr"
+    command = [
+        sys.executable,
+        "-m",
+        "pantok",
+        "encode",
+        recordings,
+        "--vocab",
+        vocabulary,
+        "-o",
+        target,
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+    while not target.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)[1]  # its workers hold the pipe, too
+    assert process.returncode == 128 + signal.SIGTERM and "Stopped." in said and "Traceback" not in said
+    Store.open(target)
