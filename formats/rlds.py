@@ -77,8 +77,8 @@ def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tup
             failed.append(error)
     if not found and failed:
         raise failed[0]
-    for error in failed:
-        problems(str(error))
+    for fault in failed:
+        problems(str(fault))
     return iter(found)
 
 
