@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pantok.formats.hdf5 import parts_of, read_hdf5
+from pantok.formats.hdf5 import parts_of, read_part
 
 PART = 1000  # frames written at a time
 READ = 200  # demonstrations that are read
@@ -48,7 +48,7 @@ def main() -> None:
             file["action"] = np.zeros((args.frames, 7), np.float32)
         row(f"a file of {path.stat().st_size / 1e6:.0f} MB, as it was made", time.process_time())
         began = time.process_time()
-        tracks = {track.name: track for track in read_hdf5(path, "", {}, print)}
+        tracks = {track.name: track for track in read_part(path, "", {}, print)}
         row("its tracks", began)
         began = time.process_time()
         count = sum(len(block) for block in tracks["video.cam"].blocks())
@@ -72,7 +72,7 @@ def main() -> None:
         row(f"the names of {len(parts)} demonstrations", began)
         began = time.process_time()
         for part in parts[:READ]:
-            read_hdf5(path, part, {}, print)
+            read_part(path, part, {}, print)
         row(f"the tracks of {READ} of them", began)
 
 

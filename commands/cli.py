@@ -49,7 +49,7 @@ class _TerminatedError(KeyboardInterrupt):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises, unless somebody handles it already. Workers are not touched: they end with their parent."""
+    """SIGTERM raises, unless somebody handles it already. In workers, which do not come here, it ends them."""
 
     def terminated(number: int, frame: object) -> None:
         raise _TerminatedError

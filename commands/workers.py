@@ -207,8 +207,7 @@ def encode_in_processes(
 
 def _can_start() -> bool:
     """Whether a process lives that reads no recording."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(1,)) as pool:
+    with _pool(1) as pool:
         try:
             return bool(pool.submit(os.getpid).result())
         except BrokenProcessPool:
@@ -219,10 +218,8 @@ def _encode(
     job: Job, found: Sequence[EpisodeFiles], workers: int, finished: Callable[[Done], None]
 ) -> list[EpisodeFiles]:
     """Encodes in processes of their own; what was left when one of those was killed, in the order given."""
-    threads = max(1, cores() // workers)
-    context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
     left = {files.id: files for files in found}
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(threads,)) as pool:
+    with _pool(workers) as pool:
         futures = []
         try:
             with suppress(BrokenProcessPool):
@@ -240,6 +237,13 @@ def _encode(
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return [*left.values()]
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """So many new processes, which share the cores."""
+    threads = max(1, cores() // workers)
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(threads,))
 
 
 def _start(threads: int) -> None:

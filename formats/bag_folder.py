@@ -23,11 +23,10 @@ def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> I
         return
     failed: list[InputError] = []
     files = listed_bags(path)
+    there = {number: file for number, file in enumerate(files) if file.is_file()}
     damage.ended = True
-    damage.besides += [f"{file.name} is not there (the others are kept)" for file in files if not file.is_file()]
-    for number, file in enumerate(files):
-        if not file.is_file():
-            continue
+    damage.besides += [f"{f.name} is not there (the others are kept)" for n, f in enumerate(files) if n not in there]
+    for number, file in there.items():
         own = Damage()
         try:
             for channel, log, publish, content, place in _reader(file).messages(file, wanted, own):
@@ -37,7 +36,7 @@ def messages(path: Path, wanted: Callable[[Channel], bool], damage: Damage) -> I
             damage.besides.append(f"{file.name} {error.problem} (left out; the others are kept)")
         else:
             damage.besides += [f"{file.name}: {own.said()}"] if own.said() else []
-    if failed and len(failed) == sum(file.is_file() for file in files):
+    if failed and len(failed) == len(there):
         raise failed[0]
 
 

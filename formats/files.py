@@ -127,9 +127,10 @@ def listed_bags(folder: Path) -> list[Path]:
 
 def _within(path: Path) -> list[Path]:
     """A file itself; the files of a folder that is one recording, in an order that is the same everywhere."""
-    if bags := listed_bags(path):  # what else lies in the folder is no part of the bag
-        return sorted(p for p in (*bags, path / BAG_FACTS) if p.is_file())
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    bags = listed_bags(path)  # what else lies in the folder is no part of the bag
+    return sorted(p for p in ((*bags, path / BAG_FACTS) if bags else path.rglob("*")) if p.is_file())
 
 
 @lru_cache(maxsize=4096)

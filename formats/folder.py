@@ -174,7 +174,7 @@ def _below(
             subfolders.clear()
             continue
         visited.add(real)
-        here = Path(folder)
+        here, whole = Path(folder), Path(os.path.abspath(folder))
         above = len(here.relative_to(root).parts)
         try:
             recorded = shared.parts_of_folder(here, problems)
@@ -183,7 +183,6 @@ def _below(
             recorded = iter(())
         if recorded is not None:  # what lies below are its files, and no recordings by themselves
             subfolders.clear()
-            whole = Path(os.path.abspath(here))
             for part, paths in recorded:
                 yield from (_Found(whole / part, path, above + 1, part) for path in paths)
             continue
@@ -194,10 +193,9 @@ def _below(
             if not s.startswith(".") and (shared.may_hold_several(here / s) or not _is_made_here(here / s))
         )
         if bags := disk.listed_bags(here):  # one recording, in several files
-            whole = Path(os.path.abspath(here))
             named = here if here.name not in ("", "..") else whole  # as episode.toml beside it calls it
             yield _Found(whole, named, max(above, 1))
-            names = [name for name in names if here / name not in bags and name != disk.BAG_FACTS]
+            names = [*{*names} - {bag.name for bag in bags} - {disk.BAG_FACTS}]
         for name in sorted(names):
             path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:

@@ -51,7 +51,7 @@ def holds(path: Path, part: str) -> bool:
     return part in _parts(path).groups
 
 
-def read_hdf5(
+def read_part(
     path: Path,
     part: str,
     rules: Mapping[str, Any],

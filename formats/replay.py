@@ -41,7 +41,7 @@ def holds(path: Path, part: str) -> bool:
     return part in _spans(path)
 
 
-def read_buffer(
+def read_part(
     path: Path,
     part: str,
     rules: Mapping[str, Any],

@@ -16,7 +16,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -106,11 +106,11 @@ def read_part(
         raise InputError(path, f"holds no {part or 'episode'}", "give the dataset's folder")
     features = _features(path.parent)
     held = example(path, number)
-    columns = Columns(part=part, grouped=True)
-    columns.count = _count(path, held, features)
+    count = _count(path, held, features)
+    columns = Columns(part=part, grouped=True, count=count)
     for name, feature in features.items():
         try:
-            _add(columns, name, feature, held, _Cells(path, number, f"{_STEPS}/{name}"))
+            _add(columns, name, feature, held, _Cells(path, number, f"{_STEPS}/{name}"), count)
         except _DAMAGED:
             columns.left[name] = "is not as features.json has it"
     tell_left(path.parent, columns, problems)  # the same of every shard: said once
@@ -126,12 +126,9 @@ class _Cells(Sequence[bytes]):
 
     def __init__(self, path: Path, number: int, name: str) -> None:
         self._path, self._number, self._name = path, number, name
-        self._count: int | None = None
 
     def __len__(self) -> int:
-        if self._count is None:
-            self._count = len(self._now())
-        return self._count
+        return len(self._now())
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...
@@ -158,26 +155,26 @@ def _count(path: Path, held: Mapping[str, Any], features: Mapping[str, _Feature]
     return most
 
 
-def _add(columns: Columns, name: str, feature: _Feature, held: Mapping[str, Any], cells: _Cells) -> None:
+def _add(columns: Columns, name: str, feature: _Feature, held: Mapping[str, Any], cells: _Cells, count: int) -> None:
     """Puts a feature where it belongs in `columns`."""
-    there = f"{_STEPS}/{name}" in held
+    pictures = feature.encoding == "picture" and not feature.ragged
     if _OF_WORDS.search(name):
         columns.left[name] = "computed from words"
-    elif feature.ragged or not there or feature.encoding not in ("picture", "words"):
-        values = _numbers(name, feature, held, cells, columns.count or -1) if feature.ragged or there else "not there"
-        if isinstance(values, str):
-            columns.left[name] = values
-        else:
-            columns.add(name, values)
-    elif feature.encoding == "words":
+    elif not feature.ragged and f"{_STEPS}/{name}" not in held:
+        columns.left[name] = "not there"
+    elif pictures and feature.dtype != np.uint8:
+        columns.left[name] = f"pictures of {feature.dtype}, as depths are"
+    elif pictures and is_picture(cells[0]):
+        columns.encoded[name] = cells
+    elif pictures:
+        columns.left[name] = NEITHER
+    elif feature.encoding == "words" and not feature.ragged:
         words = columns.words[name] = np.empty(len(cells), object)
         words[:] = [cell.decode("utf-8", "replace") for cell in cells[:]]
-    elif feature.dtype != np.uint8:
-        columns.left[name] = f"pictures of {feature.dtype}, as depths are"
-    elif is_picture(cells[0]):
-        columns.encoded[name] = cells
+    elif isinstance(values := _numbers(name, feature, held, cells, count), str):
+        columns.left[name] = values
     else:
-        columns.left[name] = NEITHER
+        columns.add(name, values)
 
 
 def _numbers(name: str, feature: _Feature, held: Mapping[str, Any], cells: _Cells, count: int) -> np.ndarray | str:
@@ -211,14 +208,13 @@ def _place(path: Path) -> tuple[str, int, int]:
     if said is None or not facts.is_file():
         raise InputError(path, f"has no {SHARDED_FACTS} beside it", _AGAIN)
     split, number = said[1], int(said[2])
+    whole = _facts(facts)
     try:
-        told = next(s for s in _facts(facts)["splits"] if s["name"] == split)
+        told = next(s for s in whole["splits"] if s["name"] == split)
         lengths = [int(n) for n in told["shardLengths"]]
         first, count = sum(lengths[:number]), lengths[number]
         if min(lengths) < 0 or len(lengths) != int(said[3]):
             raise ValueError(lengths)
-    except InputError:
-        raise
     except (*_DAMAGED, StopIteration) as error:
         raise InputError(facts, f"does not say how many episodes {path.name} holds", _AGAIN) from error
     return split, first, count
@@ -230,10 +226,9 @@ def _facts(path: Path) -> Any:
 
 @lru_cache(maxsize=64)
 def _json(path: Path, mtime_ns: int) -> Any:
+    text = read_text(path)
     try:
-        said = json.loads(read_text(path))
-    except InputError:
-        raise
+        said = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(path, "is not JSON", _AGAIN) from error
     if not isinstance(said, dict):
@@ -246,12 +241,15 @@ def _features(folder: Path) -> Mapping[str, _Feature]:
     path = folder / SHARDED_FEATURES
     if not path.is_file():
         raise InputError(folder, f"has no {SHARDED_FEATURES}", _AGAIN)
+    return _features_once(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _features_once(path: Path, mtime_ns: int) -> Mapping[str, _Feature]:
+    whole = _json(path, mtime_ns)
     try:
-        within = dict(_inner(_facts(path)))
-        steps = _within_sequence(within[_STEPS])
+        steps = _within_sequence(dict(_inner(whole))[_STEPS])
         return dict(_flat(steps, ""))
-    except InputError:
-        raise
     except _DAMAGED as error:
         raise InputError(path, "has no steps, or cannot be understood", "RLDS datasets alone are read") from error
 
@@ -282,15 +280,11 @@ def _flat(said: Mapping[str, Any], below: str) -> Iterator[tuple[str, _Feature]]
         elif "sequence" in inner or str(inner.get("type", "")).endswith((".Sequence", ".Dataset")):
             held = _within_sequence(inner)
             if [*_inner(held)]:
-                yield from ((f"{path}/{n}", _as_ragged(f)) for n, f in _flat(held, ""))
+                yield from ((f"{path}/{n}", replace(f, ragged=True)) for n, f in _flat(held, ""))
             else:
-                yield path, _as_ragged(_feature(held))
+                yield path, replace(_feature(held), ragged=True)
         else:
             yield path, _feature(inner)
-
-
-def _as_ragged(feature: _Feature) -> _Feature:
-    return _Feature(feature.shape, feature.dtype, feature.encoding, ragged=True)
 
 
 def _feature(said: Mapping[str, Any]) -> _Feature:

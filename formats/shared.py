@@ -10,8 +10,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pantok.errors import InputError
 from pantok.formats.files import Problems
@@ -76,20 +77,16 @@ def parts_of_folder(folder: Path, problems: Problems) -> Iterator[tuple[str, tup
 
 def parts_of_file(path: Path) -> tuple[str, ...]:
     """Names of the recordings in a file; ("",) if it is one, or cannot be read, which is said when it is."""
-    if not may_hold_several(path):
-        return ("",)
-    from pantok.formats import hdf5, replay, rlds
-
-    reader = rlds if is_shard(path) else hdf5 if path.suffix.lower() in SUFFIXES else replay
+    reader = _reader_of(path)
     try:
-        return reader.parts_of(path)
+        return ("",) if reader is None else reader.parts_of(path)
     except InputError:
         return ("",)
 
 
 def may_hold_several(path: Path) -> bool:
     """Whether it is a file, by its name, or a folder that is read like one, that may hold several."""
-    return path.suffix.lower() in SUFFIXES or is_shard(path) or is_buffer(path)
+    return _kind_of(path) is not None
 
 
 def is_shard(path: Path) -> bool:
@@ -104,15 +101,42 @@ def part_again(episode: str, paths: Sequence[Path]) -> str:
     return next((name for name in endings if _holds(paths[0], name)), "")
 
 
-def _holds(path: Path, part: str) -> bool:
-    from pantok.formats import hdf5, replay, rlds
+class _Reader(Protocol):
+    """A module that reads files which hold several recordings."""
 
+    def parts_of(self, path: Path) -> tuple[str, ...]: ...
+
+    def holds(self, path: Path, part: str) -> bool: ...
+
+    def read_part(
+        self,
+        path: Path,
+        part: str,
+        rules: Mapping[str, Any],
+        problems: Problems,
+        *,
+        size: int | None = None,
+        fps: Fraction | None = None,
+    ) -> list[Track]: ...
+
+
+def _kind_of(path: Path) -> str | None:
+    """The module that reads what a file, or a folder that is read like one, holds several of; None if it is neither."""
     if path.suffix.lower() in SUFFIXES:
-        return hdf5.holds(path, part)
+        return "hdf5"
     if is_shard(path):
-        return rlds.holds(path, part)
-    if is_buffer(path):
-        return replay.holds(path, part)
+        return "rlds"
+    return "replay" if is_buffer(path) else None
+
+
+def _reader_of(path: Path) -> _Reader | None:
+    kind = _kind_of(path)
+    return None if kind is None else cast(_Reader, import_module(f"pantok.formats.{kind}"))
+
+
+def _holds(path: Path, part: str) -> bool:
+    if reader := _reader_of(path):
+        return reader.holds(path, part)
     dataset = _dataset_of(path)
     return dataset is not None and part in dataset.episodes
 
@@ -121,14 +145,10 @@ def read_part(
     path: Path, part: str, rules: Mapping[str, Any], problems: Problems, *, size: int | None, fps: Fraction | None
 ) -> list[Track]:
     """The tracks that one of its files holds of a part. Raises InputError."""
-    from pantok.formats import hdf5, lerobot, replay, rlds
+    if reader := _reader_of(path):
+        return reader.read_part(path, part, rules, problems, size=size, fps=fps)
+    from pantok.formats import lerobot
 
-    if is_shard(path):
-        return rlds.read_part(path, part, rules, problems, size=size, fps=fps)
-    if path.suffix.lower() in SUFFIXES:
-        return hdf5.read_hdf5(path, part, rules, problems, size=size, fps=fps)
-    if is_buffer(path):
-        return replay.read_buffer(path, part, rules, problems, size=size, fps=fps)
     dataset = _dataset_of(path)
     if dataset is None or part not in dataset.episodes:
         raise InputError(path, f"holds no {part}", "give the whole dataset")

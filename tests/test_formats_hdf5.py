@@ -19,7 +19,7 @@ from pantok.errors import InputError
 from pantok.experience import NS, Track
 from pantok.formats.container import read_container
 from pantok.formats.folder import find_again, find_episodes, read_episode
-from pantok.formats.hdf5 import parts_of, read_hdf5
+from pantok.formats.hdf5 import parts_of, read_part
 from pantok.formats.rows import Rows
 from tests.media_files import Pictures, make_media, moving_pictures
 
@@ -41,7 +41,7 @@ def written(
 
 def read(path: Path, part: str = "", **rules: Any) -> tuple[dict[str, Track], list[str]]:
     said: list[str] = []
-    tracks = read_hdf5(path, part, rules, said.append)
+    tracks = read_part(path, part, rules, said.append)
     assert len({t.name for t in tracks}) == len(tracks)
     return {t.name: t for t in tracks}, said
 
@@ -52,7 +52,7 @@ def values_of(track: Track) -> np.ndarray:
 
 def refused(path: Path, expected: str, part: str = "", **rules: Any) -> None:
     with pytest.raises(InputError) as caught:
-        read_hdf5(path, part, rules, lambda line: None)
+        read_part(path, part, rules, lambda line: None)
     said = str(caught.value)
     assert expected in said, said
     assert said.startswith(str(path)) and caught.value.remedy and "\n" not in said
@@ -124,7 +124,7 @@ def test_many_demonstrations_in_a_file(tmp_path: Path) -> None:
     values, clock = tracks["text.task"].read()
     assert (values.tolist(), clock.times_ns.tolist()) == (["lift the cube"], [0])
     assert tracks["text.task"].info["ends_ns"] == [700 * MS]
-    small = {t.name: t for t in read_hdf5(path, "demo_2", {}, said.append, size=12, fps=Fraction(10))}
+    small = {t.name: t for t in read_part(path, "demo_2", {}, said.append, size=12, fps=Fraction(10))}
     values, clock = small["video.agentview_image"].read()
     assert (clock.rate, clock.count, values.shape[1]) == (10, 3, pixels.frame_bytes(12, 16))
     refused(path, "holds no episode 'demo_12'", "demo_12")

@@ -74,20 +74,9 @@ def test_a_scheduler_that_ends_it_does_not_wait_for_what_runs(
     recordings: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "ended.zarr"
-    command = [
-        sys.executable,
-        "-m",
-        "pantok",
-        "encode",
-        recordings,
-        "--vocab",
-        vocabulary,
-        "-o",
-        target,
-        "--workers",
-        "2",
-    ]
-    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+    words = ["encode", recordings, "--vocab", vocabulary, "-o", target, "--workers", "2"]
+    command = [sys.executable, "-m", "pantok", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not target.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
