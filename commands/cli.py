@@ -10,15 +10,13 @@ import errno
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
 import pantok as library
+from pantok.commands.signals import StoppedError, stoppable
 from pantok.errors import OptionError, PantokError
 
 FAILED, USAGE, CHECK_FAILED, SOME_SKIPPED = 1, 2, 3, 4
@@ -41,28 +39,6 @@ COMMANDS = {
 
 GO_ON = ("encode", "train-wm")
 """Commands that take up what an interrupted one of the same words had finished."""
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, of a scheduler or of `kill`: what Ctrl-C is, so that what was half done is put away."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises, unless somebody handles it already. In workers, which do not come here, it ends them."""
-
-    def terminated(number: int, frame: object) -> None:
-        raise _TerminatedError
-
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class LazyGroup(click.Group):
@@ -91,7 +67,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _terminable():
+            with stoppable():
                 return super().invoke(ctx)
         except PantokError as error:
             _say(f"Error: {error}")
@@ -109,7 +85,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt as stop:
             goes_on = ctx.invoked_subcommand in GO_ON
             _say("Stopped. What was finished is kept; the same command goes on from there." if goes_on else "Stopped.")
-            sys.exit(128 + (signal.SIGTERM if isinstance(stop, _TerminatedError) else signal.SIGINT))
+            sys.exit(128 + (stop.number if isinstance(stop, StoppedError) else signal.SIGINT))
 
 
 _REMEDIES = {

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pantok.commands.signals import unbroken
 from pantok.errors import InputError, StoreError, TokenError
 
 if TYPE_CHECKING:
@@ -219,23 +220,23 @@ def _encode(
 ) -> list[EpisodeFiles]:
     """Encodes in processes of their own; what was left when one of those was killed, in the order given."""
     left = {files.id: files for files in found}
-    with _pool(workers) as pool:
-        futures = []
-        try:
+    pool = _pool(workers)
+    futures = []
+    try:
+        with unbroken(), suppress(BrokenProcessPool):  # which starts the processes
+            for files in found:
+                futures.append(pool.submit(encode_episode, job, files))
+        for future in as_completed(futures):
             with suppress(BrokenProcessPool):
-                for files in found:
-                    futures.append(pool.submit(encode_episode, job, files))
-            for future in as_completed(futures):
-                with suppress(BrokenProcessPool):
-                    done = future.result()
-                    del left[done.episode]
-                    finished(done)
-        except KeyboardInterrupt:
-            for child in multiprocessing.active_children():  # a scheduler does not wait until an episode is done
-                child.terminate()  # what it has not committed is no part of the store
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+                done = future.result()
+                del left[done.episode]
+                finished(done)
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():  # a scheduler does not wait until an episode is done
+            child.kill()  # what it has not committed is no part of the store
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
     return [*left.values()]
 
 

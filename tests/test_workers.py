@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from pantok.commands import workers
+from pantok.commands.signals import StoppedError, stoppable
 from pantok.commands.workers import Done, Job, encode_in_processes
 from pantok.errors import StoreError
 from pantok.formats.folder import EpisodeFiles, ReadOptions
@@ -70,16 +73,44 @@ def test_only_processes_that_cannot_start_end_it(
     assert [*Store.open(job.store).episodes] == ["walk-03"]
 
 
-def test_a_scheduler_that_ends_it_does_not_wait_for_what_runs(
-    recordings: Path, vocabulary: Path, tmp_path: Path
-) -> None:
+class Endless(dict):  # type: ignore[type-arg]
+    """Rules of a file at which its process stays for good, once it has said that it is there."""
+
+    def get(self, *_: object) -> None:
+        Path(self["here"]).touch()
+        time.sleep(3600)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_does_not_wait_for_what_runs(job: Job, tmp_path: Path, number: signal.Signals) -> None:
+    found = episodes(tmp_path, 3, set())
+    here = tmp_path / "here"
+    found[1] = EpisodeFiles(found[1].id, found[1].paths, Endless(here=here))
+
+    def end_it() -> None:
+        while not here.exists() or "walk-02" not in Store.open(job.store):
+            time.sleep(0.02)
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    threading.Thread(target=end_it, daemon=True).start()
+    with pytest.raises(StoppedError) as stop, stoppable():
+        encode_in_processes(job, found, 2, lambda done: None)
+    assert stop.value.number == number and not multiprocessing.active_children()
+    assert [*Store.open(job.store).episodes] == ["walk-00", "walk-02"]
+    encode_in_processes(job, episodes(tmp_path, 3, set()), 1, lambda done: None)  # and it goes on from there
+    assert len(Store.open(job.store).episodes) == 3
+
+
+def test_a_scheduler_that_ends_the_command_is_told_so(recordings: Path, vocabulary: Path, tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(size=(400_000, 2)).cumsum(0)
+    np.savez(tmp_path / "long.npz", walk=rows.astype(np.float32), rate_hz=20)  # longer than this test waits
     target = tmp_path / "ended.zarr"
-    words = ["encode", recordings, "--vocab", vocabulary, "-o", target, "--workers", "2"]
+    words = ["encode", recordings, tmp_path / "long.npz", "--vocab", vocabulary, "-o", target, "--workers", "2"]
     command = [sys.executable, "-m", "pantok", *map(str, words)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not target.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=30)[1]  # its workers hold the pipe, too
+    said = process.communicate(timeout=60)[1]  # its workers hold the pipe, too
     assert process.returncode == 128 + signal.SIGTERM and "Stopped." in said and "Traceback" not in said
     Store.open(target)
