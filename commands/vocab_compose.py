@@ -18,11 +18,12 @@ from pantok.commands.cli import CHECK_FAILED
 @common.output("The vocabulary to write.")
 @click.option("--merges", type=int, help="The most that are learned.  [default: 131072]")
 @click.option(
-    "--objective", help="bits: predicted best. length: shortest that is predicted no worse. rd: see --price.",
+    "--objective",
+    help="bits: predicted best. length: shortest that is predicted no worse. rd: see --price.  [default: length]",
     metavar="bits|length|rd",
 )  # fmt: skip
 @click.option("--price", type=float, help="Bits that an id costs besides, with --objective rd.  [default: 1]")
-@click.option("--across", metavar="level|unit|track", help="What a composition may join.  [default: level]")
+@click.option("--across", metavar="level|unit|track", help="What a composition may join.  [default: unit]")
 @click.option("--longest", type=int, help="Ids that a composition may spell.  [default: 16]")
 @click.option(
     "--serves", type=click.FloatRange(min=0, min_open=True), metavar="HOURS",

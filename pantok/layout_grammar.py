@@ -45,6 +45,7 @@ ROLES = ("observation", "action", "reward", "text", "control")
 MARKS = ("none", "needed", "all")
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
+    "sketch": {"levels": {"video": "moved"}},
     "coarse": {"levels": {"video": "coarse", "audio": "gain.frame", "numeric": 1}},
     "video-only": {"tracks": ("video*",)},
     "action-conditioned": {"tracks": ("video*", "proprio*", "imu*", "action*", "reward*")},

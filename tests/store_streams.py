@@ -16,7 +16,7 @@ from pantok.vocabulary import Level, TokenizerState, Vocabulary
 def a_vocabulary(seed: int = 0) -> Vocabulary:
     """Levels of one, two and four bytes a code; 255 and 256 stand on either side of the step from one to two."""
     rng = np.random.default_rng(seed)
-    video = (Level("mode", 5, "mode"), Level("coarse", 255), Level("fine", 256))
+    video = (Level("mode", 5, "mode"), Level("coarse", 255), Level("moved", 256))
     return Vocabulary.build(
         {
             "video": TokenizerState("video", {"seed": seed}, video, {"basis": rng.normal(size=(8, 8))}),

@@ -152,7 +152,7 @@ def test_frequent_merges_of_a_first_order_source_are_refused() -> None:
 
 
 def test_merges_of_motifs_pay_and_are_kept() -> None:
-    found = compose(vocabulary(), episodes(motifs(60_000)), ComposeConfig(merges=1024))
+    found = compose(vocabulary(), episodes(motifs(60_000)), ComposeConfig(merges=1024, objective="bits"))
     without, kept = found.tried[0][1], found.cost_of(found.kept)
     assert found.kept >= 40
     assert kept.bits_per_second < 0.9 * without.bits_per_second
@@ -161,7 +161,7 @@ def test_merges_of_motifs_pay_and_are_kept() -> None:
 
 def test_objectives_want_what_they_say() -> None:
     source = episodes(motifs(40_000))
-    by_bits = compose(vocabulary(), source, ComposeConfig(merges=512))
+    by_bits = compose(vocabulary(), source, ComposeConfig(merges=512, objective="bits"))
     by_length = compose(vocabulary(), source, ComposeConfig(merges=512, objective="length"))
     by_price = compose(vocabulary(), source, ComposeConfig(merges=512, objective="rd", price=8.0))
     without = by_bits.tried[0][1]
@@ -228,8 +228,8 @@ def tables(known: int, count: int) -> Iterator[list[tuple[int, int]]]:
 
 def test_numbers_of_merges_are_judged_the_same_in_any_order_and_few_are_remembered() -> None:
     own, source = vocabulary(), episodes(motifs(20_000))
-    found = compose(own, source, ComposeConfig(merges=512))
-    corpus = Corpus.of(source, "level")
+    found = compose(own, source, ComposeConfig(merges=512, objective="bits"))
+    corpus = Corpus.of(source, "unit")
     held = held_out(len(corpus.passage.seconds))
     tried = _Tried(
         [corpus.taken(~held), corpus.taken(held)], found.learned, makeup_of(own), corpus.passage.seconds.sum()
@@ -314,12 +314,12 @@ def test_of_many_ids_some_episodes_are_looked_at() -> None:
 def test_a_vocabulary_composes_again_and_no_id_moves() -> None:
     old = vocabulary()
     source = episodes(motifs(40_000))
-    found = compose(old, source, ComposeConfig(merges=64))
+    found = compose(old, source, ComposeConfig(merges=64, across="level"))
     once = with_compositions(old, found.learned.first(64))
     grown = once.with_state(
         TokenizerState("video", {}, (Level("v", 9),), {})  # something else is learned in between
     )
-    again = compose(grown, source, ComposeConfig(merges=32))
+    again = compose(grown, source, ComposeConfig(merges=32))  # joins what was joined before
     twice = with_compositions(grown, again.learned)
     assert twice.extents[: len(grown.extents)] == grown.extents and twice.reads(grown) and twice.decodes(old)
     assert twice.size == grown.size + len(again.learned) > grown.size

@@ -155,11 +155,12 @@ def test_what_is_no_whole_sequence_is_refused() -> None:
         restore(sequence.ids[: len(sequence) // 2], stream, Layout(), VOCABULARY)
 
 
-def test_what_coarse_keeps_shows_the_picture(store: Path) -> None:
+@pytest.mark.parametrize("preset", ["coarse", "sketch"])
+def test_what_a_preset_keeps_shows_the_picture(store: Path, preset: str) -> None:
     """A part of the ids, from which every modality decodes to its whole length, and video to a picture."""
     opened = Store.open(store)
     codec = Codec(opened.vocabulary)
-    layout = Layout.preset("coarse")
+    layout = Layout.preset(preset)
     for episode in opened.episodes:
         stream = opened.read(episode)
         ids = arrange(stream, layout, opened.vocabulary).ids

@@ -32,6 +32,7 @@ from pantok.tokenizers.base import Report, silent
 from pantok.vocabulary import Vocabulary
 
 OBJECTIVES = ("bits", "length", "rd")
+_ACROSS = "unit"
 _REMEMBERED = 3
 
 
@@ -41,15 +42,16 @@ class ComposeConfig:
 
     merges: the most that are learned. objective: one of OBJECTIVES. price: bits that an id costs besides its own, with
     `rd`. across: `level` joins ids of one level of one unit, `unit` also those of successive levels of it, `track`
-    also those of different tracks where no marker stands between. longest: ids that a composition may spell. least:
-    how often a pair must be met. serves: seconds that the compositions' own bits are spread over; all that was given if
-    None. most_ids: with more, and many episodes, some of them are looked at.
+    also those of different tracks where no marker stands between; None is what the vocabulary's own compositions join,
+    `unit` if it has none. longest: ids that a composition may spell. least: how often a pair must be met. serves:
+    seconds that the compositions' own bits are spread over; all that was given if None. most_ids: with more, and many
+    episodes, some of them are looked at.
     """
 
     merges: int = 131_072
-    objective: str = "bits"
+    objective: str = "length"
     price: float = 1.0
-    across: str = "level"
+    across: str | None = None
     longest: int = 16
     least: int = 2
     serves: float | None = None
@@ -58,7 +60,7 @@ class ComposeConfig:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise OptionError("compose objective", f"cannot be {self.objective}", f"known: {', '.join(OBJECTIVES)}")
-        if self.across not in ACROSS:
+        if self.across is not None and self.across not in ACROSS:
             raise OptionError("compose across", f"cannot be {self.across}", f"known: {', '.join(ACROSS)}")
         if not 1 <= self.merges <= 1 << 20:
             raise OptionError("compose merges", f"{self.merges} is out of range", "choose 1 to 1048576")
@@ -166,7 +168,7 @@ def learn(corpus: Corpus, size: int, config: ComposeConfig) -> Compositions:
     made = compose_kernels.learn(
         ids, np.ascontiguousarray(corpus.joins, np.bool_), size, lengths, config.longest, config.least, merges, counts
     )
-    return Compositions(np.arange(size, size + made), merges[:made], config.across)
+    return Compositions(np.arange(size, size + made), merges[:made], config.across or _ACROSS)
 
 
 def compose(
@@ -183,15 +185,16 @@ def compose(
     """
     config = config or ComposeConfig()
     old = Compositions.of(vocabulary)
-    if len(old) and old.across != config.across:
+    across = config.across or (old.across if len(old) else _ACROSS)
+    if len(old) and old.across != across:
         raise OptionError(
-            f"compose across {config.across}", f"the vocabulary's compositions are of --across {old.across}",
+            f"compose across {across}", f"the vocabulary's compositions are of --across {old.across}",
             "choose the same",
         )  # fmt: skip
     report("reading", 0.0)
     some, episodes, seconds = _sample(sequences, config.most_ids)
     looked_at = len(some), episodes
-    corpus = Corpus.of(some, config.across)
+    corpus = Corpus.of(some, across)
     del some
     if not corpus.joins.any():
         raise InputError(
@@ -202,7 +205,7 @@ def compose(
     parts = [corpus.taken(~held).composed(old), corpus.taken(held).composed(old)]
     del corpus
     report("learning", 0.2)
-    learned = learn(parts[0], vocabulary.size, config)
+    learned = learn(parts[0], vocabulary.size, replace(config, across=across))
     tried = _Tried(parts, learned, makeup_of(vocabulary), config.serves or seconds)
     report("judging", 0.4)
     total, looked = len(learned), 0
