@@ -40,11 +40,25 @@ BLOCK_FRAMES = 32
 _BLOCK_BYTES = 16 << 20  # large pictures come fewer at a time: what waits in memory does not grow with their size
 _ROUNDED_NS = 100_000
 _COARSE_NS = 1_000_000  # as the stamps of Matroska are
+
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _PLANAR = ("yuv420p", "yuvj420p")
+_PNG = ("rgb24", "rgba", "rgb48be", "rgba64be", "pal8", "gray", "gray16be", "ya8", "ya16be", "monob")
+"""What PNG decodes to."""
 _BT709, _BT601 = int(Colorspace.ITU709), int(Colorspace.ITU601)
 _MATRIX = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt709", 10: "bt709"}  # by AVColorSpace
 _SWSCALE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # AVColorSpace -> the constant that swscale has for it
+
+
+def _unnamed(kind: type[SideData], value: object) -> SideData:
+    """A kind of side data that PyAV has no name for, such as the EXIF of a photo; up to 18.1 it raises ValueError there
+    and tells nothing of the others (PyAV #2392)."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"unnamed_{value}", value
+    return member
+
+
+SideData._missing_ = classmethod(_unnamed)  # type: ignore[assignment, arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +205,14 @@ def _turn(frame: Any) -> tuple[bool, bool, bool]:
 
     The matrix maps a stored point to where it is shown: x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.2.2).
     """
+    if frame.format.name in _PNG:
+        # PyAV frees the name of a colour profile twice if a frame is asked for its side data. The angle can be asked
+        # for; mirrors, which only the matrix tells, are not known of such pictures.
+        quarters = round(frame.rotation / 90) % 4  # counterclockwise
+        return (quarters % 2 == 1, quarters in (1, 2), quarters in (2, 3))
     try:
         a, b, _, c, d = np.frombuffer(frame.side_data[SideData.DISPLAYMATRIX], np.int32)[:5].tolist()
-    except (KeyError, ValueError):
+    except KeyError:
         return (False, False, False)
     if abs(b) + abs(c) > abs(a) + abs(d):
         return (True, b < 0, c < 0)
