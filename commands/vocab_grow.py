@@ -63,8 +63,8 @@ def grow(
     Old codes keep their ids and their meaning. New ones are used only where the old ones are far off, so that what was
     well described is encoded as before. Each level gets as many as pay for themselves on a part of the recordings that
     is held out. Then all is told in bits a second, on the first 20 s of them: codes under a predictor, the digits that
-    bring every sample to within half the old error, and the new codes themselves. A vocabulary that is not better by
-    that is not written without --force, and the exit code is 3.
+    bring every sample to within half the old error, and the new codes themselves. What is not better by that stays as
+    it is without --force; where nothing is, nothing is written and the exit code is 3.
 
     \b
     Example:
@@ -94,7 +94,7 @@ def grow(
         raise VocabularyError(vocabulary, f"has no tokenizer for {' or '.join(lacking)}", remedy)
     for modality in lacking:
         run.problem(f"{modality}: {vocabulary} has no tokenizer for it ({remedy})")
-    began, new, report = time.monotonic(), old, {}
+    began, states, report = time.monotonic(), {}, {}
     judged: dict[str, tuple[Judged, Judged]] = {}
     nothing: dict[str, NothingToLearnError] = {}
     with run.progress() as bar:
@@ -113,8 +113,7 @@ def grow(
             except NothingToLearnError as error:
                 nothing[modality] = error
                 continue
-            new = new.with_state(state)
-            report[modality] = facts(growths)
+            states[modality], report[modality] = state, facts(growths)
     if nothing and not report:
         raise next(iter(nothing.values()))
     for modality, why in nothing.items():
@@ -152,24 +151,28 @@ def grow(
             for k, j in enumerate(pair)
         ],
     )
-    bits = [{m: round(pair[k].bits, 1) for m, pair in judged.items()} for k in (0, 1)]
     worse = [m for m, (a, b) in judged.items() if b.bits >= a.bits]
+    kept = [m for m in judged if force or m not in worse]
+    new = old
+    for modality in kept:
+        new = new.with_state(states[modality])
+    bits = [{m: round(judged[m][k].bits, 1) for m in kept} for k in (0, 1)]
     document = {
         "vocabulary": str(output),
         "id": new.id,
-        "before": {"ids": old.size, "bits_per_second": bits[0]},
-        "after": {"ids": new.size, "bits_per_second": bits[1]},
+        "grown": kept,
+        "before": {"ids": old.size, "bits_per_second": {m: round(a.bits, 1) for m, (a, _) in judged.items()}},
+        "after": {"ids": new.size, "bits_per_second": {m: round(b.bits, 1) for m, (_, b) in judged.items()}},
         "seconds": round(time.monotonic() - began, 3),
         "levels": report,
     }
-    if new.size == old.size:
-        run.say("Nothing written: no new code would pay on these recordings.")
-        run.end(document, CHECK_FAILED)
-    if worse and not force and not dry_run:
+    if worse and not force:
         run.say(
-            f"Nothing written: with its new codes {' and '.join(worse)} costs more than before. "
-            "More recordings, --serves more hours or --only others; --force writes it."
+            f"{' and '.join(worse)} {'stays as it is' if len(worse) == 1 else 'stay as they are'}: new codes would "
+            "cost more than they save. More recordings, or --serves more hours; --force grows all the same."
         )
+    if not kept:
+        run.say("Nothing written." if worse else "Nothing written: no new code would pay on these recordings.")
         run.end(document, CHECK_FAILED)
     if dry_run:
         run.say(f"Would add {new.size - old.size} ids to {old.size}.")
@@ -177,7 +180,7 @@ def grow(
     step = line(
         "grow", new, [old], {"with": [str(s) for s in sources], "far": config.far, "most": config.most, "seed": seed},
         {"ids": old.size, "bits_per_second": bits[0]},
-        {"ids": new.size, "bits_per_second": bits[1], "levels": report},
+        {"ids": new.size, "bits_per_second": bits[1], "levels": {m: report[m] for m in kept}},
     )  # fmt: skip
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(

@@ -4,6 +4,7 @@ Every `--help` runs this module, so the public names are loaded when they are fi
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from pantok.vocabulary import Vocabulary as Vocabulary
 
 __version__ = "0.1.0"
+
+_here = Path(__file__).parent
+if not (_here / "commands").is_dir():  # a checkout, where commands/ and formats/ stand beside this folder
+    __path__.append(str(_here.parent))
 
 _HOMES = {
     "encode": ("Codec",),

@@ -9,7 +9,7 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     [ -x .venv/bin/python ] || python3 -m venv .venv
     . .venv/bin/activate
 fi
-python -m pip install --quiet -e .
+python -m pip install --quiet -e . --config-settings editable_mode=compat
 
 mkdir -p "$out"
 run() { printf '\n$ %s\n' "$*" >&2; "$@"; }

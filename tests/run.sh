@@ -6,5 +6,5 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     [ -x .venv/bin/python ] || python3 -m venv .venv
     . .venv/bin/activate
 fi
-python -m pip install --quiet -e ".[test]"
+python -m pip install --quiet -e ".[test]" --config-settings editable_mode=compat
 exec python -m pytest -n "${PANTOK_TEST_WORKERS:-2}" --dist worksteal "$@"

@@ -1,6 +1,5 @@
 """Growth adds codes where they pay, and changes nothing for what was well described."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,32 +164,6 @@ def test_what_cannot_grow_is_refused(of_speech):
         grow(TokenizerState("text", {}, (Level("text", 10, "text"),)), [sound("music/guitar.flac", 1.0)])
     with pytest.raises(OptionError, match="grow far"):
         GrowConfig(far=1.0)
-
-
-def test_the_command(pantok, vocabulary, tmp_path):
-    out = tmp_path / "grown.vocab"
-    args = ("vocab", "grow", vocabulary, "--with", SAMPLES / "music", "--most", "32", "-o", out, "--only", "audio")
-    done = pantok(*args, "--json")
-    assert done.code == 0, done.err
-    old, new = load_vocabulary(vocabulary), load_vocabulary(out)
-    assert new.reads(old) and new.size > old.size
-    assert tokenizers.load(new.states["audio"]).levels == new.levels("audio")
-    assert set(json.loads(done.out)["after"]["bits_per_second"]) == {"audio"}
-
-
-def test_what_a_vocabulary_has_no_tokenizer_for_cannot_grow(pantok, tmp_path):
-    """It said that no new code would pay, and that the vocabulary describes these recordings well."""
-    home, music = tmp_path / "home.vocab", SAMPLES / "music" / "tabla.ogg"
-    table = tmp_path / "a.csv"
-    table.write_text("t,x\n" + "".join(f"{k / 50},{k % 7}\n" for k in range(200)))
-    assert pantok("fit-vocab", table, "-o", home).code == 0
-    grow = ("vocab", "grow", home, "-o", tmp_path / "x.vocab", "--with")
-    done = pantok(*grow, music)
-    assert done.code == 1 and "has no tokenizer for audio (learn one from them with pantok fit-vocab" in done.err
-    done = pantok(*grow, table, "--only", "video")
-    assert done.code == 1 and "holds no video" in done.err
-    done = pantok(*grow, table, "--with", music)
-    assert "audio: " in done.err and "has no tokenizer for it" in done.err
 
 
 def a_book(seed: int, sizes: tuple[int, ...] = (90, 80, 70)):

@@ -95,6 +95,18 @@ def test_the_two_commands_that_set_up() -> None:
     assert "test_the_two_commands_that_set_up" in done.stdout
 
 
+def test_what_is_installed_is_found_from_the_folder_that_the_clone_lies_in(tmp_path: Path) -> None:
+    """Python takes a folder `pantok` there, the clone, for the package, unless a real one is on its path."""
+    (tmp_path / "pantok" / "pantok").mkdir(parents=True)
+    (tmp_path / "pantok" / "commands").mkdir()
+    script = "import pantok.commands.cli, pantok.formats.files, pantok; print(pantok.__version__)"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stderr}\n(install it as tests/run.sh does)"
+
+
 def test_sample_data_is_small_and_every_file_has_its_origin() -> None:
     text = (SAMPLES / "README.md").read_text(encoding="utf-8")
     files = [p for p in SAMPLES.rglob("*") if p.is_file()]
