@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
@@ -53,9 +53,9 @@ _SWSCALE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # AVColorSpace -> the co
 def _unnamed(kind: type[SideData], value: object) -> SideData:
     """A kind of side data that PyAV has no name for, such as the EXIF of a photo; up to 18.1 it raises ValueError there
     and tells nothing of the others (PyAV #2392)."""
-    member = object.__new__(kind)
+    member: Any = object.__new__(kind)
     member._name_, member._value_ = f"unnamed_{value}", value
-    return member
+    return cast(SideData, member)
 
 
 SideData._missing_ = classmethod(_unnamed)  # type: ignore[assignment, arg-type]
