@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pantok.formats.store import Store
     from pantok.stream import TokenStream, TrackTokens
 
+MOST = 16
+_GOLDEN = (math.sqrt(5) - 1) / 2
 REPORTED = 24
 """Pictures and sound of so many tracks go into the page; of all others their figures."""
 CURVE_POINTS = 4
@@ -41,7 +44,15 @@ class Job:
     levels: tuple[int, ...]
     reference: bool
     exhibit: bool
+    most: int
+    """Tracks of a modality whose quality is measured; 0: all."""
     found: list[TrackReport] = field(default_factory=list)
+    measured: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+    """Tracks by modality: of which the quality was asked, and of which it was not, as there were enough."""
+
+    def wants(self, modality: str) -> bool:
+        return not self.most or self.measured[modality] < self.most
 
 
 @click.command("eval")
@@ -49,6 +60,10 @@ class Job:
 @click.option("--episode", "episodes", multiple=True, help="Measure these (or patterns) alone; may be repeated.")
 @click.option("--sources", type=click.Path(path_type=Path), help="Where the recordings are now, if they have moved.")
 @click.option("--limit", type=float, default=10.0, show_default=True, help="Seconds of each track to decode; 0: all.")
+@click.option(
+    "--most", type=click.IntRange(min=0), default=MOST, show_default=True,
+    help="Tracks of a kind to decode, from all over the store; 0: all.",
+)  # fmt: skip
 @click.option("--levels", help="Prefixes of levels to measure, e.g. 1,2,4.  [default: all, 8 at most]")
 @click.option("--reference/--no-reference", default=True, help="Beside x264 and Opus at the nearest rate.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with curves, pictures and spectrograms.")
@@ -64,6 +79,7 @@ def command(
     episodes: tuple[str, ...],
     sources: Path | None,
     limit: float,
+    most: int,
     levels: str | None,
     reference: bool,
     html: Path | None,
@@ -77,8 +93,8 @@ def command(
 ) -> None:
     """Measure rate and quality of a store, beside reference codecs; or what a world model foresees.
 
-    Rates and the use of codebooks are those of the whole store. Quality is that of the first --limit seconds of each
-    track, decoded from every prefix of levels and compared with the recording, which must still be there.
+    Rates and the use of codebooks are those of the whole store. Quality is that of the first --limit seconds of each of
+    --most tracks, decoded from every prefix of levels and compared with the recording, which must still be there.
 
     \b
     Example:
@@ -109,15 +125,20 @@ def command(
         _prefixes(levels),
         reference,
         html is not None,
+        most,
     )
     chosen = common.choose(opened.episodes, episodes, "--episode")
     with run.progress() as bar:
         task = bar.add_task("eval", total=len(chosen), note="")
-        for episode in chosen:
-            bar.update(task, note=episode)
-            _evaluate(job, opened.read(episode))
+        for number in _all_over(len(chosen)) if most else range(len(chosen)):
+            bar.update(task, note=chosen[number])
+            _evaluate(job, opened.read(chosen[number]))
             bar.update(task, advance=1)
+    place = {episode: number for number, episode in enumerate(chosen)}
+    job.found.sort(key=lambda t: place[t.episode])
     part = "whole tracks" if job.limit_seconds is None else f"the first {job.limit_seconds:g} s of each track"
+    for modality, left in job.left.items():
+        run.say(f"Quality of {most} of {most + left} tracks of {modality}, from all over the store (--most 0: all).")
     shown.tables(run, f"{store}: {part}", job.found)
     if html is not None:
         _write_page(job, store, opened, part, html)
@@ -126,10 +147,16 @@ def command(
             "store": str(store),
             "vocabulary": opened.vocabulary_id,
             "limit_seconds": job.limit_seconds,
+            "most_tracks": most or None,
             "html": None if html is None else str(html),
             **shown.document(job.found),
         }
     )
+
+
+def _all_over(count: int) -> Sequence[int]:
+    """Numbers below `count` in an order of which every beginning is spread over all of them (golden ratio)."""
+    return sorted(range(count), key=lambda n: (n * _GOLDEN) % 1.0)
 
 
 def _prefixes(text: str | None) -> tuple[int, ...]:
@@ -160,11 +187,15 @@ def _evaluate(job: Job, stream: TokenStream) -> None:
     from pantok.formats.report import TrackReport
     from pantok.rates import rates
 
-    original = _original(job, stream)
+    wanted = any(job.wants(tokens.modality) for tokens in stream.tracks.values())
+    original = _original(job, stream) if wanted else None
     for tokens in stream.tracks.values():
         rate = rates(tokens, job.codec.vocabulary.levels(tokens.modality))
         quality, exhibit = None, None
-        if original is not None:
+        if not job.wants(tokens.modality):
+            job.left[tokens.modality] += 1
+        elif original is not None:
+            job.measured[tokens.modality] += 1
             try:
                 if tokens.name not in original.tracks:
                     raise InputError(f"{stream.id} {tokens.name}", "is not in the recording as it is read now")

@@ -37,7 +37,8 @@ def tables(run: Run, title: str, found: Sequence[TrackReport]) -> None:
     from pantok.rates import codebook_use
 
     rows, names = [], list(dict.fromkeys(track.episode for track in found))
-    shown = set(names[: common.SHOWN])
+    measured = {track.episode for track in found if track.quality}
+    shown = set(sorted(names, key=lambda name: name not in measured)[: common.SHOWN])
     for track in found:
         if track.episode not in shown:
             continue

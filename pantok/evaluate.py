@@ -26,7 +26,8 @@ Open = Callable[[], Iterator[Block]]
 Watch = Callable[[int, np.ndarray, Sequence[np.ndarray]], None]
 """(index of the first sample, original (n, ...), each version (n, ...)) of the samples compared at a time"""
 MEASURED_FRAMES = 150
-"""RGB and SSIM are measured on about so many frames of a track; luma PSNR on all."""
+MEASURED_PIXELS = 40_000_000
+"""RGB and SSIM are measured on about so many frames of a track, or pixels if that is less; luma PSNR on all."""
 
 ENCODE_SECONDS = 6.0
 
@@ -154,7 +155,7 @@ def evaluate(
     if encode_seconds > 0:
         encoder = _TimedEncoder(tokenizer.encoder(track, options), encode_seconds)
         originals = encoder.watching(originals)
-    meter = meter_for(tokens.modality, tokens.info, len(clocks), share=min(1.0, MEASURED_FRAMES / max(samples, 1)))
+    meter = meter_for(tokens.modality, tokens.info, len(clocks), share=_share(tokens, samples))
     identical = [True] * len(clocks)
     at = 0
     for original, *versions in aligned([originals, *clocks]):
@@ -318,3 +319,11 @@ class _Stopwatch:
             return next(self._items)
         finally:
             self.seconds += time.perf_counter() - began
+
+
+def _share(tokens: TrackTokens, samples: int) -> float:
+    """Of frames on which what costs most is measured."""
+    most = MEASURED_FRAMES
+    if tokens.modality == "video":
+        most = min(most, MEASURED_PIXELS // max(int(tokens.info["height"]) * int(tokens.info["width"]), 1))
+    return min(1.0, max(most, 1) / max(samples, 1))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
@@ -79,7 +80,16 @@ def test_json_has_its_keys_and_they_agree(made: Path) -> None:
     result = run(made / "home.zarr", "--json", "--levels", "1,3,6")
     assert result.exit_code == 0, result.output
     found = document(result)
-    assert set(found) == {"store", "vocabulary", "limit_seconds", "html", "episodes", "codebooks", "problems"}
+    assert set(found) == {
+        "store",
+        "vocabulary",
+        "limit_seconds",
+        "most_tracks",
+        "html",
+        "episodes",
+        "codebooks",
+        "problems",
+    }
     (episode,) = found["episodes"]
     tracks = {t["modality"]: t for t in episode["tracks"]}
     assert episode["id"] == "walk" and set(tracks) == {"video", "audio", "numeric", "text"}
@@ -129,6 +139,30 @@ def test_the_limit_cuts_quality_and_not_rates(made: Path) -> None:
             assert 0 < track["quality"]["seconds"] <= 1.0 < 1.9 < track["seconds"]
             assert track["quality"]["prefixes"][-1]["tokens"] < track["tokens"]
             assert track["quality"]["references"] == []
+
+
+def test_of_many_tracks_some_from_all_over_are_decoded(vocabulary: Path, tmp_path: Path) -> None:
+    folder, target = tmp_path / "recordings", tmp_path / "many.zarr"
+    folder.mkdir()
+    for number in range(9):
+        rows = np.random.default_rng(number).normal(size=(50, 2)).cumsum(0)
+        np.savetxt(folder / f"walk-{number}.csv", rows, delimiter=",", header="# rate_hz: 20\nx,y", comments="")
+    (folder / "walk-8.txt").write_text("somebody walks by")
+    words = ["encode", str(folder), "--vocab", str(vocabulary), "-o", str(target)]
+    assert CliRunner().invoke(pantok, words).exit_code == 0
+    result = run(target, "--most", "3", "--json")
+    found = document(result)
+    assert result.exit_code == 0 and found["most_tracks"] == 3
+    assert [e["id"] for e in found["episodes"]] == [f"walk-{n}" for n in range(9)]
+    tracks = [(e["id"], t) for e in found["episodes"] for t in e["tracks"]]
+    assert all(t["tokens"] > 0 for _, t in tracks), "rates are of all"
+    decoded = {(name, t["modality"]) for name, t in tracks if t["quality"] is not None}
+    assert decoded == {("walk-0", "numeric"), ("walk-2", "numeric"), ("walk-5", "numeric"), ("walk-8", "text")}
+    said = run(target, "--most", "3")
+    assert "Quality of 3 of 9 tracks of numeric" in said.stderr and "text, from" not in said.stderr
+    every = document(run(target, "--most", "0", "--json"))
+    assert every["most_tracks"] is None
+    assert all(t["quality"] is not None for e in every["episodes"] for t in e["tracks"])
 
 
 def test_the_table_and_the_page(made: Path) -> None:
