@@ -20,6 +20,10 @@ Problems = Callable[[str], None]
 
 BAG_FACTS = "metadata.yaml"
 """What lists the files of a bag of ROS 2."""
+PICTURES = frozenset({
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".pnm", ".qoi",
+})  # fmt: skip
+"""Suffixes of pictures."""
 _BAG = re.compile(r"[\w.-]+\.(?:mcap|db3)(?![\w.])")
 
 
@@ -125,11 +129,30 @@ def listed_bags(folder: Path) -> list[Path]:
     return listed if whole else []
 
 
+def numbered_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder in the order of the numbers in their names; none of a Zarr store."""
+    if any(os.path.exists(folder / name) for name in ("zarr.json", ".zgroup")):
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+    except OSError:
+        return []
+    pictures = [name for name in names if os.path.splitext(name)[1].lower() in PICTURES]
+
+    def place(name: str) -> tuple[list[int], str]:
+        return [int(digits) for digits in re.findall(r"\d+", name)], name
+
+    return [folder / name for name in sorted(pictures, key=place)]
+
+
 def _within(path: Path) -> list[Path]:
     """A file itself; the files of a folder that is one recording, in an order that is the same everywhere."""
     if not path.is_dir():
         return [path]
     bags = listed_bags(path)  # what else lies in the folder is no part of the bag
+    if not bags and (pictures := numbered_pictures(path)):
+        return pictures
     return sorted(p for p in ((*bags, path / BAG_FACTS) if bags else path.rglob("*")) if p.is_file())
 
 

@@ -30,9 +30,9 @@ _TEXTS = {".txt", ".srt", ".vtt", ".jsonl"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
 _MEDIA = {
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
-    ".3gp", ".mxf", ".y4m", ".gif", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".m4a", ".aac", ".wma",
+    ".3gp", ".mxf", ".y4m", ".apng", ".m4a", ".aac", ".wma",
 }  # fmt: skip
-SUFFIXES = frozenset(_TABLES | _LOGS | shared.SUFFIXES | _TEXTS | _SOUNDS | _MEDIA)
+SUFFIXES = frozenset(_TABLES | _LOGS | shared.SUFFIXES | _TEXTS | _SOUNDS | _MEDIA | disk.PICTURES)
 _NOT_RECORDINGS = {"readme", "license", "licence", "copying", "changelog", "notice"}
 Problems = Callable[[str], None]
 
@@ -77,6 +77,7 @@ def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: Non
     parts: dict[Path, str] = {}
     unknown: dict[str, int] = {}
     failed: list[InputError] = []
+    rules = Rules(problems)
 
     def say(error: InputError) -> None:
         failed.append(error)
@@ -84,7 +85,7 @@ def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: Non
 
     for source in sources:
         if source.is_dir():
-            found = _below(source, unknown, problems, say)
+            found = _below(source, unknown, rules, problems, say)
         elif source.exists() or source.is_symlink():
             found = _of_file(source, 1)
         else:
@@ -96,7 +97,6 @@ def find_episodes(sources: Iterable[Path], problems: Problems = lambda line: Non
             depth[stem] = max(depth.get(stem, 0), recording.depth)
             parts[stem] = recording.part
     ids = _distinct(depth)
-    rules = Rules(problems)
     episodes = {}
     for stem, paths in files.items():
         said = {path: rules.of(path) for _, path in sorted(paths.items())}
@@ -160,7 +160,7 @@ def _distinct(depth: Mapping[Path, int]) -> dict[Path, str]:
 
 
 def _below(
-    root: Path, unknown: dict[str, int], problems: Problems, say: Callable[[InputError], None]
+    root: Path, unknown: dict[str, int], rules: Rules, problems: Problems, say: Callable[[InputError], None]
 ) -> Iterator[_Found]:
     """Recordings below `root`, hidden ones and papers such as a README left out; `say` is told of datasets that cannot
     be understood."""
@@ -192,10 +192,13 @@ def _below(
             for s in subfolders
             if not s.startswith(".") and (shared.may_hold_several(here / s) or not _is_made_here(here / s))
         )
+        named = here if here.name not in ("", "..") else whole  # as episode.toml beside it calls it
         if bags := disk.listed_bags(here):  # one recording, in several files
-            named = here if here.name not in ("", "..") else whole  # as episode.toml beside it calls it
             yield _Found(whole, named, max(above, 1))
             names = [*{*names} - {bag.name for bag in bags} - {disk.BAG_FACTS}]
+        elif _is_film(here, rules.of(named) or {}):
+            yield _Found(whole.with_name(track_names.split(whole.name)[0]), named, max(above, 1))
+            names = [*{*names} - {picture.name for picture in disk.numbered_pictures(here)}]
         for name in sorted(names):
             path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
@@ -204,6 +207,11 @@ def _below(
                 yield from _of_file(path, above + 1)
             else:
                 unknown[path.suffix.lower()] = unknown.get(path.suffix.lower(), 0) + 1
+
+
+def _is_film(folder: Path, rules: Mapping[str, Any]) -> bool:
+    """Whether it holds pictures of which episode.toml beside it says when they were taken."""
+    return (bool(rules.get("rate_hz")) or rules.get("time") == "name") and bool(disk.numbered_pictures(folder))
 
 
 def _suffix(path: Path) -> str:
@@ -247,7 +255,7 @@ def read_episode(
     sources.sort(key=lambda source: order(Path(source.path)))
     files.sort(key=lambda file: order(file[0]))
     for path, rules, read in aligned(files, problems):
-        said = track_names.split(path.stem)[1]
+        said = track_names.split(path.name if path.is_dir() else path.stem)[1]
         if said in {t.name for t in read}:
             said = None  # a table that pantok wrote knows the names of all of its tracks
         for track in read:
@@ -270,6 +278,10 @@ def _read(
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = _suffix(path)
     in_files = path.is_dir() and bool(part or disk.listed_bags(path))
+    if path.is_dir() and not in_files and _is_film(path, rules):
+        from pantok.formats.picture_folder import read_pictures
+
+        return read_pictures(path, rules, problems, size=options.size, fps=options.fps)
     if not in_files:
         disk.check_readable(path)
     if part or shared.may_hold_several(path):

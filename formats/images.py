@@ -31,6 +31,8 @@ _JPEG = b"\xff\xd8\xff"
 _FORMS = {1: "gray", 3: "rgb24", 4: "rgba"}
 _WORDS = {"image", "img", "picture", "rgb", "rgba", "gray", "grey", "camera", "cam", "video", "frame", "pixel"}
 _NOT_SO = {"depth", "mask", "segmentation", "seg"}
+_HELD_IN = {"gif", "apng", "mov"}
+"""Containers of single pictures, AVIF among them, that are not called by their codec (`png_pipe`)."""
 Picture = tuple[int, Any | None]
 """The number of a sample and its picture, of FFmpeg's; None where it could not be decoded."""
 MANY = 512
@@ -132,6 +134,9 @@ def decoded(cell: bytes) -> Any | None:
             player.thread_count = 1
             return next(iter(player.decode(av.Packet(cell))), None)
         with av.open(io.BytesIO(cell), "r") as container:
+            kinds = container.format.name.split(",")
+            if not (kinds[0].endswith("_pipe") or {*kinds} & _HELD_IN):
+                return None  # FFmpeg takes some damaged pictures for text, which it draws
             return next(container.decode(video=0), None)
     except (*FAULTS, OSError, IndexError):
         return None
