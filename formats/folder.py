@@ -196,9 +196,9 @@ def _below(
         if bags := disk.listed_bags(here):  # one recording, in several files
             yield _Found(whole, named, max(above, 1))
             names = [*{*names} - {bag.name for bag in bags} - {disk.BAG_FACTS}]
-        elif _is_film(here, rules.of(named) or {}):
+        elif (pictures := disk.numbered_pictures(here)) and _are_timed(rules.of(named)):
             yield _Found(whole.with_name(track_names.split(whole.name)[0]), named, max(above, 1))
-            names = [*{*names} - {picture.name for picture in disk.numbered_pictures(here)}]
+            names = [*{*names} - {picture.name for picture in pictures}]
         for name in sorted(names):
             path = here / name
             if name.startswith(".") or name == RULES or path.stem.lower() in _NOT_RECORDINGS:
@@ -209,9 +209,9 @@ def _below(
                 unknown[path.suffix.lower()] = unknown.get(path.suffix.lower(), 0) + 1
 
 
-def _is_film(folder: Path, rules: Mapping[str, Any]) -> bool:
-    """Whether it holds pictures of which episode.toml beside it says when they were taken."""
-    return (bool(rules.get("rate_hz")) or rules.get("time") == "name") and bool(disk.numbered_pictures(folder))
+def _are_timed(rules: Mapping[str, Any] | None) -> bool:
+    """Whether episode.toml says of the pictures of a folder when they were taken: then they are a film."""
+    return rules is not None and (bool(rules.get("rate_hz")) or rules.get("time") == "name")
 
 
 def _suffix(path: Path) -> str:
@@ -278,7 +278,7 @@ def _read(
     """The tracks of one file, or of a part of it. texts: whether the subtitles of a film are wanted."""
     suffix = _suffix(path)
     in_files = path.is_dir() and bool(part or disk.listed_bags(path))
-    if path.is_dir() and not in_files and _is_film(path, rules):
+    if path.is_dir() and not in_files and _are_timed(rules) and disk.numbered_pictures(path):
         from pantok.formats.picture_folder import read_pictures
 
         return read_pictures(path, rules, problems, size=options.size, fps=options.fps)

@@ -280,7 +280,7 @@ def test_a_rule_for_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_the_example_in_episodes_md_is_obeyed(tmp_path: Path) -> None:
     page = (SAMPLES.parent / "formats" / "EPISODES.md").read_text()
-    example = page.split("```toml\n")[1].split("```")[0]
+    example = page.split("## episode.toml")[1].split("```toml\n")[1].split("```")[0]
     put(tmp_path / "ep.csv", "clock,u1,u2,x\n10,1.5,2.5,3.5\n30,1.5,2.5,3.5\n50,1.5,2.5,3.5\n")
     put(tmp_path / "left.mp4")
     put(tmp_path / "notes.txt", "private")

@@ -85,6 +85,21 @@ def test_films_of_a_drive_are_placed_beside_its_numbers_by_the_date(tmp_path: Pa
     assert began["video.left"] == began["video.right"] == began["proprio"] + 20_000_000
 
 
+def test_the_example_in_episodes_md_is_obeyed(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "formats" / "EPISODES.md").read_text()
+    example = page.split("## Folders of pictures")[1].split("```toml\n")[1].split("```")[0]
+    folder(tmp_path / "cam0", ["000000.png", "000001.png"], example)
+    folder(tmp_path / "drive@video.left", [f"{START}.png", f"{START + 40_000_000}.png"], example)
+    said: list[str] = []
+    episodes = {found.id: read_episode(found, None, said.append) for found in find_episodes([tmp_path], said.append)}
+    assert {name: [*episode.tracks] for name, episode in episodes.items()} == {
+        "cam0": ["video"],
+        "drive": ["video.left"],
+    }
+    assert episodes["cam0"].tracks["video"].rate == 30 and episodes["drive"].tracks["video.left"].rate == 25
+    assert not said
+
+
 def test_without_times_each_is_a_recording(tmp_path: Path) -> None:
     folder(tmp_path / "photos", ["a-1.png", "a-2.png"], '[files."photos"]\nname = "video.front"\n')
     assert [found.id for found in find_episodes([tmp_path])] == ["photos/a-1", "photos/a-2"]
