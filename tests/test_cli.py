@@ -210,7 +210,9 @@ def test_many_small_episodes_are_told_in_few_lines(pantok, vocabulary: Path, tmp
     codes = told["tracks"][0]["codes"]
     assert codes > 1000 and f" {codes:,} " in pantok("info", out).out
     measured = pantok("eval", out)
-    assert "n049 text" in measured.out and "n050 text" not in measured.out
+    rows = [line.strip() for line in measured.out.splitlines() if line.strip().startswith("n") and " text" in line]
+    assert len(rows) == 50 and rows == sorted(rows), "those that were decoded are among them"
+    assert sum("not measured" not in row for row in rows) == 16
     assert f" {codes:,} " in measured.out, "codebooks are of all"
     assert "… and 51 episodes more" in measured.err
 
