@@ -103,13 +103,13 @@ def _plot(plan: Plan, found: Measured) -> str:
     from pantok.evolve.theorem import BASES
     from pantok.formats.report_charts import Curve, line_chart
 
-    bases = [float(b) for b in BASES]
-    out = tuple((b, float(plan.scaled_out(int(b)))) for b in bases)
-    curves = [Curve("scale out: digits in base M", out, tuple(f"base {b:g}" for b in bases))]
-    up = 2.0 ** min(plan.vocabulary_bits, 1000)
-    curves.append(Curve("scale up: one id a step", ((up, float(plan.steps)),), (f"2^{plan.vocabulary_bits:.1f} ids",)))
-    curves.append(Curve("pantok", ((float(found.vocabulary), float(found.ids)),), ("measured",)))
-    return line_chart(curves, "ids in the vocabulary", "ids in a row", log_x=True, log_y=True)
+    # By their bits, which are numbers where the ids of wide tables are beyond any.
+    out = tuple((log2(b), float(plan.scaled_out(b))) for b in BASES)
+    curves = [Curve("scale out: digits in base M", out, tuple(f"base {b}" for b in BASES))]
+    bits = plan.vocabulary_bits
+    curves.append(Curve("scale up: one id a step", ((bits, float(plan.steps)),), (f"2^{bits:.1f} ids",)))
+    curves.append(Curve("pantok", ((log2(found.vocabulary), float(found.ids)),), ("measured",)))
+    return line_chart(curves, "bits of an id (log2 of the vocabulary)", "ids in a row", log_x=True, log_y=True)
 
 
 def _write(output: Path, title: str, plot: str, columns: list[str], rows: list[list[str]]) -> None:

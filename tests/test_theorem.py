@@ -79,3 +79,15 @@ def test_the_command_prints_and_plots(store: Path, tmp_path: Path, pantok) -> No
     assert "<svg" in page.read_text() and "scale out: digits in base 256" in page.read_text()
     wrong = pantok("vocab", "theorem", store, "--track", "video", "--eps", 0.05)
     assert wrong.code != 0 and "is video" in wrong.err
+
+
+def test_the_ids_of_a_wide_table_are_beyond_any_float_and_are_plotted(pantok, vocabulary: Path, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 300)).cumsum(0)
+    header = "# rate_hz: 20\n" + ",".join(f"c{k}" for k in range(300))
+    np.savetxt(tmp_path / "wide.csv", rows, delimiter=",", header=header, comments="")
+    assert pantok("encode", tmp_path / "wide.csv", "--vocab", vocabulary, "-o", tmp_path / "s.zarr").code == 0
+    page = tmp_path / "theorem.html"
+    done = pantok("vocab", "theorem", tmp_path / "s.zarr", "--track", "proprio", "--eps", 0.01, "-o", page, "--json")
+    assert done.code == 0, done.err
+    bits = json.loads(done.out)["scale_up"]["vocabulary_bits"]
+    assert bits > 2000 and f"2^{bits:.1f} ids" in page.read_text()
