@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pantok.stream import TokenStream, TrackTokens
 
 MOST = 16
-_GOLDEN = (math.sqrt(5) - 1) / 2
 REPORTED = 24
 """Pictures and sound of so many tracks go into the page; of all others their figures."""
 CURVE_POINTS = 4
@@ -44,15 +43,9 @@ class Job:
     levels: tuple[int, ...]
     reference: bool
     exhibit: bool
-    most: int
-    """Tracks of a modality whose quality is measured; 0: all."""
+    wanted: Collection[tuple[str, str]]
+    """Episode and track of which the quality is measured; of all others the rates alone."""
     found: list[TrackReport] = field(default_factory=list)
-    measured: Counter[str] = field(default_factory=Counter)
-    left: Counter[str] = field(default_factory=Counter)
-    """Tracks by modality: of which the quality was asked, and of which it was not, as there were enough."""
-
-    def wants(self, modality: str) -> bool:
-        return not self.most or self.measured[modality] < self.most
 
 
 @click.command("eval")
@@ -117,6 +110,9 @@ def command(
         asked = evaluate_run.Asked(checkpoint=checkpoint, points=points, horizon_s=horizon, html=html)
         evaluate_run.evaluate(run, store, on, episodes, asked)
     opened = Store.open(store)
+    chosen = common.choose(opened.episodes, episodes, "--episode")
+    kinds = {e: {name: track.modality for name, track in opened.episodes[e].tracks.items()} for e in chosen}
+    wanted = _wanted(kinds, most)
     job = Job(
         run,
         Codec(opened.vocabulary),
@@ -125,20 +121,22 @@ def command(
         _prefixes(levels),
         reference,
         html is not None,
-        most,
+        wanted,
     )
-    chosen = common.choose(opened.episodes, episodes, "--episode")
     with run.progress() as bar:
         task = bar.add_task("eval", total=len(chosen), note="")
-        for number in _all_over(len(chosen)) if most else range(len(chosen)):
-            bar.update(task, note=chosen[number])
-            _evaluate(job, opened.read(chosen[number]))
+        for episode in chosen:
+            bar.update(task, note=episode)
+            _evaluate(job, opened.read(episode))
             bar.update(task, advance=1)
-    place = {episode: number for number, episode in enumerate(chosen)}
-    job.found.sort(key=lambda t: place[t.episode])
     part = "whole tracks" if job.limit_seconds is None else f"the first {job.limit_seconds:g} s of each track"
-    for modality, left in job.left.items():
-        run.say(f"Quality of {most} of {most + left} tracks of {modality}, from all over the store (--most 0: all).")
+    there = Counter(modality for own in kinds.values() for modality in own.values())
+    decoded = Counter(kinds[episode][track] for episode, track in wanted)
+    for modality in there:
+        if decoded[modality] < there[modality]:
+            some = f"{decoded[modality]} of {there[modality]} tracks of {modality}"
+            run.say(f"Quality of {some}, from all over the store (--most 0: all).")
+            part += f", {some}"
     shown.tables(run, f"{store}: {part}", job.found)
     if html is not None:
         _write_page(job, store, opened, part, html)
@@ -154,9 +152,29 @@ def command(
     )
 
 
-def _all_over(count: int) -> Sequence[int]:
-    """Numbers below `count` in an order of which every beginning is spread over all of them (golden ratio)."""
-    return sorted(range(count), key=lambda n: (n * _GOLDEN) % 1.0)
+def _wanted(kinds: Mapping[str, Mapping[str, str]], most: int) -> set[tuple[str, str]]:
+    """Episode and track of at most so many tracks of a modality, 0: of all. kinds: modalities by track and episode.
+
+    Episodes are visited in an order of which every beginning is spread over all of them (golden ratio), and each gives
+    one track of a modality before one gives a second.
+    """
+    from pantok.metrics.video import GOLDEN
+
+    turns: list[tuple[int, float, str, str]] = []  # the how manieth of its episode; the episode's place; itself
+    for number, (episode, tracks) in enumerate(kinds.items()):
+        place = (number * GOLDEN) % 1.0
+        before: Counter[str] = Counter()
+        for track, modality in tracks.items():
+            turns.append((before[modality], place, episode, track))
+            before[modality] += 1
+    taken: Counter[str] = Counter()
+    wanted = set()
+    for _, _, episode, track in sorted(turns):
+        modality = kinds[episode][track]
+        if not most or taken[modality] < most:
+            taken[modality] += 1
+            wanted.add((episode, track))
+    return wanted
 
 
 def _prefixes(text: str | None) -> tuple[int, ...]:
@@ -187,15 +205,12 @@ def _evaluate(job: Job, stream: TokenStream) -> None:
     from pantok.formats.report import TrackReport
     from pantok.rates import rates
 
-    wanted = any(job.wants(tokens.modality) for tokens in stream.tracks.values())
+    wanted = {name for name in stream.tracks if (stream.id, name) in job.wanted}
     original = _original(job, stream) if wanted else None
     for tokens in stream.tracks.values():
         rate = rates(tokens, job.codec.vocabulary.levels(tokens.modality))
         quality, exhibit = None, None
-        if not job.wants(tokens.modality):
-            job.left[tokens.modality] += 1
-        elif original is not None:
-            job.measured[tokens.modality] += 1
+        if original is not None and tokens.name in wanted:
             try:
                 if tokens.name not in original.tracks:
                     raise InputError(f"{stream.id} {tokens.name}", "is not in the recording as it is read now")
@@ -236,7 +251,8 @@ def _quality(job: Job, stream: TokenStream, tokens: TrackTokens, track: Track) -
     samples = measured_samples(tokens, job.limit_seconds)
     whole = len(tokens.levels)
     prefixes = tuple(k for k in job.levels if k < whole) + (whole,) if job.levels else some_prefixes(tokens)
-    exhibit = _exhibit(tokens, samples) if job.exhibit and len(job.found) < REPORTED else None
+    shown_so_far = sum(track.exhibit is not None for track in job.found)
+    exhibit = _exhibit(tokens, samples) if job.exhibit and shown_so_far < REPORTED else None
     settings = stream.parameters.get(tokens.modality, {})
     watch: Callable[[int, np.ndarray, Sequence[np.ndarray]], None] = exhibit or _look_away
     quality = evaluate(

@@ -16,6 +16,7 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from pantok.commands.cli import pantok
+from pantok.commands.evaluate import _wanted
 from pantok.config import to_mapping
 from pantok.encode import Codec
 from pantok.fit import fit_vocabulary
@@ -163,6 +164,13 @@ def test_of_many_tracks_some_from_all_over_are_decoded(vocabulary: Path, tmp_pat
     every = document(run(target, "--most", "0", "--json"))
     assert every["most_tracks"] is None
     assert all(t["quality"] is not None for e in every["episodes"] for t in e["tracks"])
+
+
+def test_each_episode_gives_a_track_before_one_gives_a_second() -> None:
+    drives = {f"drive-{n}": {f"proprio.{k}": "numeric" for k in range(6)} | {"video": "video"} for n in range(3)}
+    chosen = [episode for episode, track in _wanted(drives, 6) if track != "video"]
+    assert sorted(chosen) == sorted(2 * [*drives])
+    assert len(_wanted(drives, 0)) == 21 and len(_wanted(drives, 100)) == 21
 
 
 def test_the_table_and_the_page(made: Path) -> None:

@@ -30,7 +30,7 @@ K1, K2 = 0.01, 0.03
 """Window and constants of Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli, "Image quality assessment: from error
 visibility to structural similarity", IEEE TIP 13(4), 2004, section III."""
 _AT_ONCE = 4  # frames; more leave the cache and take twice as long
-_GOLDEN = (math.sqrt(5) - 1) / 2
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class VideoMeter:
     def _update(self, original: np.ndarray, decoded: Sequence[np.ndarray]) -> None:
         y0 = pixels.planes(original, self.height, self.width)[0]
         number = np.arange(self.frames, self.frames + len(original))
-        chosen = np.flatnonzero((number == 0) | ((number * _GOLDEN) % 1.0 < self.share))
+        chosen = np.flatnonzero((number == 0) | ((number * GOLDEN) % 1.0 < self.share))
         self.frames += len(original)
         self.sampled += len(chosen)
         if len(chosen):
