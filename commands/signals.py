@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 _AGAIN_S = 0.2
 """After so long it is looked whether a stop that was raised still travels."""
+_held: list[int] | None = None
+"""Stops that were asked for within `unbroken`; None outside of it."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -40,6 +42,9 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         nonlocal raised
+        if _held is not None:
+            _held.append(number)
+            return
         error = StoppedError(number)
         raised = weakref.ref(error)  # nobody holds one that was lost
         if hasattr(signal, "setitimer"):
@@ -68,17 +73,18 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """What must not be done by half, such as to start a process: a stop asked for in here comes at the end of it."""
-    asked: list[int] = []
+    """What must not be done by half, such as to start a process: a stop asked for in here comes at the end of it.
+
+    Of stops that `stoppable` raises; not nested.
+    """
+    global _held
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in handled}
+    asked = _held = []
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _held = None
         if asked:
             signal.raise_signal(asked[0])

@@ -23,7 +23,11 @@ from pantok.commands.cli import CHECK_FAILED
     metavar="bits|length|rd",
 )  # fmt: skip
 @click.option("--price", type=float, help="Bits that an id costs besides, with --objective rd.  [default: 1]")
-@click.option("--across", metavar="level|unit|track", help="What a composition may join.  [default: unit]")
+@click.option(
+    "--across",
+    metavar="level|unit|track",
+    help="What a composition may join.  [default: what the vocabulary's join; unit]",
+)
 @click.option("--longest", type=int, help="Ids that a composition may spell.  [default: 16]")
 @click.option(
     "--serves", type=click.FloatRange(min=0, min_open=True), metavar="HOURS",
@@ -130,6 +134,7 @@ def compose(
         run.say(f"Would add {said}.")
         run.end(document)
     arguments = {"on": str(store), "layout": layout, **{k: getattr(config, k) for k in given}}
+    arguments["across"] = found.learned.across
     step = line("compose", new, [old], arguments, document["before"], document["after"])
     save_vocabulary(new, output, force=force, lineage=[*read_lineage(vocabulary), step])
     run.say(

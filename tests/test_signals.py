@@ -76,6 +76,28 @@ def test_what_must_not_be_done_by_half_is_done(number: signal.Signals) -> None:
     assert done == ["started"]
 
 
+def test_a_stop_that_was_lost_does_not_come_in_between_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+
+    class Thing:
+        pass
+
+    things, done = [Thing()], []
+    watched = weakref.ref(things[0], lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+    def start() -> None:
+        things.clear()
+        with unbroken():
+            time.sleep(0.5)
+            done.append("started")
+        time.sleep(10)
+        done.append("went on")
+
+    with pytest.raises(StoppedError), stoppable():
+        start()
+    assert done == ["started"] and watched() is None
+
+
 def test_signals_that_the_caller_ignores_stay_ignored() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as nohup does with another one
     try:

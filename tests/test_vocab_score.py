@@ -79,6 +79,7 @@ def test_compose_and_score_on_the_command_line(store: Path, tmp_path: Path, pant
     old, new = load_vocabulary(home), load_vocabulary(out)
     assert new.size == old.size + 16 and new.reads(old) and new.decodes(old)
     step = read_lineage(out)[-1]
+    assert step["arguments"]["across"] == "unit" and step["arguments"]["objective"] == "length"
     assert step["op"] == "compose" and step["before"]["ids"] == old.size and step["after"]["merges"] == 16
     before, after = (json.loads(pantok("vocab", "score", v, "--on", store, "--json").out) for v in (home, out))
     assert after["ids"] < after["uncomposed_ids"] == before["ids"] and after["id"] == new.id
