@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pantok.formats.metric_sinks import Sink
     from pantok.formats.runs import RunFolder
     from pantok.world_model.config import TrainConfig
+    from pantok.world_model.trainer import Share
 
 
 @click.command("train-wm")
@@ -167,7 +168,7 @@ def command(
     if config.stages:
         run.say("Stages: " + ", ".join(f"{s.name} to step {s.stop}" for s in trainer.stages))
     if dry_run:
-        run.end(document)
+        _end(run, share, document)
     if share.rank == 0:
         if not goes_on:
             folder.clear()  # not before all that was asked for has turned out to be there
@@ -202,22 +203,24 @@ def command(
     if share.world > 1:
         torch.distributed.barrier()  # none takes the group down while another still measures
         torch.distributed.destroy_process_group()
+    _end(run, share, {**document, **final})
+
+
+def _end(run: common.Run, share: Share, document: Mapping[str, Any]) -> None:
+    """Says what came of it, once, and ends; of several ranks each at once, when everything is written and closed.
+
+    The interpreter is not taken down step by step then: a thread of Gloo that is still at it asks for its lock, which
+    ends the thread where C++ allows none to end, and the process by SIGABRT (one run in some thirty on a loaded
+    machine).
+    """
     try:
-        run.end({**document, **final} if share.rank == 0 else None)
+        run.end(document if share.rank == 0 else None)
     except SystemExit as end:
         if share.world > 1:
-            _end_at_once(int(end.code or 0))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code or 0))
         raise
-
-
-def _end_at_once(code: int) -> NoReturn:
-    """Ends a rank without taking the interpreter down step by step: a thread of Gloo that is still at it asks for its
-    lock then, which ends the thread where C++ allows none to end, and the process by SIGABRT (one run in some thirty on
-    a loaded machine). Everything has been written and closed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _same(

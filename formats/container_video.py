@@ -40,7 +40,6 @@ BLOCK_FRAMES = 32
 _BLOCK_BYTES = 16 << 20  # large pictures come fewer at a time: what waits in memory does not grow with their size
 _ROUNDED_NS = 100_000
 _COARSE_NS = 1_000_000  # as the stamps of Matroska are
-
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _PLANAR = ("yuv420p", "yuvj420p")
 _PNG = ("rgb24", "rgba", "rgb48be", "rgba64be", "pal8", "gray", "gray16be", "ya8", "ya16be", "monob")

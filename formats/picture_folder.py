@@ -36,8 +36,8 @@ def read_pictures(
     """The film that a folder is. size, fps: as of `container.read_container`.
 
     Pictures are put in the order of the numbers in their names (`9.png` before `10.png`); those that do not decode are
-    left out, and `problems` is told. Raises InputError where they are of several series, where their times are unknown
-    or stand still, and if the first cannot be decoded.
+    left out, and `problems` is told. Raises InputError where they are of several series, where the unit of their times
+    is unknown or they stand still, and if the first cannot be decoded.
     """
     pictures = numbered_pictures(path)
     series = sorted({_NUMBER.sub("#", picture.stem) for picture in pictures})
@@ -55,12 +55,10 @@ def read_pictures(
 
 
 def _clock(path: Path, pictures: Sequence[Path], rules: Mapping[str, Any]) -> Clock:
+    """By their rate, if it is told, or by their names."""
     rate = rate_of(path, rules)
     if rate is not None:
         return Clock.regular(rate, len(pictures))
-    if rules.get("time") != "name":
-        remedy = f'episode.toml beside it: [files."{path.name}"] rate_hz = 30, or time = "name" if that is their time'
-        raise InputError(path, "says neither when its pictures were taken nor at what rate", remedy)
     said = [(_NUMBER.findall(picture.stem) or [""])[-1] for picture in pictures]
     if "" in said:
         raise InputError(pictures[said.index("")], "has no number in its name", "give rate_hz in episode.toml instead")

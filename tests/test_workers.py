@@ -78,7 +78,7 @@ class Endless(dict):  # type: ignore[type-arg]
 
     def get(self, *_: object) -> None:
         Path(self["here"]).touch()
-        time.sleep(3600)
+        time.sleep(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -88,7 +88,8 @@ def test_a_stop_does_not_wait_for_what_runs(job: Job, tmp_path: Path, number: si
     found[1] = EpisodeFiles(found[1].id, found[1].paths, Endless(here=here))
 
     def end_it() -> None:
-        while not here.exists() or "walk-02" not in Store.open(job.store):
+        deadline = time.monotonic() + 50  # the assertions say what was not there then
+        while time.monotonic() < deadline and (not here.exists() or "walk-02" not in Store.open(job.store)):
             time.sleep(0.02)
         signal.pthread_kill(threading.main_thread().ident or 0, number)
 
